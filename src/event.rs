@@ -1,0 +1,153 @@
+//! One audit event in the one schema: the 17 columns of `system.access.audit`, and whatever else the record held.
+//!
+//! An event borrows from the record it was read from. Its texts are JSON strings in canonical escapes, so that a
+//! format copies them instead of encoding them.
+
+use crate::json::Text;
+use crate::time::Millis;
+
+/// A decoded audit record. Shapes are those of the canonical record; `None` is written as `null`.
+#[derive(Debug, Default)]
+pub struct AuditEvent<'a> {
+    /// Databricks account (UUID); absent on Azure diagnostic routes.
+    pub account_id: Option<Text<'a>>,
+    /// Workspace id as text; `0` for account level.
+    pub workspace_id: Option<Text<'a>>,
+    /// Schema version of the route: `2.0`, or `1.0.0` on Azure.
+    pub version: Option<Text<'a>>,
+    /// When it happened, UTC; absent only where the record has no readable time.
+    pub event_time: Option<Millis>,
+    /// `WORKSPACE_LEVEL` or `ACCOUNT_LEVEL`.
+    pub audit_level: Option<Text<'a>>,
+    /// The record's own id, or one derived from the canonical record. Never absent after decoding.
+    pub event_id: Option<Text<'a>>,
+    /// For instance `unityCatalog`.
+    pub service_name: Option<Text<'a>>,
+    /// For instance `getTable`.
+    pub action_name: Option<Text<'a>>,
+    /// Client address without its port; text that is no address is kept.
+    pub source_ip_address: Option<Text<'a>>,
+    /// Client software.
+    pub user_agent: Option<Text<'a>>,
+    /// Session of the caller.
+    pub session_id: Option<Text<'a>>,
+    /// Request; shared by the request and the response event of a long action.
+    pub request_id: Option<Text<'a>>,
+    /// Who did it.
+    pub user_identity: Nested<'a, Identity<'a>>,
+    /// Parameters of the call: an object of strings, as compact JSON text.
+    pub request_params: Nested<'a, Params<'a>>,
+    /// How it ended.
+    pub response: Nested<'a, Response<'a>>,
+    /// On whose behalf it ran.
+    pub identity_metadata: Nested<'a, RunIdentity<'a>>,
+    /// Everything else the record held, in reading order: written under `_source`.
+    pub extras: Vec<Extra<'a>>,
+    /// The record as it was read.
+    pub raw: &'a [u8],
+}
+
+/// A column with members of its own.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Nested<'a, T> {
+    /// The column is null.
+    #[default]
+    Null,
+    /// The column as it should be.
+    Value(T),
+    /// A text that should have held JSON and does not; written as `{"_raw": text}`.
+    Raw(Text<'a>),
+}
+
+impl<T> Nested<'_, T> {
+    /// The value, where there is one.
+    pub fn value(&self) -> Option<&T> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Null | Self::Raw(_) => None,
+        }
+    }
+}
+
+/// `user_identity`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Identity<'a> {
+    /// An e-mail address, a service principal's UUID, a group's name or `System-User`.
+    pub email: Option<Text<'a>>,
+    /// Normally null.
+    pub subject_name: Option<Text<'a>>,
+}
+
+/// `request_params`: compact JSON text of an object whose values are strings or null.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Params<'a>(pub std::borrow::Cow<'a, str>);
+
+impl<'a> Params<'a> {
+    /// The first of the named parameters that is there and not null. Keys are matched as they are spelled.
+    pub fn get(&'a self, names: &[&str]) -> Option<Text<'a>> {
+        crate::json::members(&self.0)
+            .find(|(key, value)| {
+                crate::json::kind(value) == crate::json::Kind::String
+                    && names.contains(&key.trim_matches('"'))
+            })
+            .map(|(_, value)| Text::from_json(value))
+    }
+}
+
+/// `response`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Response<'a> {
+    /// An HTTP status, or 0 or 1 where the service uses an exit code.
+    pub status_code: Option<i64>,
+    /// Why it failed.
+    pub error_message: Option<Text<'a>>,
+    /// What it gave: JSON text, not unwrapped.
+    pub result: Option<Text<'a>>,
+}
+
+/// `identity_metadata`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunIdentity<'a> {
+    /// Who started it.
+    pub run_by: Option<Text<'a>>,
+    /// As whom it ran.
+    pub run_as: Option<Text<'a>>,
+    /// The resource that acted.
+    pub acting_resource: Option<Text<'a>>,
+}
+
+/// A member of `_source`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Extra<'a> {
+    /// Its key.
+    pub key: Text<'a>,
+    /// Its value: valid compact JSON text.
+    pub value: std::borrow::Cow<'a, str>,
+}
+
+/// Whether the action succeeded, as far as the record tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Status 200 to 399.
+    Success,
+    /// Any other status, 0 and 1 included.
+    Failure,
+    /// No status.
+    Unknown,
+}
+
+impl AuditEvent<'_> {
+    /// The outcome by `response.status_code`.
+    pub fn outcome(&self) -> Outcome {
+        match self.response.value().and_then(|response| response.status_code) {
+            Some(200..=399) => Outcome::Success,
+            Some(_) => Outcome::Failure,
+            None => Outcome::Unknown,
+        }
+    }
+
+    /// The value of an extra member (JSON text) by its key.
+    pub fn extra(&self, key: &str) -> Option<&str> {
+        self.extras.iter().find(|extra| extra.key.is(key)).map(|extra| extra.value.as_ref())
+    }
+}

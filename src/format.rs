@@ -1,0 +1,33 @@
+//! The contract of a format: how an event is written for a collector.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::AuditEvent;
+
+pub mod canonical;
+pub mod ecs;
+pub mod ocsf;
+pub mod raw;
+pub mod sumo;
+
+/// Writes events. Pure; cannot fail.
+pub trait Format: Send + Sync {
+    /// Appends the event as one JSON object on one line, without a line end.
+    fn encode(&self, event: &AuditEvent<'_>, out: &mut Vec<u8>);
+}
+
+/// The formats by their configured names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum FormatName {
+    /// The 17 columns of `system.access.audit`, nested values as objects, extras under `_source`.
+    Canonical,
+    /// The same keys with nested values as JSON strings: the shape of the Sumo Logic Databricks Audit app.
+    Sumo,
+    /// Elastic Common Schema.
+    Ecs,
+    /// Open Cybersecurity Schema Framework.
+    Ocsf,
+    /// The record as it was.
+    Raw,
+}

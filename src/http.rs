@@ -1,0 +1,286 @@
+//! The one HTTP client of the outputs: TLS, proxy, time-outs, capped answers, and what a failure means.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::batch::Request;
+use crate::component::BuildError;
+use crate::units::Period;
+
+/// Most bytes of an answer that are read.
+pub const MAX_ANSWER_BYTES: usize = 4 << 20;
+
+/// How connections to a collector are made: keys every output over HTTP has.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpSettings {
+    /// Longest wait for one answer, from the first byte sent to the last byte read. A request that takes longer counts
+    /// as ambiguous: it is sent again and may arrive twice.
+    pub timeout: Period,
+    /// TLS of the connection.
+    pub tls: TlsSettings,
+    /// Proxy for this output, as `http://[user:password@]host:port`. Default: `HTTPS_PROXY`, `HTTP_PROXY` and
+    /// `NO_PROXY` of the environment; `"none"` goes direct.
+    pub proxy: Option<String>,
+    /// Set by the output, not by the user: connections idle for longer are closed before the server does it.
+    #[serde(skip)]
+    pub idle_timeout: Option<Duration>,
+}
+
+/// `tls` of an output.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsSettings {
+    /// PEM file of certificate authorities to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file of the client certificate, for collectors that want one. Goes with `key_file`.
+    pub cert_file: Option<PathBuf>,
+    /// PEM file of the client certificate's key.
+    pub key_file: Option<PathBuf>,
+    /// Accept any certificate. Default false; anybody in between can then read and change the audit trail, and every
+    /// start says so.
+    pub insecure: bool,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            timeout: Period(Duration::from_secs(30)),
+            tls: TlsSettings::default(),
+            proxy: None,
+            idle_timeout: None,
+        }
+    }
+}
+
+/// An answer, whatever its status.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// How long the server asked to wait.
+    pub retry_after: Option<Duration>,
+    /// The body, at most [`MAX_ANSWER_BYTES`] of it.
+    pub body: Bytes,
+    /// True if there was more.
+    pub cut: bool,
+}
+
+impl Answer {
+    /// The body's beginning as one line of printable text, for messages.
+    pub fn excerpt(&self) -> String {
+        let text = String::from_utf8_lossy(self.body.get(..300).unwrap_or(&self.body));
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+    }
+}
+
+/// A request without an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoAnswer {
+    /// What happened; holds no address, since that can be a secret.
+    pub cause: String,
+    /// True unless it is certain that the server saw nothing of the request.
+    pub ambiguous: bool,
+}
+
+/// A client with the settings of one output.
+#[derive(Clone, Debug)]
+pub struct Client {
+    client: reqwest::Client,
+}
+
+impl Client {
+    /// Builds the client; reads the certificate files.
+    ///
+    /// # Errors
+    /// [`BuildError`] naming the key whose file or address is wrong.
+    pub fn new(settings: &HttpSettings) -> Result<Self, BuildError> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("auditferry/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(10))
+            .timeout(settings.timeout.0)
+            .pool_idle_timeout(settings.idle_timeout.unwrap_or(Duration::from_secs(10)))
+            .tcp_keepalive(Duration::from_secs(30))
+            .tcp_nodelay(true);
+        let tls = &settings.tls;
+        if let Some(path) = &tls.ca_file {
+            let pem = read("tls.ca_file", path)?;
+            let certificates = reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default();
+            if certificates.is_empty() {
+                return Err(BuildError::new("tls.ca_file", format!("{} holds no PEM certificate", path.display())));
+            }
+            builder = builder.tls_certs_merge(certificates);
+        }
+        match (&tls.cert_file, &tls.key_file) {
+            (Some(cert), Some(key)) => {
+                let mut pem = read("tls.cert_file", cert)?;
+                pem.push(b'\n');
+                pem.extend(read("tls.key_file", key)?);
+                let identity = reqwest::Identity::from_pem(&pem).map_err(|_| {
+                    BuildError::new("tls.cert_file", "the certificate and its key are not a pair of PEM files")
+                })?;
+                builder = builder.identity(identity);
+            }
+            (None, None) => {}
+            (Some(_), None) => return Err(BuildError::new("tls.key_file", "is missing: cert_file needs its key")),
+            (None, Some(_)) => return Err(BuildError::new("tls.cert_file", "is missing: key_file needs it")),
+        }
+        if tls.insecure {
+            builder = builder.tls_danger_accept_invalid_certs(true);
+        }
+        match settings.proxy.as_deref() {
+            None => {}
+            Some("none") => builder = builder.no_proxy(),
+            Some(proxy) => {
+                let proxy = reqwest::Proxy::all(proxy)
+                    .map_err(|_| BuildError::new("proxy", "is not a URL; write http://host:port or \"none\""))?;
+                builder = builder.proxy(proxy);
+            }
+        }
+        let client = builder.build().map_err(|error| BuildError::new("tls", error))?;
+        Ok(Self { client })
+    }
+
+    /// Sends one request's body and reads the answer.
+    ///
+    /// # Errors
+    /// [`NoAnswer`] if there is none.
+    pub async fn send(
+        &self,
+        method: reqwest::Method,
+        url: &str,
+        headers: HeaderMap,
+        request: &Request,
+    ) -> Result<Answer, NoAnswer> {
+        let mut call = self.client.request(method, url).headers(headers).body(request.body.clone());
+        if let Some(encoding) = request.encoding.header() {
+            call = call.header(CONTENT_ENCODING, encoding);
+        }
+        read_answer(call).await
+    }
+
+    /// Makes a GET request.
+    ///
+    /// # Errors
+    /// [`NoAnswer`] if there is none.
+    pub async fn get(&self, url: &str, headers: HeaderMap) -> Result<Answer, NoAnswer> {
+        read_answer(self.client.get(url).headers(headers)).await
+    }
+}
+
+async fn read_answer(call: reqwest::RequestBuilder) -> Result<Answer, NoAnswer> {
+    let mut response = call.send().await.map_err(no_answer)?;
+    let status = response.status().as_u16();
+    let retry_after = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| parse_retry_after(value, SystemTime::now()));
+    let mut body = BytesMut::new();
+    let mut cut = false;
+    loop {
+        match response.chunk().await {
+            Ok(Some(piece)) => {
+                let room = MAX_ANSWER_BYTES - body.len();
+                body.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or_default());
+                if piece.len() > room {
+                    cut = true;
+                    break;
+                }
+            }
+            Ok(None) => break,
+            // The status was read, but what a 200 says of single events was not.
+            Err(error) => return Err(NoAnswer { cause: describe(&error), ambiguous: true }),
+        }
+    }
+    Ok(Answer { status, retry_after, body: body.freeze(), cut })
+}
+
+fn no_answer(error: reqwest::Error) -> NoAnswer {
+    NoAnswer { ambiguous: !error.is_connect() && !error.is_builder(), cause: describe(&error.without_url()) }
+}
+
+/// The innermost causes: reqwest's own message says little more than that it failed.
+fn describe(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Reads `Retry-After`: seconds, or a date.
+pub fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = jiff::fmt::rfc2822::parse(value.trim()).ok()?.timestamp();
+    let until: SystemTime = until.into();
+    Some(until.duration_since(now).unwrap_or_default())
+}
+
+/// A header from configured text.
+///
+/// # Errors
+/// [`BuildError`] if the text holds what a header cannot.
+pub fn header(key: &str, name: &str, value: &str, secret: bool) -> Result<(HeaderName, HeaderValue), BuildError> {
+    let name = HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| BuildError::new(key, format!("`{name}` is not the name of a header")))?;
+    let mut value = HeaderValue::from_str(value)
+        .map_err(|_| BuildError::new(key, format!("the value of {name} holds a line break or control character")))?;
+    value.set_sensitive(secret);
+    Ok((name, value))
+}
+
+fn read(key: &str, path: &std::path::Path) -> Result<Vec<u8>, BuildError> {
+    std::fs::read(path)
+        .map_err(|error| BuildError::new(key, format!("cannot read {}: {error}", path.display())))
+}
+
+/// Checks that a text is an http or https URL without user, query and fragment, and takes the slash off its end.
+///
+/// # Errors
+/// [`BuildError`] of `key` that says what is wrong, without the URL where that is `secret`.
+pub fn base_url(key: &str, text: &str, secret: bool) -> Result<String, BuildError> {
+    let shown = if secret { "the value" } else { text };
+    let url = url::Url::parse(text)
+        .map_err(|error| BuildError::new(key, format!("{shown} is not a URL ({error}); write https://host:port")))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(BuildError::new(key, format!("{shown} has the scheme {}; http and https are known", url.scheme())));
+    }
+    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+        return Err(BuildError::new(key, format!("{shown} must be a plain address, without user, ? and #")));
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_as_seconds_or_as_a_date() {
+        let now: SystemTime = "2026-01-05T10:00:00Z".parse::<jiff::Timestamp>().unwrap().into();
+        assert_eq!(parse_retry_after("17", now), Some(Duration::from_secs(17)));
+        assert_eq!(parse_retry_after("Mon, 05 Jan 2026 10:00:30 GMT", now), Some(Duration::from_secs(30)));
+        assert_eq!(parse_retry_after("Mon, 05 Jan 2026 09:00:30 GMT", now), Some(Duration::ZERO));
+        assert_eq!(parse_retry_after("soon", now), None);
+    }
+
+    #[test]
+    fn a_base_url_is_checked_and_a_secret_one_is_not_repeated() {
+        assert_eq!(base_url("url", "https://es:9200/path/", false).unwrap(), "https://es:9200/path");
+        assert!(base_url("url", "es:9200", false).unwrap_err().to_string().contains("scheme es"));
+        assert!(base_url("url", "https://a/?x=1", false).unwrap_err().to_string().contains("plain address"));
+        let error = base_url("url", "hunter2", true).unwrap_err().to_string();
+        assert!(!error.contains("hunter2") && error.starts_with("url: "), "{error}");
+    }
+}

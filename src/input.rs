@@ -1,0 +1,180 @@
+//! The contract of an input: reads whole records, and is told when they are durable.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::chunk::{Budget, Chunk, Partition, Position};
+use crate::component::BuildError;
+use crate::state::{State, StateError};
+
+pub mod bucket;
+
+/// What a read gave.
+#[derive(Debug)]
+pub enum Read {
+    /// The next records of a partition.
+    Chunk(Chunk),
+    /// Something could not be read; it will be tried again and the rest goes on.
+    Trouble {
+        /// Where.
+        partition: Partition,
+        /// What and why, and what a user can do.
+        error: InputError,
+    },
+    /// Nothing new; ask again after this long at the latest.
+    Idle(Duration),
+    /// All there is has been read (`--once`).
+    End,
+}
+
+/// Why an input cannot read.
+#[derive(Debug, Error)]
+pub enum InputError {
+    /// Passes by itself: a time-out, an overloaded store.
+    #[error("{action}: {source}")]
+    Transient {
+        /// What was tried, on what.
+        action: String,
+        /// Why it failed.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Stays until a human changes something: credentials, a permission, a name.
+    #[error("{action}: {source}; {remedy}")]
+    Refused {
+        /// What was tried, on what.
+        action: String,
+        /// Why it failed.
+        source: Box<dyn std::error::Error + Send + Sync>,
+        /// What to do, naming the configuration key.
+        remedy: String,
+    },
+    /// The state cannot be read.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+impl InputError {
+    /// True if waiting alone does not help.
+    pub fn needs_a_human(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+}
+
+/// What lies ahead of the reader, as far as it is known: for a progress bar.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Objects found and not yet read.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Objects being read or waiting for their acknowledgement.
+    pub open: u64,
+}
+
+/// Reads records. Shared by the reader task and the committer, hence `&self`.
+#[async_trait]
+pub trait Input: Send + Sync {
+    /// Reads the next whole records. Within a partition chunks come in order. Called by one task; dropped unfinished
+    /// only at shutdown.
+    ///
+    /// # Errors
+    /// [`InputError`] if nothing at all can be read for now; the engine waits and calls again.
+    async fn read(&self) -> Result<Read, InputError>;
+
+    /// Told once a position is durable.
+    async fn committed(&self, partition: &Partition, position: &Position);
+
+    /// What lies ahead.
+    fn backlog(&self) -> Backlog {
+        Backlog::default()
+    }
+}
+
+/// A pipeline's share of the state, as its input sees it.
+#[derive(Clone)]
+pub struct Resume {
+    state: Arc<dyn State>,
+    namespace: Arc<str>,
+}
+
+impl std::fmt::Debug for Resume {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Resume({})", self.namespace)
+    }
+}
+
+impl Resume {
+    /// The state below `<input>/<output>`.
+    pub fn new(state: Arc<dyn State>, namespace: &str) -> Self {
+        Self { state, namespace: namespace.into() }
+    }
+
+    /// The committed position of a partition.
+    ///
+    /// # Errors
+    /// [`StateError`] if the state cannot be read.
+    pub async fn position(&self, partition: &Partition) -> Result<Option<Position>, StateError> {
+        let found = self.state.range(&self.namespace, partition.as_str(), partition.as_str()).await?;
+        Ok(found.into_iter().next().map(|(_, position)| position))
+    }
+
+    /// The committed positions of all partitions from `first` to `last`, both included, in order of their names.
+    ///
+    /// # Errors
+    /// [`StateError`] if the state cannot be read.
+    pub async fn range(&self, first: &str, last: &str) -> Result<Vec<(Partition, Position)>, StateError> {
+        self.state.range(&self.namespace, first, last).await
+    }
+
+    /// What was remembered for a partition, oldest first.
+    ///
+    /// # Errors
+    /// [`StateError`] if the state cannot be read.
+    pub async fn notes(&self, partition: &Partition) -> Result<Vec<Bytes>, StateError> {
+        self.state.notes(&self.namespace, partition).await
+    }
+
+    /// A secret of this state directory, random and lasting: the key of fingerprints.
+    ///
+    /// # Errors
+    /// [`StateError`] if the state cannot be read.
+    pub async fn key(&self) -> Result<[u8; 192], StateError> {
+        self.state.key().await
+    }
+}
+
+/// What an input is built with, besides its own configuration.
+#[derive(Clone, Debug)]
+pub struct InputContext {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where it left off.
+    pub resume: Resume,
+    /// Bytes it may hold.
+    pub budget: Budget,
+    /// True for `--once`: end when all there is has been read.
+    pub once: bool,
+    /// Directory that relative paths start from.
+    pub base: PathBuf,
+}
+
+/// A kind of input: one row of the registry.
+#[derive(Clone, Copy, Debug)]
+pub struct InputKind {
+    /// Value of `type`.
+    pub name: &'static str,
+    /// One sentence.
+    pub about: &'static str,
+    /// Schema of its configuration.
+    pub schema: fn() -> schemars::Schema,
+    /// Checks a configuration without touching the network, and describes what it reads in a line.
+    pub check: fn(Value) -> Result<String, BuildError>,
+    /// Builds it.
+    pub build: fn(Value, InputContext) -> Result<Box<dyn Input>, BuildError>,
+}

@@ -1,0 +1,453 @@
+//! Small tools over JSON text that is already known to be valid.
+//!
+//! The decoder validates a line once with `serde_json`; what follows works on slices of that line, so that a value
+//! which needs no change is copied and never parsed a second time into a tree.
+
+use std::borrow::Cow;
+
+use memchr::{memchr2, memchr3};
+
+/// A JSON string: its text with the quotes and in *canonical escapes*, ready to be written.
+///
+/// Canonical means: the two-character escapes where JSON has one, `\u00xx` (lower case) for the other control
+/// characters, and nothing else escaped. One string thus has one spelling, which is what lets [`Text`] be hashed
+/// and compared without decoding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text<'a>(Cow<'a, str>);
+
+impl<'a> Text<'a> {
+    /// Takes a JSON string from valid JSON, quotes included. Only a string with a `\/` or `\u` escape is rewritten.
+    pub fn from_json(quoted: &'a str) -> Self {
+        if has_foreign_escape(quoted.as_bytes()) {
+            return Self(Cow::Owned(quote(&unescape(quoted))));
+        }
+        Self(Cow::Borrowed(quoted))
+    }
+
+    /// Takes plain text and escapes what JSON wants escaped.
+    pub fn from_plain(plain: &str) -> Text<'static> {
+        Text(Cow::Owned(quote(plain)))
+    }
+
+    /// The string as it is written in a document, with its quotes.
+    pub fn quoted(&self) -> &str {
+        &self.0
+    }
+
+    /// What stands between the quotes, still escaped.
+    pub fn escaped(&self) -> &str {
+        self.0.get(1..self.0.len().saturating_sub(1)).unwrap_or_default()
+    }
+
+    /// The string itself.
+    pub fn plain(&self) -> Cow<'_, str> {
+        unescape(&self.0)
+    }
+
+    /// True for `""`.
+    pub fn is_empty(&self) -> bool {
+        self.0.len() <= 2
+    }
+
+    /// Compares with text that contains nothing JSON would escape (a name, a number).
+    pub fn is(&self, plain: &str) -> bool {
+        self.escaped() == plain
+    }
+
+    /// Gives up the borrow, for a value that was computed rather than read.
+    pub fn into_owned(self) -> Text<'static> {
+        Text(Cow::Owned(self.0.into_owned()))
+    }
+}
+
+/// Appends `plain` as a JSON string, quotes included.
+pub fn write_quoted(plain: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    write_escaped(plain, out);
+    out.push(b'"');
+}
+
+/// Appends `plain` with JSON's escapes and without quotes.
+pub fn write_escaped(plain: &str, out: &mut Vec<u8>) {
+    let bytes = plain.as_bytes();
+    let mut copied = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(bytes.get(copied..at).unwrap_or_default());
+        copied = at + 1;
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            0x0c => out.extend_from_slice(b"\\f"),
+            control => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                out.extend_from_slice(b"\\u00");
+                for nibble in [control >> 4, control & 0x0f] {
+                    out.push(HEX.get(usize::from(nibble)).copied().unwrap_or(b'0'));
+                }
+            }
+        }
+    }
+    out.extend_from_slice(bytes.get(copied..).unwrap_or_default());
+}
+
+/// Appends an unsigned number in decimal.
+pub fn write_number(number: u64, out: &mut Vec<u8>) {
+    let mut digits = [0u8; 20];
+    let mut rest = number;
+    let mut used = 0;
+    for slot in digits.iter_mut().rev() {
+        *slot = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+        used += 1;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
+}
+
+fn quote(plain: &str) -> String {
+    let mut out = Vec::with_capacity(plain.len() + 2);
+    write_quoted(plain, &mut out);
+    // Escaping inserts ASCII between whole characters, so this never replaces anything.
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// True where a string holds an escape that canonical text spells differently.
+fn has_foreign_escape(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        match rest.get(at + 1) {
+            Some(b'u' | b'/') => return true,
+            _ => rest = rest.get(at + 2..).unwrap_or_default(),
+        }
+    }
+    false
+}
+
+/// Decodes a JSON string (quotes included). A lone surrogate, which JSON allows and UTF-8 does not, becomes U+FFFD.
+pub fn unescape(quoted: &str) -> Cow<'_, str> {
+    let inner = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
+    if !inner.contains('\\') {
+        return Cow::Borrowed(inner);
+    }
+    let mut out = String::with_capacity(inner.len());
+    let mut rest = inner;
+    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+        out.push_str(rest.get(..at).unwrap_or_default());
+        let escape = rest.as_bytes().get(at + 1).copied().unwrap_or(b'\\');
+        let mut used = at + 2;
+        match escape {
+            b'n' => out.push('\n'),
+            b'r' => out.push('\r'),
+            b't' => out.push('\t'),
+            b'b' => out.push('\u{8}'),
+            b'f' => out.push('\u{c}'),
+            b'u' => {
+                let (character, length) = unicode_escape(rest.get(used..).unwrap_or_default());
+                out.push(character);
+                used += length;
+            }
+            other => out.push(char::from(other)),
+        }
+        rest = rest.get(used..).unwrap_or_default();
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
+/// Reads what follows `\u`: the character and how many bytes it took (4, or 10 for a surrogate pair).
+fn unicode_escape(text: &str) -> (char, usize) {
+    let unit = |at: usize| text.get(at..at + 4).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+    let Some(first) = unit(0) else { return ('\u{fffd}', 0) };
+    if let Some(character) = char::from_u32(first) {
+        return (character, 4);
+    }
+    if first < 0xdc00
+        && text.get(4..6) == Some("\\u")
+        && let Some(second @ 0xdc00..=0xdfff) = unit(6)
+        && let Some(character) = char::from_u32(0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00))
+    {
+        return (character, 10);
+    }
+    ('\u{fffd}', 4)
+}
+
+/// What a value is, by its first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `null`
+    Null,
+    /// `true` or `false`
+    Boolean,
+    /// a number of any size
+    Number,
+    /// a string
+    String,
+    /// an array
+    Array,
+    /// an object
+    Object,
+}
+
+/// The kind of a valid JSON value.
+pub fn kind(value: &str) -> Kind {
+    match value.as_bytes().first() {
+        Some(b'"') => Kind::String,
+        Some(b'{') => Kind::Object,
+        Some(b'[') => Kind::Array,
+        Some(b't' | b'f') => Kind::Boolean,
+        Some(b'n') | None => Kind::Null,
+        Some(_) => Kind::Number,
+    }
+}
+
+/// Walks the members of a valid JSON object: `(key with quotes, value)`, both as they stand in the text.
+#[derive(Clone, Debug)]
+pub struct Members<'a> {
+    text: &'a str,
+    at: usize,
+    spaced: bool,
+}
+
+/// The members of `object`, which must be valid JSON; anything but an object has none.
+pub fn members(object: &str) -> Members<'_> {
+    let mut members = Members { text: object, at: 0, spaced: false };
+    members.skip_space();
+    match object.as_bytes().get(members.at) {
+        Some(b'{') => members.at += 1,
+        _ => members.at = object.len(),
+    }
+    members
+}
+
+impl<'a> Members<'a> {
+    /// True if white space was met between the tokens so far.
+    pub fn spaced(&self) -> bool {
+        self.spaced
+    }
+
+    fn skip_space(&mut self) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.text.as_bytes().get(self.at) {
+            self.at += 1;
+            self.spaced = true;
+        }
+    }
+
+    fn take(&mut self, end: usize) -> &'a str {
+        let taken = self.text.get(self.at..end).unwrap_or_default();
+        self.at = end;
+        taken
+    }
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.skip_space();
+        if self.text.as_bytes().get(self.at) == Some(&b',') {
+            self.at += 1;
+            self.skip_space();
+        }
+        if self.text.as_bytes().get(self.at) != Some(&b'"') {
+            return None;
+        }
+        let key_end = string_end(self.text.as_bytes(), self.at);
+        let key = self.take(key_end);
+        self.skip_space();
+        self.at += 1; // the colon
+        self.skip_space();
+        let value_end = value_end(self.text.as_bytes(), self.at);
+        let value = self.take(value_end);
+        self.skip_space();
+        Some((key, value))
+    }
+}
+
+/// The elements of a valid JSON array, as they stand in the text; anything but an array has none.
+pub fn elements(array: &str) -> impl Iterator<Item = &str> {
+    let bytes = array.as_bytes();
+    let space = |mut at: usize| {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r' | b',') = bytes.get(at) {
+            at += 1;
+        }
+        at
+    };
+    let start = space(0);
+    let mut at = if bytes.get(start) == Some(&b'[') { start + 1 } else { bytes.len() };
+    std::iter::from_fn(move || {
+        at = space(at);
+        if matches!(bytes.get(at), None | Some(b']')) {
+            return None;
+        }
+        let end = value_end(bytes, at);
+        let element = array.get(at..end);
+        at = end;
+        element
+    })
+}
+
+/// Where the string that opens at `at` ends (after its closing quote).
+fn string_end(bytes: &[u8], at: usize) -> usize {
+    let mut from = at + 1;
+    while let Some(found) = memchr2(b'"', b'\\', bytes.get(from..).unwrap_or_default()) {
+        let here = from + found;
+        if bytes.get(here) == Some(&b'"') {
+            return here + 1;
+        }
+        from = here + 2;
+    }
+    bytes.len()
+}
+
+/// Where the value that opens at `at` ends.
+fn value_end(bytes: &[u8], at: usize) -> usize {
+    match bytes.get(at) {
+        Some(b'"') => string_end(bytes, at),
+        Some(b'{' | b'[') => nested_end(bytes, at),
+        _ => {
+            let mut end = at;
+            while let Some(byte) = bytes.get(end) {
+                if matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r') {
+                    break;
+                }
+                end += 1;
+            }
+            end
+        }
+    }
+}
+
+fn nested_end(bytes: &[u8], at: usize) -> usize {
+    let mut depth = 0usize;
+    let mut from = at;
+    while let Some(byte) = bytes.get(from) {
+        match byte {
+            b'"' => {
+                from = string_end(bytes, from);
+                continue;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    return from + 1;
+                }
+            }
+            _ => {}
+        }
+        from += 1;
+    }
+    bytes.len()
+}
+
+/// Appends a valid JSON value without the white space between its tokens; strings take their canonical escapes.
+pub fn write_compact(value: &str, out: &mut Vec<u8>) {
+    let bytes = value.as_bytes();
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'"' => {
+                let end = string_end(bytes, at);
+                out.extend_from_slice(Text::from_json(value.get(at..end).unwrap_or("\"\"")).quoted().as_bytes());
+                at = end;
+            }
+            b' ' | b'\t' | b'\n' | b'\r' => at += 1,
+            _ => {
+                let rest = bytes.get(at + 1..).unwrap_or_default();
+                let stop = memchr3(b'"', b' ', b'\n', rest).unwrap_or(rest.len());
+                let plain = bytes.get(at..at + 1 + stop).unwrap_or_default();
+                out.extend(plain.iter().copied().filter(|byte| !matches!(byte, b'\t' | b'\r')));
+                at += 1 + stop;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn one_string_has_one_spelling() {
+        for spelled in [r#""a\/b""#, r#""a/b""#, r#""\u0061/b""#] {
+            assert_eq!(Text::from_json(spelled).quoted(), r#""a/b""#);
+        }
+        assert_eq!(Text::from_json(r#""\u000A\u001F\u00e9""#).quoted(), "\"\\n\\u001fé\"");
+        assert_eq!(Text::from_json(r#""\ud83d\ude00 \ud83d x""#).quoted(), "\"😀 \u{fffd} x\"");
+        assert!(matches!(Text::from_json(r#""a\\u0041""#).0, Cow::Borrowed(_)), "an escaped backslash before u");
+    }
+
+    #[test]
+    fn members_are_walked_without_parsing_their_values() {
+        let object = r#" { "a" : 1 , "b\"{" : [1,{"x":"}"}], "c":{"d":"]"} ,"e":null} "#;
+        let seen: Vec<_> = members(object).collect();
+        let expected = [
+            (r#""a""#, "1"),
+            (r#""b\"{""#, r#"[1,{"x":"}"}]"#),
+            (r#""c""#, r#"{"d":"]"}"#),
+            (r#""e""#, "null"),
+        ];
+        assert_eq!(seen, expected);
+        assert_eq!(members("[1]").count(), 0);
+        assert_eq!(members("{}").count(), 0);
+        assert_eq!(elements(r#"[1, "a,]" ,[2],{"b":3}]"#).collect::<Vec<_>>(), ["1", "\"a,]\"", "[2]", "{\"b\":3}"]);
+    }
+
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            proptest::strategy::Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((any::<String>(), inner), 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        /// Compacting pretty-printed JSON gives what serde_json prints compactly.
+        #[test]
+        fn compact_text_is_what_serde_json_prints(value in json()) {
+            let mut out = Vec::new();
+            write_compact(&serde_json::to_string_pretty(&value).unwrap(), &mut out);
+            prop_assert_eq!(String::from_utf8(out).unwrap(), value.to_string());
+        }
+
+        /// Walking an object finds the members that serde_json finds.
+        #[test]
+        fn walking_agrees_with_serde_json(members_in in prop::collection::vec((any::<String>(), json()), 0..5)) {
+            let object = Value::Object(members_in.into_iter().collect());
+            let text = serde_json::to_string_pretty(&object).unwrap();
+            let walked: serde_json::Map<String, Value> = members(&text)
+                .map(|(key, value)| (unescape(key).into_owned(), serde_json::from_str(value).unwrap()))
+                .collect();
+            prop_assert_eq!(Value::Object(walked), object);
+        }
+
+        /// Any text survives being quoted and read again, by us and by serde_json.
+        #[test]
+        fn quoting_round_trips(plain in any::<String>()) {
+            let text = Text::from_plain(&plain);
+            prop_assert_eq!(text.plain().as_ref(), plain.as_str());
+            prop_assert_eq!(serde_json::from_str::<String>(text.quoted()).unwrap(), plain.as_str());
+            prop_assert_eq!(serde_json::to_string(&plain).unwrap(), text.quoted());
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Every metric family, once. Only the engine and the server touch them.
+//!
+//! Labels are `input` and `output`; `workspace` only where the number of workspaces is bounded by
+//! [`MAX_WORKSPACES`]. Names end in their unit, counters in `_total`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::output::{HoldReason, Verdict};
+
+/// Most values of the `workspace` label per pipeline; further workspaces share `other`.
+pub const MAX_WORKSPACES: usize = 200;
+
+/// The families of a process.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    families: Arc<Families>,
+}
+
+#[derive(Debug)]
+struct Families {
+    records_read: IntCounterVec,
+    bytes_read: IntCounterVec,
+    bytes_fetched: IntCounterVec,
+    records_skipped: IntCounterVec,
+    prefix_mismatch: IntCounterVec,
+    input_errors: IntCounterVec,
+    events_delivered: IntCounterVec,
+    events_duplicate: IntCounterVec,
+    dead_letters: IntCounterVec,
+    requests: IntCounterVec,
+    request_duration: HistogramVec,
+    retries: IntCounterVec,
+    ambiguous_resends: IntCounterVec,
+    bytes_sent: IntCounterVec,
+    bytes_encoded: IntCounterVec,
+    commits: IntCounterVec,
+    input_lag: GaugeVec,
+    oldest_unacknowledged: GaugeVec,
+    bytes_uncommitted: IntGaugeVec,
+    hold: IntGaugeVec,
+    objects_open: IntGaugeVec,
+}
+
+/// The counters of one pipeline.
+#[derive(Clone, Debug)]
+pub struct PipelineMetrics {
+    /// Records handed over by the input.
+    pub records_read: IntCounter,
+    /// Their bytes.
+    pub bytes_read: IntCounter,
+    /// Bytes fetched from the store.
+    pub bytes_fetched: IntCounter,
+    /// Records recognised as shipped before.
+    pub records_skipped: IntCounter,
+    /// Objects whose shipped part had changed.
+    pub prefix_mismatch: IntCounter,
+    /// Failed reads of the store or of an object.
+    pub input_errors: IntCounter,
+    /// Events a collector accepted.
+    pub events_delivered: IntCounter,
+    /// Events a collector had already.
+    pub events_duplicate: IntCounter,
+    /// Seconds of a request.
+    pub request_duration: Histogram,
+    /// Requests sent again.
+    pub retries: IntCounter,
+    /// Events sent again although the collector may have them.
+    pub ambiguous_resends: IntCounter,
+    /// Compressed bytes accepted.
+    pub bytes_sent: IntCounter,
+    /// The same before compression.
+    pub bytes_encoded: IntCounter,
+    /// Durable commits of positions.
+    pub commits: IntCounter,
+    /// Age of the oldest chunk that is read and not committed.
+    pub oldest_unacknowledged: Gauge,
+    /// Bytes read and not committed.
+    pub bytes_uncommitted: IntGauge,
+    /// Objects being read or waiting for their acknowledgement.
+    pub objects_open: IntGauge,
+    labels: [String; 2],
+    families: Arc<Families>,
+    workspaces: Arc<Mutex<HashMap<String, Gauge>>>,
+}
+
+const PIPELINE: [&str; 2] = ["input", "output"];
+
+impl Metrics {
+    /// All families, registered, with the process's own.
+    ///
+    /// # Errors
+    /// [`prometheus::Error`] if a name is registered twice: a mistake in this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let families = Families::register(&registry)?;
+        let build = IntGaugeVec::new(Opts::new("auditferry_build_info", "Version of this process; always 1."), &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        registry.register(Box::new(build))?;
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(Self { registry, families: Arc::new(families) })
+    }
+
+    /// The counters of a pipeline, all of them visible at once with their zero.
+    pub fn pipeline(&self, input: &str, output: &str) -> PipelineMetrics {
+        let labels = [input, output];
+        let families = &self.families;
+        for reason in HoldReason::ALL {
+            families.hold.with_label_values(&[input, output, reason.as_str()]).set(0);
+        }
+        for verdict in Verdict::LABELS {
+            families.requests.with_label_values(&[input, output, verdict]);
+        }
+        PipelineMetrics {
+            records_read: families.records_read.with_label_values(&labels),
+            bytes_read: families.bytes_read.with_label_values(&labels),
+            bytes_fetched: families.bytes_fetched.with_label_values(&labels),
+            records_skipped: families.records_skipped.with_label_values(&labels),
+            prefix_mismatch: families.prefix_mismatch.with_label_values(&labels),
+            input_errors: families.input_errors.with_label_values(&labels),
+            events_delivered: families.events_delivered.with_label_values(&labels),
+            events_duplicate: families.events_duplicate.with_label_values(&labels),
+            request_duration: families.request_duration.with_label_values(&labels),
+            retries: families.retries.with_label_values(&labels),
+            ambiguous_resends: families.ambiguous_resends.with_label_values(&labels),
+            bytes_sent: families.bytes_sent.with_label_values(&labels),
+            bytes_encoded: families.bytes_encoded.with_label_values(&labels),
+            commits: families.commits.with_label_values(&labels),
+            oldest_unacknowledged: families.oldest_unacknowledged.with_label_values(&labels),
+            bytes_uncommitted: families.bytes_uncommitted.with_label_values(&labels),
+            objects_open: families.objects_open.with_label_values(&labels),
+            labels: labels.map(str::to_owned),
+            families: Arc::clone(families),
+            workspaces: Arc::default(),
+        }
+    }
+
+    /// The text that Prometheus scrapes.
+    ///
+    /// # Errors
+    /// [`prometheus::Error`] if the text cannot be written.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+}
+
+impl PipelineMetrics {
+    /// Counts a request by its verdict.
+    pub fn request(&self, verdict: &Verdict) {
+        let [input, output] = &self.labels;
+        self.families.requests.with_label_values(&[input, output, verdict.label()]).inc();
+    }
+
+    /// Counts dead letters by reason. Reasons come from our own code, so the label is bounded.
+    pub fn dead_letter(&self, reason: &str) {
+        let [input, output] = &self.labels;
+        self.families.dead_letters.with_label_values(&[input, output, reason]).inc();
+    }
+
+    /// Dead letters of all reasons.
+    pub fn dead_letters(&self) -> u64 {
+        let [input, output] = &self.labels;
+        let labels = |metric: &prometheus::proto::Metric| {
+            let value = |name| metric.get_label().iter().find(|pair| pair.name() == name).map(|pair| pair.value().to_owned());
+            (value("input"), value("output"))
+        };
+        let ours = (Some(input.clone()), Some(output.clone()));
+        let families = self.families.dead_letters.collect();
+        let metrics = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a counter of whole things
+        metrics.filter(|metric| labels(metric) == ours).map(|metric| metric.get_counter().get_value() as u64).sum()
+    }
+
+    /// Shows or clears a hold.
+    pub fn hold(&self, reason: HoldReason, held: bool) {
+        let [input, output] = &self.labels;
+        self.families.hold.with_label_values(&[input, output, reason.as_str()]).set(i64::from(held));
+    }
+
+    /// Sets how far behind a workspace was when its newest event was committed.
+    pub fn lag(&self, workspace: &str, seconds: f64) {
+        let mut known = self.workspaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let workspace = if known.contains_key(workspace) || known.len() < MAX_WORKSPACES { workspace } else { "other" };
+        let [input, output] = &self.labels;
+        known
+            .entry(workspace.to_owned())
+            .or_insert_with(|| self.families.input_lag.with_label_values(&[input, output, workspace]))
+            .set(seconds);
+    }
+
+    /// The lags by workspace, in seconds.
+    pub fn lags(&self) -> Vec<(String, f64)> {
+        let known = self.workspaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lags: Vec<_> = known.iter().map(|(workspace, gauge)| (workspace.clone(), gauge.get())).collect();
+        lags.sort_by(|a, b| a.0.cmp(&b.0));
+        lags
+    }
+}
+
+impl Families {
+    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let labels = |extra: &[&'static str]| [PIPELINE.as_slice(), extra].concat();
+        let name = |name: &str| format!("auditferry_{name}");
+        let keep = |family: Box<dyn Collector>| registry.register(family);
+        let counter = |short: &str, help: &str, extra: &[&'static str]| {
+            let family = IntCounterVec::new(Opts::new(name(short), help), &labels(extra))?;
+            keep(Box::new(family.clone()))?;
+            Ok::<_, prometheus::Error>(family)
+        };
+        let gauge = |short: &str, help: &str, extra: &[&'static str]| {
+            let family = GaugeVec::new(Opts::new(name(short), help), &labels(extra))?;
+            keep(Box::new(family.clone()))?;
+            Ok::<_, prometheus::Error>(family)
+        };
+        let whole = |short: &str, help: &str, extra: &[&'static str]| {
+            let family = IntGaugeVec::new(Opts::new(name(short), help), &labels(extra))?;
+            keep(Box::new(family.clone()))?;
+            Ok::<_, prometheus::Error>(family)
+        };
+        let duration = HistogramVec::new(
+            HistogramOpts::new(name("request_duration_seconds"), "Time from sending a request to having its answer.")
+                .buckets(vec![0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]),
+            &PIPELINE,
+        )?;
+        keep(Box::new(duration.clone()))?;
+        Ok(Self {
+            records_read: counter("records_read_total", "New records read.", &[])?,
+            bytes_read: counter("bytes_read_total", "Bytes of new records read.", &[])?,
+            bytes_fetched: counter("bytes_fetched_total", "Bytes fetched from the store.", &[])?,
+            records_skipped: counter("records_skipped_total", "Records of overwritten objects recognised as shipped before and left out.", &[])?,
+            prefix_mismatch: counter("prefix_mismatch_total", "Objects whose already shipped part had changed, so that they were compared line by line.", &[])?,
+            input_errors: counter("input_errors_total", "Failed reads of the store or of one object; they are tried again.", &[])?,
+            events_delivered: counter("events_delivered_total", "Events the collector accepted.", &[])?,
+            events_duplicate: counter("events_duplicate_total", "Events the collector had already.", &[])?,
+            dead_letters: counter("dead_letters_total", "Records kept as dead letters.", &["reason"])?,
+            requests: counter("requests_total", "Requests by verdict.", &["verdict"])?,
+            request_duration: duration,
+            retries: counter("retries_total", "Requests sent again.", &[])?,
+            ambiguous_resends: counter("ambiguous_resends_total", "Events sent again although the collector may have them: possible duplicates.", &[])?,
+            bytes_sent: counter("bytes_sent_total", "Bytes of accepted requests as sent, that is compressed.", &[])?,
+            bytes_encoded: counter("bytes_encoded_total", "Bytes of accepted requests before compression.", &[])?,
+            commits: counter("commits_total", "Durable commits of positions.", &[])?,
+            input_lag: gauge("input_lag_seconds", "Age of the newest event of a workspace at the time it was committed.", &["workspace"])?,
+            oldest_unacknowledged: gauge("oldest_unacknowledged_seconds", "Time since the oldest uncommitted chunk was read.", &[])?,
+            bytes_uncommitted: whole("bytes_uncommitted", "Bytes read and not yet committed.", &[])?,
+            hold: whole("hold", "1 while the output waits for a human, by reason.", &["reason"])?,
+            objects_open: whole("objects_open", "Objects being read or waiting for their acknowledgement.", &[])?,
+        })
+    }
+}

@@ -1,0 +1,195 @@
+//! Instants of the audit trail: milliseconds since 1970, UTC, and their spellings.
+
+use jiff::{Timestamp, civil};
+
+/// Milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Millis(i64);
+
+/// A UTC calendar date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Date(civil::Date);
+
+const MILLIS_PER_DAY: i64 = 86_400_000;
+/// 0000-01-01T00:00:00Z: RFC 3339 has no earlier year.
+const EARLIEST: i64 = -62_167_219_200_000;
+/// 9999-12-31T23:59:59.999Z: RFC 3339 has no later year.
+const LATEST: i64 = 253_402_300_799_999;
+
+impl Millis {
+    /// An instant that RFC 3339 can spell (years 0000 to 9999).
+    pub fn new(millis: i64) -> Option<Self> {
+        (EARLIEST..=LATEST).contains(&millis).then_some(Self(millis))
+    }
+
+    /// Milliseconds since 1970.
+    pub fn get(self) -> i64 {
+        self.0
+    }
+
+    /// Reads RFC 3339 or ISO 8601 with 0 to 9 fraction digits and any offset (none means UTC; a blank may stand for
+    /// the `T`), or a number of milliseconds. Finer digits are cut, not rounded.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        if let Ok(millis) = text.parse::<i64>() {
+            return Self::new(millis);
+        }
+        let timestamp = match text.parse::<Timestamp>() {
+            Ok(timestamp) => timestamp,
+            Err(_) => text.parse::<civil::DateTime>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp(),
+        };
+        Self::new(timestamp.as_nanosecond().div_euclid(1_000_000).try_into().ok()?)
+    }
+
+    /// The UTC date.
+    pub fn date(self) -> Date {
+        Date(civil_from_days(self.0.div_euclid(MILLIS_PER_DAY)))
+    }
+
+    /// Appends `2026-01-05T10:34:56.123Z`.
+    pub fn write_rfc3339(self, out: &mut Vec<u8>) {
+        self.date().write(out);
+        let in_day = self.0.rem_euclid(MILLIS_PER_DAY);
+        out.push(b'T');
+        write_digits(in_day / 3_600_000, 2, out);
+        out.push(b':');
+        write_digits(in_day / 60_000 % 60, 2, out);
+        out.push(b':');
+        write_digits(in_day / 1000 % 60, 2, out);
+        out.push(b'.');
+        write_digits(in_day % 1000, 3, out);
+        out.push(b'Z');
+    }
+
+    /// Appends seconds with three decimals (`1767609296.123`), never in scientific notation.
+    pub fn write_epoch_seconds(self, out: &mut Vec<u8>) {
+        if self.0 < 0 {
+            out.push(b'-');
+        }
+        crate::json::write_number(self.0.unsigned_abs() / 1000, out);
+        out.push(b'.');
+        write_digits(i64::try_from(self.0.unsigned_abs() % 1000).unwrap_or(0), 3, out);
+    }
+}
+
+impl Date {
+    /// Reads `yyyy-mm-dd`.
+    pub fn parse(text: &str) -> Option<Self> {
+        (text.len() == 10).then(|| text.parse().ok().map(Self)).flatten()
+    }
+
+    /// Appends `yyyy-mm-dd`.
+    pub fn write(self, out: &mut Vec<u8>) {
+        write_digits(i64::from(self.0.year()), 4, out);
+        out.push(b'-');
+        write_digits(i64::from(self.0.month()), 2, out);
+        out.push(b'-');
+        write_digits(i64::from(self.0.day()), 2, out);
+    }
+
+    /// Whole days from this date to `later`; negative if `later` lies before.
+    pub fn days_until(self, later: Self) -> i64 {
+        i64::from(later.0.duration_since(self.0).as_hours().div_euclid(24) as i32)
+    }
+
+    /// The date this many days later.
+    pub fn plus_days(self, days: i64) -> Self {
+        Self(self.0.saturating_add(jiff::SignedDuration::from_hours(24 * days)))
+    }
+
+    /// Midnight UTC at which the date begins.
+    pub fn start(self) -> Millis {
+        let epoch = civil::date(1970, 1, 1);
+        Millis(self.0.duration_since(epoch).as_hours() * 3_600_000)
+    }
+}
+
+impl std::fmt::Display for Date {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(out)
+    }
+}
+
+/// Date of a day number, after Howard Hinnant's `civil_from_days`: jiff's own conversion costs more than all else in
+/// an event's encoding.
+fn civil_from_days(days: i64) -> civil::Date {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let narrow = |value: i64| i8::try_from(value).unwrap_or(1);
+    civil::Date::new(i16::try_from(year).unwrap_or(0), narrow(month), narrow(day)).unwrap_or_default()
+}
+
+fn write_digits(value: i64, width: u32, out: &mut Vec<u8>) {
+    for place in (0..width).rev() {
+        let digit = value / 10_i64.pow(place) % 10;
+        out.push(b'0' + u8::try_from(digit).unwrap_or(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{prop_assert_eq, proptest};
+
+    use super::*;
+
+    fn rfc3339(millis: Millis) -> String {
+        let mut out = Vec::new();
+        millis.write_rfc3339(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn every_spelling_of_the_routes_is_read_and_cut_to_milliseconds() {
+        for (text, expected) in [
+            ("1767609296123", "2026-01-05T10:34:56.123Z"),
+            ("2026-01-05T10:34:56Z", "2026-01-05T10:34:56.000Z"),
+            ("2026-01-05T10:34:56.0000000Z", "2026-01-05T10:34:56.000Z"),
+            ("2026-01-05T10:34:56.123999999Z", "2026-01-05T10:34:56.123Z"),
+            ("2026-01-05T12:34:56.5+02:00", "2026-01-05T10:34:56.500Z"),
+            ("2026-01-05T10:34:56.123", "2026-01-05T10:34:56.123Z"),
+            ("2026-01-05 10:34:56", "2026-01-05T10:34:56.000Z"),
+            ("1969-12-31T23:59:59.9999Z", "1969-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(Millis::parse(text).map(rfc3339).as_deref(), Some(expected), "{text}");
+        }
+        for text in ["", "yesterday", "2026-13-01T00:00:00Z", "99999999999999999", "1.5"] {
+            assert_eq!(Millis::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn dates_count_in_whole_days() {
+        let date = Date::parse("2026-02-28").unwrap();
+        assert_eq!(date.plus_days(1).to_string(), "2026-03-01");
+        assert_eq!(date.days_until(Date::parse("2027-02-28").unwrap()), 365);
+        assert_eq!(date.days_until(Date::parse("2026-02-27").unwrap()), -1);
+        assert_eq!(date.start().date(), date);
+        assert_eq!(Date::parse("2026-2-28"), None);
+    }
+
+    proptest! {
+        /// Formatting by hand gives what jiff gives.
+        #[test]
+        fn formatting_agrees_with_jiff(millis in EARLIEST..=LATEST) {
+            let expected = format!("{:.3}", Timestamp::from_millisecond(millis).unwrap());
+            prop_assert_eq!(rfc3339(Millis(millis)), expected);
+            prop_assert_eq!(Millis::parse(&rfc3339(Millis(millis))), Some(Millis(millis)));
+        }
+
+        /// Epoch seconds are the milliseconds, divided and never in scientific notation.
+        #[test]
+        fn epoch_seconds_keep_the_milliseconds(millis in EARLIEST..=LATEST) {
+            let mut out = Vec::new();
+            Millis(millis).write_epoch_seconds(&mut out);
+            let text = String::from_utf8(out).unwrap();
+            prop_assert_eq!(text.replace('.', "").parse::<i64>().unwrap(), millis);
+        }
+    }
+}
