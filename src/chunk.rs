@@ -64,12 +64,22 @@ pub struct Record {
 pub struct Origin {
     /// Key of the object, topic or table.
     pub object: Arc<str>,
+    /// The same as a JSON string, so that it need not be escaped for each event; empty where there is no object.
+    pub object_json: Arc<str>,
     /// The workspace the path names.
     pub workspace: Option<Arc<str>>,
     /// The date the path names.
     pub date: Option<Date>,
     /// Cloud the input reads from: `aws`, `gcp` or `azure`.
     pub cloud: Option<&'static str>,
+}
+
+impl Origin {
+    /// Records of this object.
+    pub fn of_object(object: &str) -> Self {
+        let object_json = crate::json::Text::from_plain(object).quoted().into();
+        Self { object: object.into(), object_json, ..Self::default() }
+    }
 }
 
 /// A record that cannot be an event, for a reason only the input knows (too long, broken compression).

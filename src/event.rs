@@ -125,6 +125,45 @@ pub struct Extra<'a> {
     pub value: std::borrow::Cow<'a, str>,
 }
 
+impl Identity<'_> {
+    /// Gives up the borrow.
+    pub fn into_owned(self) -> Identity<'static> {
+        Identity {
+            email: self.email.map(Text::into_owned),
+            subject_name: self.subject_name.map(Text::into_owned),
+        }
+    }
+}
+
+impl Response<'_> {
+    /// Gives up the borrow.
+    pub fn into_owned(self) -> Response<'static> {
+        Response {
+            status_code: self.status_code,
+            error_message: self.error_message.map(Text::into_owned),
+            result: self.result.map(Text::into_owned),
+        }
+    }
+}
+
+impl RunIdentity<'_> {
+    /// Gives up the borrow.
+    pub fn into_owned(self) -> RunIdentity<'static> {
+        RunIdentity {
+            run_by: self.run_by.map(Text::into_owned),
+            run_as: self.run_as.map(Text::into_owned),
+            acting_resource: self.acting_resource.map(Text::into_owned),
+        }
+    }
+}
+
+impl Extra<'_> {
+    /// Gives up the borrow.
+    pub fn into_owned(self) -> Extra<'static> {
+        Extra { key: self.key.into_owned(), value: self.value.into_owned().into() }
+    }
+}
+
 /// Whether the action succeeded, as far as the record tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
