@@ -7,6 +7,8 @@ use std::borrow::Cow;
 
 use memchr::{memchr2, memchr3};
 
+pub mod object;
+
 /// A JSON string: its text with the quotes and in *canonical escapes*, ready to be written.
 ///
 /// Canonical means: the two-character escapes where JSON has one, `\u00xx` (lower case) for the other control

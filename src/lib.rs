@@ -1,5 +1,6 @@
 //! auditferry.
 
+pub mod action;
 pub mod backoff;
 pub mod batch;
 pub mod canonical;
@@ -15,6 +16,7 @@ pub mod input;
 pub mod json;
 pub mod metrics;
 pub mod output;
+pub mod principal;
 pub mod secret;
 pub mod state;
 pub mod status;
