@@ -350,7 +350,15 @@ pub fn take(path: &Path) -> Result<Option<Taken>, ReadError> {
             continue;
         }
         if name == path {
-            std::fs::rename(path, &taken).map_err(|source| file_error("rename", path, source))?;
+            // Not a rename: that would replace the letters of a replay that began just now.
+            match std::fs::hard_link(path, &taken) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                linked => linked.map_err(|source| file_error("rename", path, source))?,
+            }
+        }
+        // Also where an interrupted replay got no further than the link.
+        if still_named(&lock, path).map_err(|source| file_error("look at", path, source))? {
+            std::fs::remove_file(path).map_err(|source| file_error("rename", path, source))?;
         }
         return Ok(Some(Taken { path: taken, _lock: lock }));
     }

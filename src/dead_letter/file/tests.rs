@@ -140,6 +140,18 @@ async fn an_interrupted_replay_is_continued_before_new_letters_are_taken() {
 }
 
 #[tokio::test]
+async fn a_replay_that_died_while_taking_neither_repeats_nor_loses_letters() {
+    let directory = tempfile::tempdir().unwrap();
+    let (letters, path) = pipeline(directory.path());
+    letters.keep(vec![letter(b"old")]).await.unwrap();
+    let taken_name = PathBuf::from(format!("{}{TAKEN}", path.display()));
+    std::fs::hard_link(&path, &taken_name).unwrap();
+    let taken = take(&path).unwrap().unwrap();
+    letters.keep(vec![letter(b"new")]).await.unwrap();
+    assert_eq!((records(taken.path()), records(&path)), (vec!["old".into()], vec!["new".into()]));
+}
+
+#[tokio::test]
 async fn two_replays_do_not_share_letters() {
     let directory = tempfile::tempdir().unwrap();
     let (letters, path) = pipeline(directory.path());
