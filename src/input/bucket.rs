@@ -1,1 +1,4 @@
 //! todo
+
+mod credentials;
+mod store;
