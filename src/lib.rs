@@ -16,6 +16,7 @@ pub mod input;
 pub mod json;
 pub mod metrics;
 pub mod output;
+pub mod pipeline;
 pub mod principal;
 pub mod secret;
 pub mod state;

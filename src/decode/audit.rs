@@ -107,7 +107,10 @@ impl Reader<'_> {
             }
             _ => {
                 serde_json::from_str::<&RawValue>(text).map_err(not_json)?;
-                Err(Undecodable { reason: "not_an_object", detail: "the record is JSON but no object".to_owned() })
+                Err(Undecodable {
+                    reason: "not_an_object",
+                    detail: "the record is JSON but no object".to_owned(),
+                })
             }
         }
     }
@@ -143,7 +146,8 @@ impl Reader<'_> {
         if self.raw.is_some() {
             mapping.flag("repaired");
         }
-        let event = mapping.finish(self.decoder, self.origin, occurrence, self.scratch, enveloped, &mut self.seen);
+        let event =
+            mapping.finish(self.decoder, self.origin, occurrence, self.scratch, enveloped, &mut self.seen);
         (self.each)(&event);
         Ok(())
     }

@@ -68,65 +68,65 @@ const HINTS: usize = 1024;
 /// Configuration of the bucket input.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+struct Config {
     /// Where the objects are: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, `file:///directory`
     /// or the path of a local directory (a relative one starts where auditferry was started).
-    pub url: String,
+    url: String,
     /// How the objects are laid out below the URL.
     #[serde(default)]
-    pub layout: LayoutName,
+    layout: LayoutName,
     /// How often the open dates are listed. Costs one LIST request per workspace and open date each time; local
     /// directories are watched besides.
     #[serde(default = "defaults::poll_interval")]
-    pub poll_interval: Period,
+    poll_interval: Period,
     /// Layout `any`: which objects below the URL, for instance `**/*.json`. Default: all.
     #[serde(default)]
-    pub glob: Option<String>,
+    glob: Option<String>,
     /// Only these workspaces. Default: all, `0` (account level) included.
     #[serde(default)]
-    pub workspaces: Vec<String>,
+    workspaces: Vec<String>,
     /// All workspaces but these.
     #[serde(default)]
-    pub exclude_workspaces: Vec<String>,
+    exclude_workspaces: Vec<String>,
     /// First `date=` folder to read, as `yyyy-mm-dd`. Default: all there are.
     #[serde(default)]
-    pub start_date: Option<String>,
+    start_date: Option<String>,
     /// How many days, today included, are listed at every poll.
     #[serde(default = "defaults::open_dates")]
-    pub open_dates: u32,
+    open_dates: u32,
     /// How many days back closed dates are listed daily, for late data; older ones are listed weekly. Fingerprints of
     /// shipped lines are kept for as long.
     #[serde(default = "defaults::look_back_days")]
-    pub look_back_days: u32,
+    look_back_days: u32,
     /// How many objects are read at once, 1 to 64.
     #[serde(default = "defaults::concurrency")]
-    pub concurrency: usize,
+    concurrency: usize,
     /// Objects up to this size are read whole and compared line by line at every change; larger ones are read from
     /// where they were left if the 64 KiB before it are unchanged.
     #[serde(default = "defaults::verify_whole_below")]
-    pub verify_whole_below: ByteSize,
+    verify_whole_below: ByteSize,
     /// Read each object whole once more when its date closes, and ship any line that is still missing.
     #[serde(default)]
-    pub verify_on_close: bool,
+    verify_on_close: bool,
     /// Longest line that is shipped; a longer one becomes a dead letter with its beginning. At most 1GiB.
     #[serde(default = "defaults::max_line_bytes")]
-    pub max_line_bytes: ByteSize,
+    max_line_bytes: ByteSize,
     /// Local directories: how long a last line without its line end may stay incomplete before it is taken as it is.
     #[serde(default = "defaults::partial_line_wait")]
-    pub partial_line_wait: Period,
+    partial_line_wait: Period,
     /// Local directories: notice changes at once by file-system events. Turn it off where the directory is a network
     /// file system that has none.
     #[serde(default = "defaults::watch")]
-    pub watch: bool,
+    watch: bool,
     /// S3: region, endpoint and credentials.
     #[serde(default)]
-    pub s3: store::S3Settings,
+    s3: store::S3Settings,
     /// Google Cloud Storage: credentials.
     #[serde(default)]
-    pub gcs: store::GcsSettings,
+    gcs: store::GcsSettings,
     /// Azure Blob Storage: account and credentials.
     #[serde(default)]
-    pub azure: store::AzureSettings,
+    azure: store::AzureSettings,
 }
 
 mod defaults {
@@ -191,7 +191,8 @@ fn parse(table: Value) -> Result<Checked, BuildError> {
             }
         }
         LayoutName::Any => {
-            let filters = config.workspaces.is_empty() && config.exclude_workspaces.is_empty() && start_date.is_none();
+            let filters =
+                config.workspaces.is_empty() && config.exclude_workspaces.is_empty() && start_date.is_none();
             positive("layout", filters, "\"databricks_delivery\" where workspaces or start_date are given")?;
             let glob = config.glob.as_deref().map(globset::Glob::new).transpose();
             let glob = glob.map_err(|error| BuildError::new("glob", error.kind()))?;
@@ -314,7 +315,7 @@ impl Bucket {
             verify_whole_below: config.verify_whole_below.0,
             partial_line_wait: local.then_some(config.partial_line_wait.0),
         });
-        let watcher = match &store.local_root {
+        let watcher = match &store.root {
             Some(root) if config.watch && !context.once => watch::Watcher::start(root, Arc::clone(&hints)),
             _ => None,
         };

@@ -245,9 +245,10 @@ impl<'a> Mapping<'a> {
         match &event.workspace_id {
             None => event.workspace_id = Some(Text::from_plain(path)),
             // Kept as the record says, and visible: somebody may have copied objects between folders.
-            Some(id) if !id.is(path) && !id.is("0") && path != "0" => event
-                .extras
-                .push(Extra { key: Text::from_static("\"path_workspace_id\""), value: Text::from_plain(path).quoted().to_owned().into() }),
+            Some(id) if !id.is(path) && !id.is("0") && path != "0" => event.extras.push(Extra {
+                key: Text::from_static("\"path_workspace_id\""),
+                value: Text::from_plain(path).quoted().to_owned().into(),
+            }),
             Some(_) => {}
         }
     }
@@ -269,7 +270,9 @@ impl<'a> Mapping<'a> {
 
     /// Deprecated action names of Databricks SQL keep their spelling; their present name goes beside it.
     fn aliases(&mut self) {
-        let (Some(service), Some(action)) = (&self.event.service_name, &self.event.action_name) else { return };
+        let (Some(service), Some(action)) = (&self.event.service_name, &self.event.action_name) else {
+            return;
+        };
         if !service.is("databrickssql") {
             return;
         }
@@ -278,9 +281,10 @@ impl<'a> Mapping<'a> {
             .find(|(old, _)| action.escaped().contains(old))
             .map(|(old, new)| Text::from_plain(&action.plain().replace(old, new)));
         if let Some(alias) = alias {
-            self.event
-                .extras
-                .push(Extra { key: Text::from_static("\"action_alias\""), value: alias.quoted().to_owned().into() });
+            self.event.extras.push(Extra {
+                key: Text::from_static("\"action_alias\""),
+                value: alias.quoted().to_owned().into(),
+            });
         }
     }
 }

@@ -47,7 +47,10 @@ mod tests {
 
     #[test]
     fn stray_backslashes_and_control_characters_are_mended_and_nothing_else() {
-        assert_eq!(repair(r#"{"a":"C:\data\x\u12"}"#).as_deref(), Some(r#"{"a":"C:datax\u12"}"#.replace(r"\u12", "u12").as_str()));
+        assert_eq!(
+            repair(r#"{"a":"C:\data\x\u12"}"#).as_deref(),
+            Some(r#"{"a":"C:datax\u12"}"#.replace(r"\u12", "u12").as_str())
+        );
         assert_eq!(repair("{\"a\":\"x\ty\"}").as_deref(), Some(r#"{"a":"x\u0009y"}"#));
         assert_eq!(repair(r#"{"a":"\"\\\n\u00e9"}"#), None);
         assert_eq!(repair(r#"{"a":"#), None);

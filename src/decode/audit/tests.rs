@@ -48,7 +48,8 @@ fn ids_beyond_64_bits_stay_what_they_are() {
 #[test]
 fn parameters_become_strings_and_their_keys_keep_their_case() {
     let record = with(|record| {
-        record["requestParams"] = json!({"DataSourceId": 1, "dataSourceId": true, "x": {"a": [1, "b"]}, "n": null});
+        record["requestParams"] =
+            json!({"DataSourceId": 1, "dataSourceId": true, "x": {"a": [1, "b"]}, "n": null});
     });
     let expected = json!({"DataSourceId": "1", "dataSourceId": "true", "x": r#"{"a":[1,"b"]}"#, "n": null});
     assert_eq!(decode(&record)["request_params"], expected);
@@ -96,8 +97,12 @@ fn an_unknown_record_is_shipped_whole_under_source() {
 
 #[test]
 fn a_status_is_a_number_or_null_whatever_the_record_has() {
-    for (status, expected) in [(json!("404"), json!(404)), (json!(-1), json!(-1)), (Value::Null, Value::Null)] {
-        assert_eq!(decode(&with(|record| record["response"]["statusCode"] = status))["response"]["status_code"], expected);
+    for (status, expected) in [(json!("404"), json!(404)), (json!(-1), json!(-1)), (Value::Null, Value::Null)]
+    {
+        assert_eq!(
+            decode(&with(|record| record["response"]["statusCode"] = status))["response"]["status_code"],
+            expected
+        );
     }
     let event = decode(&with(|record| record["response"] = json!({})));
     assert_eq!(event["response"], json!({"status_code": null, "error_message": null, "result": null}));
@@ -108,14 +113,24 @@ fn a_status_is_a_number_or_null_whatever_the_record_has() {
 fn the_workspace_is_the_records_then_the_paths_and_a_conflict_shows() {
     let origin = Origin { workspace: Some("42".into()), ..Origin::of_object("workspaceId=42/x.json") };
     let decoder = AuditDecoder::default();
-    let event = decode_with(&decoder, &with(|record| { record.as_object_mut().unwrap().remove("orgId"); }), 0, &origin);
+    let event = decode_with(
+        &decoder,
+        &with(|record| {
+            record.as_object_mut().unwrap().remove("orgId");
+        }),
+        0,
+        &origin,
+    );
     assert_eq!(event[0]["workspace_id"], "42");
     assert_eq!(event[0]["_source"], json!({"object": "workspaceId=42/x.json"}));
     let event = decode_with(&decoder, DELIVERED, 0, &origin);
     assert_eq!(event[0]["workspace_id"], "2748391056473829");
     assert_eq!(event[0]["_source"]["path_workspace_id"], "42");
     let event = decode(&with(|record| record["workspaceId"] = json!(7)));
-    assert_eq!((&event["workspace_id"], &event["_source"]["org_id"]), (&json!("7"), &json!("2748391056473829")));
+    assert_eq!(
+        (&event["workspace_id"], &event["_source"]["org_id"]),
+        (&json!("7"), &json!("2748391056473829"))
+    );
 }
 
 #[test]
@@ -131,7 +146,10 @@ fn addresses_lose_their_port_and_junk_stays() {
     let event = decode(&with(|record| record["sourceIPAddress"] = json!("unknown:host")));
     assert_eq!(event["source_ip_address"], "unknown:host");
     assert_eq!(event["_source"]["source_ip_invalid"], true);
-    assert_eq!(decode(&with(|record| record["sourceIPAddress"] = json!("")))["source_ip_address"], Value::Null);
+    assert_eq!(
+        decode(&with(|record| record["sourceIPAddress"] = json!("")))["source_ip_address"],
+        Value::Null
+    );
 }
 
 #[test]
@@ -143,7 +161,8 @@ fn cut_parameters_are_flagged() {
 
 #[test]
 fn top_level_keys_are_read_in_any_case_and_a_second_spelling_is_not_lost() {
-    let record = r#"{"TIMESTAMP":"2026-01-05T10:00:00Z","servicename":"a","ServiceName":"b","ACTIONNAME":"c"}"#;
+    let record =
+        r#"{"TIMESTAMP":"2026-01-05T10:00:00Z","servicename":"a","ServiceName":"b","ACTIONNAME":"c"}"#;
     let event = decode(record);
     assert_eq!((&event["service_name"], &event["action_name"]), (&json!("a"), &json!("c")));
     assert_eq!(event["_source"]["ServiceName"], "b");
@@ -194,7 +213,9 @@ fn derived_ids_tell_repeats_apart_and_ignore_extras() {
 
 #[test]
 fn gcp_wrappers_are_opened() {
-    let record = format!(r#"{{"insertId":"abc","receiveTimestamp":"2026-01-05T10:00:00Z","jsonPayload":{DELIVERED}}}"#);
+    let record = format!(
+        r#"{{"insertId":"abc","receiveTimestamp":"2026-01-05T10:00:00Z","jsonPayload":{DELIVERED}}}"#
+    );
     let event = decode(&record);
     assert_eq!((&event["event_id"], &event["action_name"]), (&json!("abc"), &json!("login")));
     assert_eq!(event["_source"]["gcp.receiveTimestamp"], "2026-01-05T10:00:00Z");
@@ -204,7 +225,10 @@ fn gcp_wrappers_are_opened() {
 fn deprecated_sql_actions_get_their_present_name_beside() {
     let record = r#"{"timestamp":1,"serviceName":"databrickssql","actionName":"startEndpoint"}"#;
     let event = decode(record);
-    assert_eq!((&event["action_name"], &event["_source"]["action_alias"]), (&json!("startEndpoint"), &json!("startWarehouse")));
+    assert_eq!(
+        (&event["action_name"], &event["_source"]["action_alias"]),
+        (&json!("startEndpoint"), &json!("startWarehouse"))
+    );
 }
 
 #[test]

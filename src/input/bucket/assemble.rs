@@ -58,7 +58,12 @@ impl<'r> Assembler<'r> {
             reader,
             partition: found.partition(),
             origin,
-            position: ObjectPosition { version: found.version.name.clone(), done: false, waiting: false, ..position },
+            position: ObjectPosition {
+                version: found.version.name.clone(),
+                done: false,
+                waiting: false,
+                ..position
+            },
             lines,
             cutter,
             decompressor: None,
@@ -143,7 +148,8 @@ impl<'r> Assembler<'r> {
             self.position.compressed = !decompressor.is_plain();
             self.decompressor = Some(decompressor);
         }
-        let step = self.decompressor.as_ref().map_or(usize::MAX, Decompressor::step).min(self.reader.chunk_bytes);
+        let step =
+            self.decompressor.as_ref().map_or(usize::MAX, Decompressor::step).min(self.reader.chunk_bytes);
         for piece in stored.chunks(step) {
             if self.credit.is_none() {
                 self.credit = Some(self.reader.budget.take(self.reader.chunk_bytes).await);
@@ -330,7 +336,9 @@ fn broken(error: &str, offset: u64, line: u64) -> Malformed {
     Malformed {
         record: Bytes::new(),
         reason: "broken_compression",
-        detail: format!("the object cannot be decompressed any further: {error}; it is read again once it changes"),
+        detail: format!(
+            "the object cannot be decompressed any further: {error}; it is read again once it changes"
+        ),
         offset,
         line,
     }

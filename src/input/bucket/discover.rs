@@ -114,7 +114,7 @@ impl Discovery {
             let began = Instant::now();
             self.hints.rescan.store(false, Ordering::Relaxed);
             let passed = match self.pass().await {
-                Ok(()) => self.reader.reads.send(Ok(Read::Idle(self.poll_interval))).await,
+                Ok(()) => self.reader.reads.send(Ok(Read::Idle)).await,
                 Err(error) => self.reader.reads.send(Err(error)).await,
             };
             if passed.is_err() || self.once {
@@ -208,9 +208,10 @@ impl Discovery {
                 let listed = folders(&*self.reader.store, &workspace).await;
                 let listed = listed.map_err(|error| self.refused("list", &error))?;
                 let listed = listed.iter().filter_map(|folder| date_of(folder));
-                dates.extend(listed.filter(|date| {
-                    self.schedule.is_due(&format!("{folder}/{date}"), *date, now, looks)
-                }));
+                dates.extend(
+                    listed
+                        .filter(|date| self.schedule.is_due(&format!("{folder}/{date}"), *date, now, looks)),
+                );
             }
             let wanted = dates.into_iter().filter(|date| self.layout.wants_date(*date));
             prefixes.extend(wanted.map(|date| workspace.clone().join(format!("date={date}").as_str())));
@@ -222,7 +223,8 @@ impl Discovery {
     fn list(&self, prefixes: Vec<Path>) -> Batches {
         let store = Arc::clone(&self.reader.store);
         let local = self.local;
-        let listings = stream::iter(prefixes).map(move |prefix| list_folder(Arc::clone(&store), prefix, local));
+        let listings =
+            stream::iter(prefixes).map(move |prefix| list_folder(Arc::clone(&store), prefix, local));
         Box::pin(listings.flatten_unordered(LISTINGS))
     }
 

@@ -13,7 +13,7 @@ use crate::time::Date;
 /// How objects are laid out below the URL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum LayoutName {
+pub(super) enum LayoutName {
     /// `workspaceId=<id>/date=<yyyy-mm-dd>/auditlogs_<id>.json`, as Databricks delivers on AWS and GCP.
     #[default]
     DatabricksDelivery,
@@ -68,7 +68,8 @@ impl Layout {
                 let mut parts = below.split('/');
                 let workspace = workspace_of(parts.next()?)?;
                 let date = date_of(parts.next()?)?;
-                let wanted = self.wants_workspace(workspace) && self.wants_date(date) && name.contains(".json");
+                let wanted =
+                    self.wants_workspace(workspace) && self.wants_date(date) && name.contains(".json");
                 wanted.then(|| Place { workspace: Some(workspace.into()), date: Some(date) })
             }
             Self::Any { glob } => {

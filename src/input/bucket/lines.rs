@@ -98,7 +98,8 @@ impl LineCutter {
         let (offset, line) = (self.offset, self.line);
         self.offset += text.len() as u64;
         let mut lines = Vec::with_capacity(text.len() / 512 + 1);
-        let mut start = if offset == 0 && text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+        let mut start =
+            if offset == 0 && text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
         let mut number = 0;
         for end in memchr_iter(b'\n', &text).chain((text.last() != Some(&b'\n')).then_some(text.len())) {
             let content = text.get(start..end).unwrap_or_default().trim_ascii();
@@ -124,7 +125,8 @@ impl LineCutter {
     fn start_dropping(&mut self) {
         let line = self.buffer.split();
         let head = Bytes::copy_from_slice(line.get(..KEPT_OF_LONG_LINE).unwrap_or(&line));
-        self.dropping = Some(LongLine { head, bytes: line.len() as u64, offset: self.offset, line: self.line });
+        self.dropping =
+            Some(LongLine { head, bytes: line.len() as u64, offset: self.offset, line: self.line });
         self.offset += line.len() as u64;
     }
 
@@ -175,7 +177,9 @@ mod tests {
     fn texts(cut: &Cut) -> Vec<String> {
         cut.lines
             .iter()
-            .map(|line| String::from_utf8_lossy(&cut.text[line.start as usize..line.end as usize]).into_owned())
+            .map(|line| {
+                String::from_utf8_lossy(&cut.text[line.start as usize..line.end as usize]).into_owned()
+            })
             .collect()
     }
 
@@ -203,7 +207,10 @@ mod tests {
             }
         }
         let long = cutter.take_long();
-        assert_eq!(long.iter().map(|long| (long.bytes, long.offset, long.line)).collect::<Vec<_>>(), [(22, 3, 1), (16, 32, 3)]);
+        assert_eq!(
+            long.iter().map(|long| (long.bytes, long.offset, long.line)).collect::<Vec<_>>(),
+            [(22, 3, 1), (16, 32, 3)]
+        );
         assert_eq!(cutter.position(), (53, 5));
     }
 

@@ -126,11 +126,15 @@ impl ObjectReader {
             if let Some(known) = &known {
                 let overdue = known.waiting && self.is_overdue(&found, now);
                 match planned {
-                    Plan::Nothing if overdue => planned = if known.compare || known.compressed { Plan::Compare } else { Plan::Append },
+                    Plan::Nothing if overdue => {
+                        planned = if known.compare || known.compressed { Plan::Compare } else { Plan::Append }
+                    }
                     Plan::Nothing | Plan::Append if found.verify && !known.folded && !known.verified => {
                         planned = Plan::Compare;
                     }
-                    Plan::Append if mismatch => planned = if known.folded { Plan::Fresh } else { Plan::Compare },
+                    Plan::Append if mismatch => {
+                        planned = if known.folded { Plan::Fresh } else { Plan::Compare }
+                    }
                     _ => {}
                 }
             }
@@ -141,14 +145,17 @@ impl ObjectReader {
                 Err(ObjectError::SeamDiffers) if !mismatch => mismatch = true,
                 Err(ObjectError::Moved) if moves < MOVES_FOLLOWED => {
                     moves += 1;
-                    found = Found { verify: found.verify, ..Found::new(&self.store.head(&found.key).await?, found.place) };
+                    found = Found {
+                        verify: found.verify,
+                        ..Found::new(&self.store.head(&found.key).await?, found.place)
+                    };
                 }
                 result => return result,
             }
         }
     }
 
-    fn is_overdue(&self, found: &Found, now: Millis) -> bool {
+    pub(super) fn is_overdue(&self, found: &Found, now: Millis) -> bool {
         match (self.partial_line_wait, found.modified) {
             (Some(wait), Some(modified)) => {
                 u128::try_from(now.get() - modified.get()).is_ok_and(|age| age >= wait.as_millis())
@@ -169,8 +176,15 @@ impl ObjectReader {
         let mut assembler = match (planned, known) {
             (Plan::Append, Some(known)) => {
                 let total = if known.folded { 0 } else { known.shipped };
-                let notes = if known.folded { Vec::new() } else { self.resume.notes(&found.partition()).await? };
-                Assembler::append(self, found, origin, known, Repeats::after(total, fingerprint::decode(&notes)))
+                let notes =
+                    if known.folded { Vec::new() } else { self.resume.notes(&found.partition()).await? };
+                Assembler::append(
+                    self,
+                    found,
+                    origin,
+                    known,
+                    Repeats::after(total, fingerprint::decode(&notes)),
+                )
             }
             (Plan::Compare, Some(known)) => {
                 let notes = self.resume.notes(&found.partition()).await?;
@@ -193,11 +207,19 @@ impl ObjectReader {
             return Err(ObjectError::Moved);
         }
         let complete = self.is_overdue(found, now);
-        assembler.finish(mismatch, |unterminated| complete || serde_json::from_slice::<IgnoredAny>(unterminated).is_ok()).await
+        assembler
+            .finish(mismatch, |unterminated| {
+                complete || serde_json::from_slice::<IgnoredAny>(unterminated).is_ok()
+            })
+            .await
     }
 
     /// Opens the object's bytes from `start` on, of exactly the version that was found.
-    async fn open(&self, found: &Found, start: u64) -> Result<BoxStream<'static, Result<Bytes, ObjectError>>, ObjectError> {
+    async fn open(
+        &self,
+        found: &Found,
+        start: u64,
+    ) -> Result<BoxStream<'static, Result<Bytes, ObjectError>>, ObjectError> {
         if start >= found.version.size {
             return Ok(futures::stream::empty().boxed());
         }

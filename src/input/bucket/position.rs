@@ -106,7 +106,11 @@ pub(super) fn plan(known: Option<&ObjectPosition>, now: &Version, verify_whole_b
     let resumes = same && !known.compare && !known.compressed;
     let grows = !known.compressed && now.size > known.offset;
     if known.folded {
-        return if grows || (!known.compressed && now.size == known.offset) { Plan::Append } else { Plan::Fresh };
+        return if grows || (!known.compressed && now.size == known.offset) {
+            Plan::Append
+        } else {
+            Plan::Fresh
+        };
     }
     let small = now.size <= verify_whole_below && !resumes;
     if small || known.compare || known.compressed || !grows {
@@ -145,7 +149,11 @@ mod tests {
     fn a_read_that_was_cut_short_goes_on_where_it_stopped() {
         let cut = ObjectPosition { done: false, ..known() };
         assert_eq!(planned(&cut, "v1", 5000), Plan::Append);
-        assert_eq!(planned(&ObjectPosition { offset: 20, ..cut.clone() }, "v1", 80), Plan::Append, "even if small");
+        assert_eq!(
+            planned(&ObjectPosition { offset: 20, ..cut.clone() }, "v1", 80),
+            Plan::Append,
+            "even if small"
+        );
         assert_eq!(planned(&ObjectPosition { compare: true, ..cut }, "v1", 5000), Plan::Compare);
     }
 
@@ -159,7 +167,8 @@ mod tests {
 
     #[test]
     fn positions_survive_being_written() {
-        let position = ObjectPosition { seam: u64::MAX, seam_bytes: 7, compare: true, waiting: true, ..known() };
+        let position =
+            ObjectPosition { seam: u64::MAX, seam_bytes: 7, compare: true, waiting: true, ..known() };
         assert_eq!(ObjectPosition::parse(&position.encode()), Some(position));
         assert_eq!(ObjectPosition::parse(&Position::new("garbage")), None);
     }

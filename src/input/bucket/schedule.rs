@@ -137,7 +137,8 @@ mod tests {
 
     #[test]
     fn open_dates_include_tomorrow() {
-        let dates: Vec<_> = SCHEDULE.open_dates(at("2026-03-01T23:59:00Z")).map(|date| date.to_string()).collect();
+        let dates: Vec<_> =
+            SCHEDULE.open_dates(at("2026-03-01T23:59:00Z")).map(|date| date.to_string()).collect();
         assert_eq!(dates, ["2026-03-02", "2026-03-01", "2026-02-28"]);
     }
 }
