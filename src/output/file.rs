@@ -148,13 +148,7 @@ impl Opened {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(parent)?;
         let created = !path.exists();
-        let file = match open_options().open(path) {
-            // A pipe whose reader opened it is written to, never read.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                OpenOptions::new().append(true).open(path).map_err(|_| error)?
-            }
-            opened => opened?,
-        };
+        let file = open_options(path).open(path)?;
         let regular = file.metadata()?.is_file();
         if regular {
             if created && let Ok(directory) = File::open(parent) {
@@ -171,18 +165,28 @@ impl Opened {
             return (&self.file).write_all(body);
         }
         locked(&self.file, || {
-            let before = self.file.metadata()?.len();
-            (&self.file).write_all(body).and_then(|()| self.file.sync_data()).inspect_err(|_| {
-                // What was written is sent again. If even this fails, opening anew cuts at least a torn line.
-                let _ = self.file.set_len(before);
+            or_undone(&self.file, || {
+                (&self.file).write_all(body)?;
+                self.file.sync_data()
             })
         })
     }
 }
 
-fn open_options() -> OpenOptions {
+/// Appends, or leaves the file as it was: what a failed attempt wrote is sent again.
+fn or_undone(file: &File, append: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let before = file.metadata()?.len();
+    append().inspect_err(|_| {
+        // If even this fails, opening the file anew cuts at least a torn line.
+        let _ = file.set_len(before);
+    })
+}
+
+fn open_options(path: &Path) -> OpenOptions {
+    // A pipe opened for reading too would take events although nobody reads them.
+    let readable = std::fs::metadata(path).map_or(true, |metadata| metadata.is_file());
     let mut options = OpenOptions::new();
-    options.read(true).append(true).create(true);
+    options.read(readable).append(true).create(true);
     #[cfg(unix)]
     {
         // An audit trail is not for everybody to read.
@@ -285,6 +289,49 @@ mod tests {
             assert_eq!(output(&path).send(&request("{\"b\":2}\n")).await, ACCEPTED);
             assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{kept}{{\"b\":2}}\n"));
         }
+    }
+
+    #[test]
+    fn a_batch_that_fails_half_way_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events");
+        std::fs::write(&path, "{\"a\":1}\n").unwrap();
+        let opened = Opened::at(&path).unwrap();
+        let failed = or_undone(&opened.file, || {
+            (&opened.file).write_all(b"{\"a\":2}\n{\"a\"")?;
+            Err(io::ErrorKind::StorageFull.into())
+        });
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":1}\n");
+    }
+
+    #[tokio::test]
+    async fn two_outputs_share_a_file_line_by_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events");
+        let (one, other) = (output(&path), output(&path));
+        for _ in 0..20 {
+            let (first, second) = (request("{\"a\":1}\n{\"a\":2}\n"), request("{\"b\":1}\n{\"b\":2}\n"));
+            assert_eq!(tokio::join!(one.send(&first), other.send(&second)), (ACCEPTED, ACCEPTED));
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.replace("{\"a\":1}\n{\"a\":2}\n", "").replace("{\"b\":1}\n{\"b\":2}\n", ""), "");
+        assert_eq!(text.lines().count(), 80);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_pipe_takes_nothing_until_somebody_reads_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let (output, request) = (output(&path), request("{\"a\":1}\n"));
+        let mut send = output.send(&request);
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut send).await.is_err());
+        let reader = tokio::task::spawn_blocking(move || std::fs::read_to_string(path));
+        assert_eq!(send.await, ACCEPTED);
+        output.reopen().await;
+        assert_eq!(reader.await.unwrap().unwrap(), "{\"a\":1}\n");
     }
 
     #[tokio::test]
