@@ -213,7 +213,7 @@ impl Output for Elastic {
             frame.push(b'"');
             let rest = frame.len();
             format.encode(event, frame);
-            join_members(frame, rest);
+            join_members(frame, document, rest);
         } else {
             format.encode(event, frame);
         }
@@ -252,11 +252,15 @@ fn write_id(event: &AuditEvent<'_>, frame: &mut Vec<u8>) {
     }
 }
 
-/// Joins `{…` and `{…}` into one object: the second's brace at `rest` becomes the comma between their members.
-fn join_members(frame: &mut [u8], rest: usize) {
-    let empty = frame.get(rest + 1..).is_some_and(|tail| tail.trim_ascii_start().first() == Some(&b'}'));
-    if let Some(brace) = frame.get_mut(rest).filter(|byte| **byte == b'{') {
-        *brace = if empty { b' ' } else { b',' };
+/// Joins `{…` at `document` and `{…}` at `rest` into one object: the second's brace becomes the comma between their
+/// members. Where the second is no object, it stays alone.
+fn join_members(frame: &mut Vec<u8>, document: usize, rest: usize) {
+    let second = frame.get(rest..).unwrap_or_default();
+    let brace = rest + second.len() - second.trim_ascii_start().len();
+    let empty = frame.get(brace + 1..).is_some_and(|tail| tail.trim_ascii_start().first() == Some(&b'}'));
+    match frame.get_mut(brace) {
+        Some(byte) if *byte == b'{' => *byte = if empty { b' ' } else { b',' },
+        _ => drop(frame.drain(document..rest)),
     }
 }
 
@@ -320,6 +324,8 @@ mod tests {
         for (format, document, expected) in [
             (FormatName::Canonical, r#"{"a":1}"#, r#"{"@timestamp":"2026-01-05T10:34:56.007Z","a":1}"#),
             (FormatName::Raw, r#"{ }"#, r#"{"@timestamp":"2026-01-05T10:34:56.007Z"  }"#),
+            (FormatName::Raw, r#" {"a":1}"#, r#"{"@timestamp":"2026-01-05T10:34:56.007Z" ,"a":1}"#),
+            (FormatName::Raw, "7", "7"),
             (FormatName::Ecs, r#"{"@timestamp":"x"}"#, r#"{"@timestamp":"x"}"#),
         ] {
             assert_eq!(frame(url.clone(), format, document, &event()), format!("{action}\n{expected}"));

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use auditferry::batch::Request;
 use auditferry::compress::Encoding;
-use auditferry::event::AuditEvent;
-use auditferry::format::FormatName;
+use auditferry::event::{AuditEvent, Extra};
 use auditferry::format::canonical::Canonical;
+use auditferry::format::ecs::Ecs;
+use auditferry::format::ocsf::Ocsf;
+use auditferry::format::raw::Raw;
+use auditferry::format::sumo::Sumo;
+use auditferry::format::{Format, FormatName};
 use auditferry::http::HttpSettings;
 use auditferry::json::Text;
 use auditferry::output::{
@@ -35,6 +39,8 @@ fn event(id: &str) -> AuditEvent<'static> {
         event_id: Some(Text::from_plain(id)),
         event_time: Millis::new(1_767_609_296_007),
         workspace_id: Some(Text::from_plain("7")),
+        extras: vec![Extra { key: Text::from_plain("object"), value: r#""a/b.json""#.into() }],
+        raw: br#"{"serviceName":"accounts"}"#,
         ..AuditEvent::default()
     }
 }
@@ -281,6 +287,37 @@ async fn a_collector_says_how_long_to_wait_and_how_much_it_takes() {
     collector.set_most_bytes(100);
     assert_eq!(send(&*output, &["a"]).await, Verdict::TooLarge);
     assert!(collector.events().is_empty());
+}
+
+#[test]
+fn every_output_writes_every_format_as_json_and_elastic_gets_one_timestamp_and_no_reserved_name() {
+    let formats: [(FormatName, &dyn Format); 5] = [
+        (FormatName::Canonical, &Canonical),
+        (FormatName::Sumo, &Sumo),
+        (FormatName::Ecs, &Ecs::default()),
+        (FormatName::Ocsf, &Ocsf::default()),
+        (FormatName::Raw, &Raw),
+    ];
+    for (name, format) in formats {
+        let build = |kind: OutputKind, table: Value| {
+            let context =
+                OutputContext { name: "out".to_owned(), format: name, http: HttpSettings::default() };
+            let mut frame = Vec::new();
+            (kind.build)(table, context).unwrap().encode(&event("a"), format, &mut frame);
+            String::from_utf8(frame).unwrap()
+        };
+        let url = "https://collector.example";
+        let envelope = build(splunk_hec::KIND, json!({"url": url, "token": "t"}));
+        let envelope: Value = serde_json::from_str(&envelope).unwrap();
+        assert!(envelope["event"].is_object() && envelope["source"] == "a/b.json", "{name:?}: {envelope}");
+        let pair = build(elastic::KIND, json!({ "url": url }));
+        let (action, document) = pair.split_once('\n').unwrap();
+        assert_eq!(serde_json::from_str::<Value>(action).unwrap()["create"]["_id"], "a");
+        assert_eq!(document.matches("@timestamp").count(), 1, "{name:?}: {document}");
+        let document: Value = serde_json::from_str(document).unwrap();
+        assert_eq!(document["@timestamp"], "2026-01-05T10:34:56.007Z");
+        assert_eq!(document.get("_source"), None, "{name:?}: {document}");
+    }
 }
 
 #[test]
