@@ -190,6 +190,29 @@ async fn no_failure_shows_the_address_of_a_sumo_source() {
 }
 
 #[tokio::test]
+async fn a_credential_that_a_collector_repeats_is_in_no_message() {
+    let collector = Collector::start(Protocol::Any).await;
+    let url = collector.url();
+    for output in [
+        build(splunk_hec::KIND, json!({"url": url, "token": "hunter2"})),
+        build(elastic::KIND, json!({"url": url, "username": "u", "password": "hunter2"})),
+        build(elastic::KIND, json!({"url": url, "bearer_token": "hunter2"})),
+        build(http::KIND, json!({"url": url, "headers": {"authorization": "Bearer hunter2"}})),
+        build(http::KIND, json!({"url": format!("{url}/in?key=hunter2")})),
+    ] {
+        for status in [400, 403, 404, 500] {
+            collector.push(Step::answer(status, r#"{"error":"who is hunter2?"}"#));
+            let verdict = format!("{:?}", send(&*output, &["a"]).await);
+            assert!(verdict.contains("who is ***") && !verdict.contains("hunter2"), "{verdict}");
+        }
+    }
+    // `u:hunter2` in base64, as basic authentication sends it.
+    let basic = build(elastic::KIND, json!({"url": url, "username": "u", "password": "hunter2"}));
+    collector.push(Step::answer(500, "dTpodW50ZXIy"));
+    assert!(!format!("{:?}", send(&*basic, &["a"]).await).contains("dTpodW50ZXIy"));
+}
+
+#[tokio::test]
 async fn elasticsearch_creates_each_document_once() {
     let collector = Collector::start(Protocol::Bulk).await;
     let output = bulk(&collector);
