@@ -278,7 +278,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events");
         let long = format!("{{\"a\":\"{}", "x".repeat(150_000));
+        let lines = "{\"a\":1}\n".repeat(20_000);
         for (torn, kept) in [
+            (format!("{lines}{long}"), lines.as_str()),
             ("{\"a\":1}\n{\"a\":".to_owned(), "{\"a\":1}\n"),
             (format!("{{\"a\":1}}\n{long}"), "{\"a\":1}\n"),
             (long, ""),
