@@ -5,7 +5,7 @@ use crate::format::ecs::Ecs;
 use crate::format::ocsf::Ocsf;
 use crate::format::raw::Raw;
 use crate::format::sumo::Sumo;
-use crate::format::{Format, FormatName};
+use crate::format::{Format, FormatName, OcsfVersion};
 use crate::input::{self, InputKind};
 use crate::output::{self, OutputKind};
 
@@ -22,27 +22,21 @@ pub const OUTPUTS: &[OutputKind] = &[
 ];
 
 /// What the formats can be told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FormatOptions {
-    /// Whether `ecs` carries the record's own text as `event.original`.
+    /// Whether `ecs` carries the record as it was as `event.original`.
     pub event_original: bool,
-    /// What `ocsf` writes as `metadata.version`.
-    pub ocsf_version: String,
-}
-
-impl Default for FormatOptions {
-    fn default() -> Self {
-        Self { event_original: false, ocsf_version: "1.8.0".to_owned() }
-    }
+    /// The release of OCSF that `ocsf` writes.
+    pub ocsf_version: OcsfVersion,
 }
 
 /// The format of this name.
-pub fn format(name: FormatName, options: &FormatOptions) -> Box<dyn Format> {
+pub fn format(name: FormatName, options: FormatOptions) -> Box<dyn Format> {
     match name {
         FormatName::Canonical => Box::new(Canonical),
         FormatName::Sumo => Box::new(Sumo),
         FormatName::Ecs => Box::new(Ecs { original: options.event_original }),
-        FormatName::Ocsf => Box::new(Ocsf { version: options.ocsf_version.clone() }),
+        FormatName::Ocsf => Box::new(Ocsf { version: options.ocsf_version }),
         FormatName::Raw => Box::new(Raw),
     }
 }

@@ -46,7 +46,7 @@ fn feeding(settings: &OutputSettings) -> String {
     let batch = &common.batch;
     let format = match common.format {
         FormatName::Ecs if common.format_options.event_original => "ecs with event.original".to_owned(),
-        FormatName::Ocsf => format!("ocsf {}", common.format_options.ocsf_version),
+        FormatName::Ocsf => format!("ocsf {}", word(&common.format_options.ocsf_version)),
         format => word(&format),
     };
     let compression = match word(&common.compression) {

@@ -8,7 +8,7 @@ use super::error::{Report, below};
 use super::schema;
 use crate::component;
 use crate::compress::Encoding;
-use crate::format::FormatName;
+use crate::format::{FormatName, OcsfVersion};
 use crate::http::HttpSettings;
 use crate::output::OutputDefaults;
 use crate::registry::FormatOptions;
@@ -49,11 +49,10 @@ pub(super) struct Common {
     /// How events are written.
     #[schemars(with = "FormatName")]
     format: Option<FormatName>,
-    /// With `format = "ecs"`: carry the record's own text as `event.original` too. It doubles the size of an event.
+    /// With `format = "ecs"`: add the record as it was as `event.original`. It nearly doubles what is stored.
     event_original: bool,
-    /// With `format = "ocsf"`: what is written as `metadata.version`.
-    #[schemars(with = "String", extend("default" = FormatOptions::default().ocsf_version))]
-    ocsf_version: Option<String>,
+    /// With `format = "ocsf"`: the release of the schema that is written.
+    ocsf_version: OcsfVersion,
     /// How the body of a request is compressed.
     #[schemars(with = "Encoding")]
     compression: Option<Encoding>,
@@ -102,13 +101,9 @@ fn split(table: &mut Value, keys: &[String]) -> Value {
 
 fn resolve(common: Common, http: HttpSettings, defaults: &OutputDefaults) -> OutputCommon {
     let Common { format, event_original, ocsf_version, compression, batch, in_flight } = common;
-    let options = FormatOptions::default();
     OutputCommon {
         format: format.unwrap_or(defaults.format),
-        format_options: FormatOptions {
-            event_original,
-            ocsf_version: ocsf_version.unwrap_or(options.ocsf_version),
-        },
+        format_options: FormatOptions { event_original, ocsf_version },
         compression: compression.unwrap_or(defaults.compression),
         batch: BatchLimits {
             max_bytes: batch.max_bytes.unwrap_or(ByteSize(defaults.max_bytes)),

@@ -54,6 +54,59 @@ fn the_reference_uncommented_has_no_key_that_a_component_does_not_know() {
     }
 }
 
+/// The names here are promised: other tools write them.
+const DOCUMENTED: &str = r#"
+state_dir = "/var/lib/auditferry"
+[server]
+listen = "127.0.0.1:9598"
+[inputs.audit]
+type = "bucket"
+url = "s3://acme-audit/logs"
+layout = "databricks_delivery"
+poll_interval = "60s"
+[outputs.splunk]
+type = "splunk_hec"
+url = "https://splunk.example:8088"
+token = { file = "/etc/auditferry/hec-token" }
+index = "databricks"
+ack = false
+[outputs.sumo]
+type = "sumo"
+url = { file = "/etc/auditferry/sumo-url" }
+[outputs.elastic]
+type = "elastic"
+url = "https://es.example:9200"
+api_key = { env = "ES_API_KEY" }
+index = "databricks-audit-{event_date}"
+format = "ecs"
+[outputs.out]
+type = "file"
+path = "/var/log/auditferry/events.ndjson"
+compression = "none"
+batch = { max_bytes = "1MiB", max_events = 100, max_age = "1s" }
+in_flight = 1
+timeout = "30s"
+tls = { ca_file = "/ca.pem", cert_file = "/cert.pem", key_file = "/key.pem", insecure = false }
+proxy = "http://proxy:3128"
+[[pipelines]]
+input = "audit"
+output = "splunk"
+[[pipelines]]
+input = "audit"
+output = "out"
+"#;
+
+#[test]
+fn the_documented_configuration_loads_and_its_description_names_its_pipelines() {
+    let config = load(DOCUMENTED).unwrap();
+    let text = config::describe(&config);
+    assert!(text.contains("  audit -> splunk\n  audit -> out\n"), "{text}");
+    assert!(
+        config.warnings.iter().any(|warning| warning.starts_with("outputs.elastic: no pipeline")),
+        "{text}"
+    );
+}
+
 #[test]
 fn every_registered_type_is_offered_where_a_type_is_wrong_or_missing() {
     let errors = load("[inputs.a]\ntype = \"nothing\"\n[outputs.b]\ntype = \"splunk\"\n").unwrap_err();
