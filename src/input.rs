@@ -132,7 +132,7 @@ impl Resume {
         self.state.range(&self.namespace, first, last).await
     }
 
-    /// What was remembered for a partition, oldest first.
+    /// What was remembered for a partition, oldest first; only the concatenation is kept, not where notes end.
     ///
     /// # Errors
     /// [`StateError`] if the state cannot be read.

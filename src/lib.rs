@@ -1,5 +1,6 @@
 //! auditferry.
 
+pub mod action;
 pub mod backoff;
 pub mod batch;
 pub mod canonical;
@@ -16,6 +17,7 @@ pub mod input;
 pub mod json;
 pub mod metrics;
 pub mod output;
+pub mod principal;
 pub mod registry;
 pub mod secret;
 pub mod state;
