@@ -231,9 +231,12 @@ fn quoted<'a>(words: impl Iterator<Item = &'a str>) -> String {
 
 /// The word that was probably meant: few letters changed, or one part of the other (`splunk`, `splunk_hec`).
 fn nearest<'a>(word: &str, allowed: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_ascii_lowercase();
     let score = |other: &str| {
-        let contained = word.len() > 2 && (other.contains(word) || (other.len() > 2 && word.contains(other)));
-        strsim::normalized_damerau_levenshtein(word, other).max(if contained { 0.6 } else { 0.0 })
+        let other = other.to_ascii_lowercase();
+        let shorter = word.len().min(other.len());
+        let contained = shorter > 2 && (other.contains(&word) || word.contains(&other));
+        strsim::normalized_damerau_levenshtein(&word, &other).max(if contained { 0.6 } else { 0.0 })
     };
     allowed
         .map(|other| (score(other), other))

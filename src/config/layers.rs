@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ::config::{Environment, FileFormat, Format, Map, Source, Value, ValueKind};
 use serde_json::Value as Json;
+use toml::de::DeTable;
 
 use super::error::{ConfigError, ConfigErrors, Origins, below};
 
@@ -95,12 +96,12 @@ fn variables(environment: &BTreeMap<String, String>) -> Environment {
         .source(Some(variables))
 }
 
-/// A file's text. `config::File` is not used: it reports the path relative to the working directory, tries other
-/// extensions for a missing file, and quotes the offending line, which may hold a secret.
+/// A file as it was read. `config::File` is not used: it reports the path relative to the working directory, tries
+/// other extensions for a missing file, and quotes the offending line, which may hold a secret.
 #[derive(Clone, Debug)]
 struct TomlFile {
     origin: String,
-    text: String,
+    values: Map<String, Value>,
 }
 
 impl TomlFile {
@@ -114,14 +115,17 @@ impl TomlFile {
             };
             failure(&origin, format!("cannot read the file: {error}; {remedy}"))
         })?;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
-        if let Err(error) = text.parse::<toml::Table>() {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        if let Err(error) = DeTable::parse(text) {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
             let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
             return Err(failure(&origin, format!("line {line}: {message}")));
         }
-        Ok(Self { origin, text })
+        let values = FileFormat::Toml
+            .parse(Some(&origin), text)
+            .map_err(|_| failure(&origin, "holds a number of more than 64 bits; quote it".to_owned()))?;
+        Ok(Self { origin, values })
     }
 }
 
@@ -131,9 +135,7 @@ impl Source for TomlFile {
     }
 
     fn collect(&self) -> Result<Map<String, Value>, ::config::ConfigError> {
-        FileFormat::Toml.parse(Some(&self.origin), &self.text).map_err(|_| {
-            ::config::ConfigError::Message(format!("{}: holds a number that is too large", self.origin))
-        })
+        Ok(self.values.clone())
     }
 }
 

@@ -93,7 +93,7 @@ fn inputs(
     kinds: Kinds,
     report: &mut Report,
 ) -> Named<InputSettings> {
-    if tables.is_empty() {
+    if tables.is_empty() && !report.names("inputs") {
         let types = list(kinds.inputs.iter().map(|kind| kind.name));
         report.error("inputs", format!("no input is configured; add [inputs.NAME] with a type ({types})"));
     }
@@ -113,7 +113,7 @@ fn outputs(
     kinds: Kinds,
     report: &mut Report,
 ) -> Named<OutputSettings> {
-    if tables.is_empty() {
+    if tables.is_empty() && !report.names("outputs") {
         let types = list(kinds.outputs.iter().map(|kind| kind.name));
         report.error("outputs", format!("no output is configured; add [outputs.NAME] with a type ({types})"));
     }

@@ -45,6 +45,12 @@ fn every_mistake_is_told_in_one_line_with_file_key_and_remedy() {
              sumo)"
                 .to_owned(),
         ),
+        (
+            "format = \"ECS\"",
+            "outputs.splunk.format: unknown value `ECS`; did you mean `ecs`? (allowed: canonical, ecs, ocsf, raw, \
+             sumo)"
+                .to_owned(),
+        ),
         ("batch = 5", "outputs.splunk.batch: must be a table".to_owned()),
         (
             "headers.X-Key = { value = \"hunter2\" }",
@@ -165,4 +171,26 @@ fn a_file_that_cannot_be_read_or_parsed_is_told_with_its_line_and_without_its_te
     assert!(lines[1].starts_with("none.toml: cannot read the file: "), "{error}");
     assert!(lines[1].ends_with("create it, or name another with --config"), "{error}");
     assert_eq!(lines.len(), 2);
+}
+
+#[test]
+fn a_section_that_is_no_table_is_told_once_and_a_number_that_is_too_long_without_its_digits() {
+    let files = Files::new(&[
+        ("a.toml", "inputs = 3\n[outputs]\nsplunk = true\n"),
+        ("b.toml", "token = 99999999999999999999"),
+    ]);
+    let error = files.load(&["a.toml"], &[]).unwrap_err();
+    assert_eq!(error, "a.toml: inputs: must be a table\na.toml: outputs.splunk: must be a table");
+    let error = files.load(&["b.toml"], &[]).unwrap_err();
+    assert_eq!(error, "b.toml: holds a number of more than 64 bits; quote it");
+}
+
+#[test]
+fn the_environment_alone_is_told_what_is_missing() {
+    let error = Files::new(&[]).load(&[], &[("AUDITFERRY__INPUTS__AUDIT__URL", "lake:")]).unwrap_err();
+    assert_eq!(
+        error,
+        "environment: inputs.audit.type: is missing (allowed: lake)\n\
+         environment: outputs: no output is configured; add [outputs.NAME] with a type (hec)"
+    );
 }
