@@ -17,7 +17,9 @@ pub trait Format: Send + Sync {
 }
 
 /// The formats by their configured names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum FormatName {
     /// The 17 columns of `system.access.audit`, nested values as objects, extras under `_source`.

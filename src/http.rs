@@ -113,7 +113,10 @@ impl Client {
             let pem = read("tls.ca_file", path)?;
             let certificates = reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default();
             if certificates.is_empty() {
-                return Err(BuildError::new("tls.ca_file", format!("{} holds no PEM certificate", path.display())));
+                return Err(BuildError::new(
+                    "tls.ca_file",
+                    format!("{} holds no PEM certificate", path.display()),
+                ));
             }
             builder = builder.tls_certs_merge(certificates);
         }
@@ -123,12 +126,17 @@ impl Client {
                 pem.push(b'\n');
                 pem.extend(read("tls.key_file", key)?);
                 let identity = reqwest::Identity::from_pem(&pem).map_err(|_| {
-                    BuildError::new("tls.cert_file", "the certificate and its key are not a pair of PEM files")
+                    BuildError::new(
+                        "tls.cert_file",
+                        "the certificate and its key are not a pair of PEM files",
+                    )
                 })?;
                 builder = builder.identity(identity);
             }
             (None, None) => {}
-            (Some(_), None) => return Err(BuildError::new("tls.key_file", "is missing: cert_file needs its key")),
+            (Some(_), None) => {
+                return Err(BuildError::new("tls.key_file", "is missing: cert_file needs its key"));
+            }
             (None, Some(_)) => return Err(BuildError::new("tls.cert_file", "is missing: key_file needs it")),
         }
         if tls.insecure {
@@ -138,8 +146,9 @@ impl Client {
             None => {}
             Some("none") => builder = builder.no_proxy(),
             Some(proxy) => {
-                let proxy = reqwest::Proxy::all(proxy)
-                    .map_err(|_| BuildError::new("proxy", "is not a URL; write http://host:port or \"none\""))?;
+                let proxy = reqwest::Proxy::all(proxy).map_err(|_| {
+                    BuildError::new("proxy", "is not a URL; write http://host:port or \"none\"")
+                })?;
                 builder = builder.proxy(proxy);
             }
         }
@@ -231,11 +240,17 @@ pub fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 ///
 /// # Errors
 /// [`BuildError`] if the text holds what a header cannot.
-pub fn header(key: &str, name: &str, value: &str, secret: bool) -> Result<(HeaderName, HeaderValue), BuildError> {
+pub fn header(
+    key: &str,
+    name: &str,
+    value: &str,
+    secret: bool,
+) -> Result<(HeaderName, HeaderValue), BuildError> {
     let name = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| BuildError::new(key, format!("`{name}` is not the name of a header")))?;
-    let mut value = HeaderValue::from_str(value)
-        .map_err(|_| BuildError::new(key, format!("the value of {name} holds a line break or control character")))?;
+    let mut value = HeaderValue::from_str(value).map_err(|_| {
+        BuildError::new(key, format!("the value of {name} holds a line break or control character"))
+    })?;
     value.set_sensitive(secret);
     Ok((name, value))
 }
@@ -251,10 +266,14 @@ fn read(key: &str, path: &std::path::Path) -> Result<Vec<u8>, BuildError> {
 /// [`BuildError`] of `key` that says what is wrong, without the URL where that is `secret`.
 pub fn base_url(key: &str, text: &str, secret: bool) -> Result<String, BuildError> {
     let shown = if secret { "the value" } else { text };
-    let url = url::Url::parse(text)
-        .map_err(|error| BuildError::new(key, format!("{shown} is not a URL ({error}); write https://host:port")))?;
+    let url = url::Url::parse(text).map_err(|error| {
+        BuildError::new(key, format!("{shown} is not a URL ({error}); write https://host:port"))
+    })?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(BuildError::new(key, format!("{shown} has the scheme {}; http and https are known", url.scheme())));
+        return Err(BuildError::new(
+            key,
+            format!("{shown} has the scheme {}; http and https are known", url.scheme()),
+        ));
     }
     if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
         return Err(BuildError::new(key, format!("{shown} must be a plain address, without user, ? and #")));

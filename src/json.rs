@@ -357,7 +357,9 @@ pub fn write_compact(value: &str, out: &mut Vec<u8>) {
         match byte {
             b'"' => {
                 let end = string_end(bytes, at);
-                out.extend_from_slice(Text::from_json(value.get(at..end).unwrap_or("\"\"")).quoted().as_bytes());
+                out.extend_from_slice(
+                    Text::from_json(value.get(at..end).unwrap_or("\"\"")).quoted().as_bytes(),
+                );
                 at = end;
             }
             b' ' | b'\t' | b'\n' | b'\r' => at += 1,
@@ -386,7 +388,10 @@ mod tests {
         }
         assert_eq!(Text::from_json(r#""\u000A\u001F\u00e9""#).quoted(), "\"\\n\\u001fé\"");
         assert_eq!(Text::from_json(r#""\ud83d\ude00 \ud83d x""#).quoted(), "\"😀 \u{fffd} x\"");
-        assert!(matches!(Text::from_json(r#""a\\u0041""#).0, Cow::Borrowed(_)), "an escaped backslash before u");
+        assert!(
+            matches!(Text::from_json(r#""a\\u0041""#).0, Cow::Borrowed(_)),
+            "an escaped backslash before u"
+        );
     }
 
     #[test]
@@ -402,7 +407,10 @@ mod tests {
         assert_eq!(seen, expected);
         assert_eq!(members("[1]").count(), 0);
         assert_eq!(members("{}").count(), 0);
-        assert_eq!(elements(r#"[1, "a,]" ,[2],{"b":3}]"#).collect::<Vec<_>>(), ["1", "\"a,]\"", "[2]", "{\"b\":3}"]);
+        assert_eq!(
+            elements(r#"[1, "a,]" ,[2],{"b":3}]"#).collect::<Vec<_>>(),
+            ["1", "\"a,]\"", "[2]", "{\"b\":3}"]
+        );
     }
 
     fn json() -> impl Strategy<Value = Value> {

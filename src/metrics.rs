@@ -101,7 +101,10 @@ impl Metrics {
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let families = Families::register(&registry)?;
-        let build = IntGaugeVec::new(Opts::new("auditferry_build_info", "Version of this process; always 1."), &["version"])?;
+        let build = IntGaugeVec::new(
+            Opts::new("auditferry_build_info", "Version of this process; always 1."),
+            &["version"],
+        )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         registry.register(Box::new(build))?;
         #[cfg(target_os = "linux")]
@@ -171,14 +174,19 @@ impl PipelineMetrics {
     pub fn dead_letters(&self) -> u64 {
         let [input, output] = &self.labels;
         let labels = |metric: &prometheus::proto::Metric| {
-            let value = |name| metric.get_label().iter().find(|pair| pair.name() == name).map(|pair| pair.value().to_owned());
+            let value = |name| {
+                metric.get_label().iter().find(|pair| pair.name() == name).map(|pair| pair.value().to_owned())
+            };
             (value("input"), value("output"))
         };
         let ours = (Some(input.clone()), Some(output.clone()));
         let families = self.families.dead_letters.collect();
         let metrics = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a counter of whole things
-        metrics.filter(|metric| labels(metric) == ours).map(|metric| metric.get_counter().get_value() as u64).sum()
+        metrics
+            .filter(|metric| labels(metric) == ours)
+            .map(|metric| metric.get_counter().get_value() as u64)
+            .sum()
     }
 
     /// Shows or clears a hold.
@@ -190,7 +198,8 @@ impl PipelineMetrics {
     /// Sets how far behind a workspace was when its newest event was committed.
     pub fn lag(&self, workspace: &str, seconds: f64) {
         let mut known = self.workspaces.lock().unwrap_or_else(PoisonError::into_inner);
-        let workspace = if known.contains_key(workspace) || known.len() < MAX_WORKSPACES { workspace } else { "other" };
+        let workspace =
+            if known.contains_key(workspace) || known.len() < MAX_WORKSPACES { workspace } else { "other" };
         let [input, output] = &self.labels;
         known
             .entry(workspace.to_owned())
@@ -201,7 +210,8 @@ impl PipelineMetrics {
     /// The lags by workspace, in seconds.
     pub fn lags(&self) -> Vec<(String, f64)> {
         let known = self.workspaces.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut lags: Vec<_> = known.iter().map(|(workspace, gauge)| (workspace.clone(), gauge.get())).collect();
+        let mut lags: Vec<_> =
+            known.iter().map(|(workspace, gauge)| (workspace.clone(), gauge.get())).collect();
         lags.sort_by(|a, b| a.0.cmp(&b.0));
         lags
     }
@@ -228,8 +238,11 @@ impl Families {
             Ok::<_, prometheus::Error>(family)
         };
         let duration = HistogramVec::new(
-            HistogramOpts::new(name("request_duration_seconds"), "Time from sending a request to having its answer.")
-                .buckets(vec![0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]),
+            HistogramOpts::new(
+                name("request_duration_seconds"),
+                "Time from sending a request to having its answer.",
+            )
+            .buckets(vec![0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]),
             &PIPELINE,
         )?;
         keep(Box::new(duration.clone()))?;
@@ -237,24 +250,60 @@ impl Families {
             records_read: counter("records_read_total", "New records read.", &[])?,
             bytes_read: counter("bytes_read_total", "Bytes of new records read.", &[])?,
             bytes_fetched: counter("bytes_fetched_total", "Bytes fetched from the store.", &[])?,
-            records_skipped: counter("records_skipped_total", "Records of overwritten objects recognised as shipped before and left out.", &[])?,
-            prefix_mismatch: counter("prefix_mismatch_total", "Objects whose already shipped part had changed, so that they were compared line by line.", &[])?,
-            input_errors: counter("input_errors_total", "Failed reads of the store or of one object; they are tried again.", &[])?,
+            records_skipped: counter(
+                "records_skipped_total",
+                "Records of overwritten objects recognised as shipped before and left out.",
+                &[],
+            )?,
+            prefix_mismatch: counter(
+                "prefix_mismatch_total",
+                "Objects whose already shipped part had changed, so that they were compared line by line.",
+                &[],
+            )?,
+            input_errors: counter(
+                "input_errors_total",
+                "Failed reads of the store or of one object; they are tried again.",
+                &[],
+            )?,
             events_delivered: counter("events_delivered_total", "Events the collector accepted.", &[])?,
             events_duplicate: counter("events_duplicate_total", "Events the collector had already.", &[])?,
             dead_letters: counter("dead_letters_total", "Records kept as dead letters.", &["reason"])?,
             requests: counter("requests_total", "Requests by verdict.", &["verdict"])?,
             request_duration: duration,
             retries: counter("retries_total", "Requests sent again.", &[])?,
-            ambiguous_resends: counter("ambiguous_resends_total", "Events sent again although the collector may have them: possible duplicates.", &[])?,
-            bytes_sent: counter("bytes_sent_total", "Bytes of accepted requests as sent, that is compressed.", &[])?,
-            bytes_encoded: counter("bytes_encoded_total", "Bytes of accepted requests before compression.", &[])?,
+            ambiguous_resends: counter(
+                "ambiguous_resends_total",
+                "Events sent again although the collector may have them: possible duplicates.",
+                &[],
+            )?,
+            bytes_sent: counter(
+                "bytes_sent_total",
+                "Bytes of accepted requests as sent, that is compressed.",
+                &[],
+            )?,
+            bytes_encoded: counter(
+                "bytes_encoded_total",
+                "Bytes of accepted requests before compression.",
+                &[],
+            )?,
             commits: counter("commits_total", "Durable commits of positions.", &[])?,
-            input_lag: gauge("input_lag_seconds", "Age of the newest event of a workspace at the time it was committed.", &["workspace"])?,
-            oldest_unacknowledged: gauge("oldest_unacknowledged_seconds", "Time since the oldest uncommitted chunk was read.", &[])?,
+            input_lag: gauge(
+                "input_lag_seconds",
+                "Age of the newest event of a workspace at the time it was committed.",
+                &["workspace"],
+            )?,
+            oldest_unacknowledged: gauge(
+                "oldest_unacknowledged_seconds",
+                "Time since the oldest uncommitted chunk was read.",
+                &[],
+            )?,
             bytes_uncommitted: whole("bytes_uncommitted", "Bytes read and not yet committed.", &[])?,
             hold: whole("hold", "1 while the output waits for a human, by reason.", &["reason"])?,
-            objects_open: whole("objects_open", "Objects being read or waiting for their acknowledgement.", &[])?,
+            objects_open: whole(
+                "objects_open",
+                "Objects being read or waiting for their acknowledgement.",
+                &[],
+            )?,
         })
     }
 }

@@ -31,7 +31,9 @@ pub enum StateError {
         source: std::io::Error,
     },
     /// Another process holds it.
-    #[error("state_dir {path} is in use by another auditferry; stop that one, or give this one its own state_dir")]
+    #[error(
+        "state_dir {path} is in use by another auditferry; stop that one, or give this one its own state_dir"
+    )]
     InUse {
         /// The directory.
         path: String,

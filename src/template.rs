@@ -57,9 +57,8 @@ impl Template {
         let mut pieces = Vec::new();
         let mut rest = text;
         while let Some((fixed, after)) = rest.split_once('{') {
-            let (name, tail) = after
-                .split_once('}')
-                .ok_or_else(|| format!("`{text}` has a `{{` without its `}}`"))?;
+            let (name, tail) =
+                after.split_once('}').ok_or_else(|| format!("`{text}` has a `{{` without its `}}`"))?;
             let Some((_, field)) = FIELDS.iter().find(|(known, _)| *known == name) else {
                 let known: Vec<_> = FIELDS.iter().map(|(name, _)| format!("{{{name}}}")).collect();
                 return Err(format!("`{{{name}}}` is unknown in `{text}`; there are {}", known.join(", ")));

@@ -36,7 +36,9 @@ impl Millis {
         }
         let timestamp = match text.parse::<Timestamp>() {
             Ok(timestamp) => timestamp,
-            Err(_) => text.parse::<civil::DateTime>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp(),
+            Err(_) => {
+                text.parse::<civil::DateTime>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp()
+            }
         };
         Self::new(timestamp.as_nanosecond().div_euclid(1_000_000).try_into().ok()?)
     }

@@ -25,10 +25,13 @@ impl ByteSize {
 
 impl<'de> Deserialize<'de> for Period {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)
-            .map_err(|_| Error::custom("a duration is a text with a unit, such as \"60s\", \"5m\" or \"1h\""))?;
+        let text = String::deserialize(deserializer).map_err(|_| {
+            Error::custom("a duration is a text with a unit, such as \"60s\", \"5m\" or \"1h\"")
+        })?;
         humantime::parse_duration(&text).map(Self).map_err(|_| {
-            Error::custom(format!("`{text}` is not a duration; write for instance \"500ms\", \"60s\", \"5m\" or \"1h\""))
+            Error::custom(format!(
+                "`{text}` is not a duration; write for instance \"500ms\", \"60s\", \"5m\" or \"1h\""
+            ))
         })
     }
 }
@@ -72,7 +75,9 @@ impl Visitor<'_> for ByteSizeVisitor {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<ByteSize, E> {
         parse_size(text).map(ByteSize).ok_or_else(|| {
-            E::custom(format!("`{text}` is not a size; write for instance \"512KiB\", \"1MiB\" or a number of bytes"))
+            E::custom(format!(
+                "`{text}` is not a size; write for instance \"512KiB\", \"1MiB\" or a number of bytes"
+            ))
         })
     }
 }
