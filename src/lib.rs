@@ -12,6 +12,7 @@ pub mod dead_letter;
 pub mod decode;
 pub mod event;
 pub mod format;
+pub mod generate;
 pub mod http;
 pub mod input;
 pub mod json;
