@@ -2,6 +2,8 @@
 
 // `cfg(test)` holds anyway; it tells clippy that what test support does is done in tests.
 #[cfg(test)]
+mod architecture;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod outputs;
