@@ -116,6 +116,8 @@ pub struct ReadCounts {
     pub bytes_fetched: u64,
     /// Records recognised as shipped before and left out.
     pub records_skipped: u64,
+    /// Objects read to their end.
+    pub objects_read: u64,
     /// Objects whose shipped part had changed.
     pub prefix_mismatches: u64,
 }

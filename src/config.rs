@@ -261,10 +261,16 @@ impl Config {
     /// [`ConfigError`] naming the key and the file.
     pub fn build_output(&self, name: &str) -> Result<Box<dyn Output>, ConfigError> {
         let path = format!("outputs.{name}");
-        let settings = self.outputs.get(name).ok_or_else(|| self.error(&path, "there is no such output"))?;
+        let settings = self.outputs.get(name).ok_or_else(|| self.no_such_output(name))?;
         settings
             .build(name, settings.table.clone())
             .map_err(|error| self.error(&error::below(&path, &error.key), &error.message))
+    }
+
+    /// The error of a name that no output has.
+    pub(crate) fn no_such_output(&self, name: &str) -> ConfigError {
+        let known: Vec<_> = self.outputs.keys().map(String::as_str).collect();
+        self.error(&format!("outputs.{name}"), &format!("there is no such output; there are {}", known.join(", ")))
     }
 
     fn error(&self, key: &str, message: &str) -> ConfigError {

@@ -1,10 +1,12 @@
 //! auditferry.
 
 pub mod action;
+pub mod app;
 pub mod backoff;
 pub mod batch;
 pub mod canonical;
 pub mod chunk;
+pub mod cli;
 pub mod component;
 pub mod compress;
 pub mod config;
@@ -22,6 +24,7 @@ pub mod pipeline;
 pub mod principal;
 pub mod registry;
 pub mod secret;
+pub mod server;
 pub mod state;
 pub mod status;
 pub mod template;

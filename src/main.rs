@@ -1,1 +1,9 @@
-fn main() {}
+//! The `auditferry` command.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    auditferry::cli::Cli::parse().run()
+}

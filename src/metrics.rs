@@ -30,6 +30,7 @@ struct Families {
     bytes_read: IntCounterVec,
     bytes_fetched: IntCounterVec,
     records_skipped: IntCounterVec,
+    objects_read: IntCounterVec,
     prefix_mismatch: IntCounterVec,
     input_errors: IntCounterVec,
     events_delivered: IntCounterVec,
@@ -60,6 +61,8 @@ pub struct PipelineMetrics {
     pub bytes_fetched: IntCounter,
     /// Records recognised as shipped before.
     pub records_skipped: IntCounter,
+    /// Versions of objects read to their end.
+    pub objects_read: IntCounter,
     /// Objects whose shipped part had changed.
     pub prefix_mismatch: IntCounter,
     /// Failed reads of the store or of an object.
@@ -127,6 +130,7 @@ impl Metrics {
             bytes_read: families.bytes_read.with_label_values(&labels),
             bytes_fetched: families.bytes_fetched.with_label_values(&labels),
             records_skipped: families.records_skipped.with_label_values(&labels),
+            objects_read: families.objects_read.with_label_values(&labels),
             prefix_mismatch: families.prefix_mismatch.with_label_values(&labels),
             input_errors: families.input_errors.with_label_values(&labels),
             events_delivered: families.events_delivered.with_label_values(&labels),
@@ -255,6 +259,7 @@ impl Families {
                 "Records of overwritten objects recognised as shipped before and left out.",
                 &[],
             )?,
+            objects_read: counter("objects_read_total", "Versions of objects read to their end.", &[])?,
             prefix_mismatch: counter(
                 "prefix_mismatch_total",
                 "Objects whose already shipped part had changed, so that they were compared line by line.",

@@ -65,6 +65,11 @@ const QUEUED: usize = 1024;
 /// Hints waiting to be followed.
 const HINTS: usize = 1024;
 
+/// The workspace that a path of the delivery layout names.
+pub fn workspace_in(path: &str) -> Option<&str> {
+    layout::workspace_in(path)
+}
+
 /// Configuration of the bucket input.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

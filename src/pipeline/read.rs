@@ -110,6 +110,7 @@ impl Reader {
         self.metrics.bytes_read.inc_by(bytes);
         self.metrics.bytes_fetched.inc_by(chunk.counts.bytes_fetched);
         self.metrics.records_skipped.inc_by(chunk.counts.records_skipped);
+        self.metrics.objects_read.inc_by(chunk.counts.objects_read);
         self.metrics.prefix_mismatch.inc_by(chunk.counts.prefix_mismatches);
         self.metrics.bytes_uncommitted.set(i64::try_from(self.budget.used()).unwrap_or(i64::MAX));
         let change = Change {

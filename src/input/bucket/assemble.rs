@@ -226,6 +226,7 @@ impl<'r> Assembler<'r> {
         self.position.waiting = !taken;
         let cut = if taken { self.cutter.finish() } else { self.cutter.cut() };
         self.position.done = true;
+        self.counts.objects_read = 1;
         self.position.compare = match &self.lines {
             Lines::New(_) => false,
             Lines::Compared(shipped) => shipped.missing() > 0,

@@ -97,6 +97,11 @@ fn below(prefix: &Path, key: &Path) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("/"))
 }
 
+/// The workspace that a path names in one of its folders.
+pub(super) fn workspace_in(path: &str) -> Option<&str> {
+    path.split('/').find_map(workspace_of)
+}
+
 /// The workspace of a folder `workspaceId=<id>`.
 pub(super) fn workspace_of(folder: &str) -> Option<&str> {
     value_of("workspaceid=", folder)

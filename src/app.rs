@@ -1,0 +1,175 @@
+//! Puts the parts together: from a checked configuration to running pipelines.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::chunk::Budget;
+use crate::config::{Config, ConfigError};
+use crate::dead_letter::DeadLetterError;
+use crate::dead_letter::file::FileDeadLetters;
+use crate::decode::audit::AuditDecoder;
+use crate::input::{Input, InputContext, Resume};
+use crate::metrics::{Metrics, PipelineMetrics};
+use crate::output::Output;
+use crate::pipeline::{BatchLimits, Pipeline, PipelineError};
+use crate::registry;
+use crate::state::sqlite::SqliteState;
+use crate::state::{State, StateError};
+use crate::status::Status;
+use crate::time::{Date, Millis};
+
+/// Why auditferry cannot start, or did not end well. Each is one sentence for whoever started it.
+#[derive(Debug, Error)]
+pub enum AppError {
+    /// A component's configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The dead letters.
+    #[error(transparent)]
+    DeadLetters(#[from] DeadLetterError),
+    /// The metrics are declared wrongly.
+    #[error("cannot register the metrics: {0}; this is a defect, please report it")]
+    Metrics(#[from] prometheus::Error),
+    /// A pipeline gave up.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+}
+
+/// One pipeline and the views on it that outlive its run.
+pub struct Route {
+    /// Name of its input.
+    pub input_name: String,
+    /// Name of its output.
+    pub output_name: String,
+    /// Its counters.
+    pub metrics: PipelineMetrics,
+    /// What it does.
+    pub status: Status,
+    /// Its input: tells its backlog.
+    pub input: Arc<dyn Input>,
+    /// Its output: told to reopen its files.
+    pub output: Arc<dyn Output>,
+    /// The pipeline, until it runs.
+    pipeline: Option<Pipeline>,
+}
+
+impl std::fmt::Debug for Route {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Route({}/{})", self.input_name, self.output_name)
+    }
+}
+
+/// All pipelines of a process.
+#[derive(Debug)]
+pub struct App {
+    /// The pipelines, in the order of the configuration.
+    pub routes: Vec<Route>,
+    /// All counters.
+    pub metrics: Metrics,
+}
+
+impl App {
+    /// Builds all pipelines on one state. Touches no network.
+    ///
+    /// # Errors
+    /// [`AppError`] naming the key or the file.
+    pub fn build(config: &Config, once: bool) -> Result<Self, AppError> {
+        let state: Arc<dyn State> = Arc::new(SqliteState::open(&config.state_dir)?);
+        let metrics = Metrics::new()?;
+        let mut routes = Vec::with_capacity(config.pipelines.len());
+        for route in &config.pipelines {
+            let name = format!("{}/{}", route.input, route.output);
+            let budget = Budget::new(config.memory.get());
+            let context = InputContext {
+                name: route.input.clone(),
+                resume: Resume::new(Arc::clone(&state), &name),
+                budget: budget.clone(),
+                once,
+                base: PathBuf::new(),
+            };
+            let input: Arc<dyn Input> = config.build_input(&route.input, context)?.into();
+            let source = Source { name: &name, input, budget, state: Arc::clone(&state), once };
+            let metrics = metrics.pipeline(&route.input, &route.output);
+            let pipeline = pipeline(config, &route.output, source, &config.state_dir, metrics)?;
+            routes.push(Route {
+                input_name: route.input.clone(),
+                output_name: route.output.clone(),
+                metrics: pipeline.metrics.clone(),
+                status: pipeline.status.clone(),
+                input: Arc::clone(&pipeline.input),
+                output: Arc::clone(&pipeline.output),
+                pipeline: Some(pipeline),
+            });
+        }
+        Ok(Self { routes, metrics })
+    }
+
+    /// Starts all pipelines; each ends by itself (`--once`) or at the stop.
+    pub fn start(&mut self, stop: &CancellationToken) -> JoinSet<Result<(), PipelineError>> {
+        let mut running = JoinSet::new();
+        for route in &mut self.routes {
+            if let Some(pipeline) = route.pipeline.take() {
+                running.spawn(pipeline.run(stop.clone()));
+            }
+        }
+        running
+    }
+}
+
+/// The reading end of a pipeline.
+pub(crate) struct Source<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) input: Arc<dyn Input>,
+    pub(crate) budget: Budget,
+    pub(crate) state: Arc<dyn State>,
+    pub(crate) once: bool,
+}
+
+/// A pipeline from a source to one of the configured outputs.
+pub(crate) fn pipeline(
+    config: &Config,
+    output_name: &str,
+    source: Source<'_>,
+    state_dir: &Path,
+    metrics: PipelineMetrics,
+) -> Result<Pipeline, AppError> {
+    let output: Arc<dyn Output> = config.build_output(output_name)?.into();
+    let Some(settings) = config.outputs.get(output_name) else {
+        return Err(AppError::Config(config.no_such_output(output_name)));
+    };
+    let common = &settings.common;
+    Ok(Pipeline {
+        name: source.name.into(),
+        input: source.input,
+        decoder: Arc::new(AuditDecoder::default()),
+        format: registry::format(common.format, common.format_options).into(),
+        output,
+        limits: BatchLimits {
+            max_bytes: common.batch.max_bytes.get(),
+            max_events: common.batch.max_events,
+            max_age: common.batch.max_age.0,
+        },
+        encoding: common.compression,
+        in_flight: common.in_flight,
+        budget: source.budget,
+        state: source.state,
+        dead_letters: Arc::new(FileDeadLetters::open(state_dir, source.name)?),
+        metrics,
+        status: Status::default(),
+        once: source.once,
+        grace: config.shutdown_grace.0,
+        clock: now,
+    })
+}
+
+/// The time of day.
+pub(crate) fn now() -> Millis {
+    Millis::new(jiff::Timestamp::now().as_millisecond()).unwrap_or(Date::EPOCH.start())
+}

@@ -1,0 +1,201 @@
+//! The command line.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{self, Config, LogFormat};
+use crate::generate::command::{self, GenerateArgs};
+
+mod dead_letters;
+mod run;
+mod simulate;
+mod summary;
+
+/// What went wrong, in lines for the terminal.
+pub(crate) type CommandError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// All is well: 0.
+    Well,
+    /// Done, and something was left over that somebody must look at: 1.
+    WithRest,
+}
+
+/// Carries Databricks audit logs to your SIEM: nothing lost, nothing twice.
+#[derive(Debug, Parser)]
+#[command(name = "auditferry", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Form of the log on stderr [default: text on a terminal, else json]
+    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    log_format: Option<LogForm>,
+    /// What is logged: error, warn, info, debug, trace, or a list such as info,auditferry::input=debug
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogForm {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Ship audit logs, until stopped or (--once) until everything is shipped
+    #[command(after_help = "Exit codes: 0 done; 1 with --once: some records became dead letters; 2 an error")]
+    Run {
+        #[command(flatten)]
+        files: ConfigFiles,
+        /// Ship what there is, then exit
+        #[arg(long)]
+        once: bool,
+    },
+    /// Check the configuration and its secrets, and print what would run; no network
+    Check {
+        #[command(flatten)]
+        files: ConfigFiles,
+    },
+    /// Print the events of files as they would be shipped
+    Simulate(simulate::SimulateArgs),
+    /// Records that no collector took: list, show, replay
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLettersCommand),
+    /// Print the JSON schema of the configuration, or its reference file
+    Schema {
+        /// Print every key as a commented TOML file instead
+        #[arg(long)]
+        reference: bool,
+    },
+    /// List the inputs, outputs and formats there are
+    Catalog,
+    /// Make a bucket of realistic audit logs, for tests and trials
+    Generate(GenerateArgs),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// `--config`
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ConfigFiles {
+    /// Configuration file; several are laid over each other [default: /etc/auditferry/auditferry.toml]
+    #[arg(short, long = "config", value_name = "FILE", num_args = 1..)]
+    config: Vec<PathBuf>,
+}
+
+impl ConfigFiles {
+    /// Loads and checks the configuration.
+    pub(crate) fn load(&self) -> Result<Config, CommandError> {
+        let config = Config::load(&self.config, &config::environment())?;
+        config.verify()?;
+        Ok(config)
+    }
+}
+
+impl Cli {
+    /// Runs the command. Errors go to stderr, one line each.
+    pub fn run(self) -> ExitCode {
+        match self.dispatch() {
+            Ok(Ended::Well) => ExitCode::SUCCESS,
+            Ok(Ended::WithRest) => ExitCode::from(1),
+            Err(error) => {
+                // Whoever closed our output wants no complaint.
+                let closed = error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe);
+                if !closed {
+                    for line in error.to_string().lines() {
+                        let _ = writeln!(io::stderr(), "auditferry: {line}");
+                    }
+                }
+                ExitCode::from(2)
+            }
+        }
+    }
+
+    fn dispatch(self) -> Result<Ended, CommandError> {
+        let mut stdout = io::stdout().lock();
+        match &self.command {
+            Command::Run { files, once } => {
+                let config = files.load()?;
+                self.start_log(Some(&config))?;
+                drop(stdout);
+                return run::run(&config, *once);
+            }
+            Command::Check { files } => write!(stdout, "{}", config::describe(&files.load()?))?,
+            Command::Simulate(args) => return simulate::run(args, &mut stdout),
+            Command::DeadLetters(command) => {
+                self.start_log(None)?;
+                drop(stdout);
+                return dead_letters::run(command);
+            }
+            Command::Schema { reference: true } => write!(stdout, "{}", config::reference())?,
+            Command::Schema { reference: false } => {
+                writeln!(stdout, "{}", serde_json::to_string_pretty(&config::schema())?)?;
+            }
+            Command::Catalog => catalog(&mut stdout)?,
+            Command::Generate(args) => {
+                let today = crate::app::now().date();
+                runtime()?.block_on(command::run(args, today, &mut stdout))?;
+            }
+            Command::Completions { shell } => {
+                clap_complete::generate(*shell, &mut Self::command(), "auditferry", &mut stdout);
+            }
+            Command::Man => clap_mangen::Man::new(Self::command()).render(&mut stdout)?,
+        }
+        Ok(Ended::Well)
+    }
+
+    /// The program's own log goes to stderr: stdout may carry events.
+    fn start_log(&self, config: Option<&Config>) -> Result<(), CommandError> {
+        let log = config.map(|config| config.log.clone()).unwrap_or_default();
+        let level = self.log_level.as_deref().or(log.level.as_deref()).unwrap_or("info");
+        let filter = EnvFilter::try_new(level).map_err(|error| {
+            format!("log.level: `{level}` is not a level ({error}); write error, warn, info, debug or trace")
+        })?;
+        let json = match (self.log_format, log.format) {
+            (Some(LogForm::Json), _) | (None, Some(LogFormat::Json)) => true,
+            (Some(LogForm::Text), _) | (None, Some(LogFormat::Text)) => false,
+            (None, None) => !io::stderr().is_terminal(),
+        };
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+        if json {
+            builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+        } else {
+            builder.with_ansi(io::stderr().is_terminal()).with_target(false).init();
+        }
+        Ok(())
+    }
+}
+
+fn catalog(out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "Inputs (type = …)")?;
+    for kind in crate::registry::INPUTS {
+        writeln!(out, "  {:<12} {}", kind.name, kind.about)?;
+    }
+    writeln!(out, "\nOutputs (type = …)")?;
+    for kind in crate::registry::OUTPUTS {
+        writeln!(out, "  {:<12} {}", kind.name, kind.about)?;
+    }
+    writeln!(out, "\nFormats (format = …)")?;
+    for format in crate::format::FormatName::value_variants() {
+        if let Some(value) = format.to_possible_value() {
+            writeln!(out, "  {:<12} {}", value.get_name(), value.get_help().map(ToString::to_string).unwrap_or_default())?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}

@@ -1,0 +1,273 @@
+//! `auditferry dead-letters`: what no collector took.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+use super::{CommandError, ConfigFiles, Ended, runtime};
+use crate::app::{self, Source};
+use crate::chunk::{Budget, Chunk, Origin, Partition, Position, Record};
+use crate::config::Config;
+use crate::dead_letter::file::{self, FileDeadLetters, KeptLetter, LetterFile, Letters};
+use crate::dead_letter::{DeadLetter, DeadLetters};
+use crate::input::{Input, InputError, Read};
+use crate::metrics::Metrics;
+use crate::state::{Change, State, StateError};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DeadLettersCommand {
+    /// Count them by pipeline and reason
+    List {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Print them as JSON, one a line
+    Show {
+        #[command(flatten)]
+        place: Place,
+        /// Only those of this pipeline, <input>/<output>
+        #[arg(long, value_name = "PIPELINE")]
+        pipeline: Option<String>,
+        /// At most this many
+        #[arg(long, default_value_t = 20, value_name = "N")]
+        limit: usize,
+    },
+    /// Send them again, after what they were refused for is put right; a service may run meanwhile
+    #[command(after_help = "Those that are refused again become dead letters again. Exit code 1 if any were.")]
+    Replay {
+        #[command(flatten)]
+        files: ConfigFiles,
+        /// Only those of this pipeline, <input>/<output>
+        #[arg(long, value_name = "PIPELINE")]
+        pipeline: Option<String>,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Place {
+    #[command(flatten)]
+    files: ConfigFiles,
+    /// State directory [default: that of the configuration]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+impl Place {
+    fn state_dir(&self) -> Result<PathBuf, CommandError> {
+        match &self.state_dir {
+            Some(directory) => Ok(directory.clone()),
+            None => Ok(self.files.load()?.state_dir),
+        }
+    }
+}
+
+pub(super) fn run(command: &DeadLettersCommand) -> Result<Ended, CommandError> {
+    let mut out = io::stdout().lock();
+    match command {
+        DeadLettersCommand::List { place } => list(&place.state_dir()?, &mut out)?,
+        DeadLettersCommand::Show { place, pipeline, limit } => {
+            show(&place.state_dir()?, pipeline.as_deref(), *limit, &mut out)?;
+        }
+        DeadLettersCommand::Replay { files, pipeline } => {
+            return runtime()?.block_on(replay_all(&files.load()?, pipeline.as_deref(), &mut out));
+        }
+    }
+    Ok(Ended::Well)
+}
+
+fn list(state_dir: &Path, out: &mut impl Write) -> Result<(), CommandError> {
+    let mut counts: BTreeMap<(String, String), (u64, String)> = BTreeMap::new();
+    for file in file::list(state_dir)? {
+        for kept in file::read(&file.path)? {
+            let KeptLetter { time, pipeline, letter, .. } = kept?;
+            let (count, newest) = counts.entry((pipeline, letter.reason)).or_default();
+            *count += 1;
+            *newest = time.max(std::mem::take(newest));
+        }
+    }
+    if counts.is_empty() {
+        writeln!(out, "no dead letters")?;
+        return Ok(());
+    }
+    writeln!(out, "{:<32} {:<20} {:>8}  newest", "pipeline", "reason", "letters")?;
+    for ((pipeline, reason), (count, newest)) in counts {
+        writeln!(out, "{pipeline:<32} {reason:<20} {count:>8}  {newest}")?;
+    }
+    Ok(())
+}
+
+fn show(state_dir: &Path, pipeline: Option<&str>, limit: usize, out: &mut impl Write) -> Result<(), CommandError> {
+    let mut shown = 0;
+    for file in file::list(state_dir)? {
+        for kept in file::read(&file.path)? {
+            let KeptLetter { time, pipeline: of, letter, index } = kept?;
+            if pipeline.is_some_and(|wanted| wanted != of) {
+                continue;
+            }
+            if shown == limit {
+                writeln!(io::stderr(), "there are more; raise --limit")?;
+                return Ok(());
+            }
+            shown += 1;
+            let line = serde_json::json!({
+                "index": index, "time": time, "pipeline": of, "reason": letter.reason, "detail": letter.detail,
+                "object": letter.origin.object, "offset": letter.origin.offset, "line": letter.origin.line,
+                "truncated": letter.truncated, "record": String::from_utf8_lossy(&letter.record),
+            });
+            writeln!(out, "{line}")?;
+        }
+    }
+    Ok(())
+}
+
+async fn replay_all(config: &Config, only: Option<&str>, out: &mut impl Write) -> Result<Ended, CommandError> {
+    let mut names: Vec<PathBuf> = file::list(&config.state_dir)?.into_iter().map(|file| own_name(&file)).collect();
+    names.dedup();
+    let (mut delivered, mut dead, mut found) = (0, 0, false);
+    for path in names {
+        while let Some(taken) = file::take(&path)? {
+            let Some(pipeline) = first_pipeline(taken.letters()?)? else {
+                taken.finish()?;
+                break;
+            };
+            if only.is_some_and(|only| only != pipeline) {
+                // Nothing was done with them: what was taken is found by the next replay.
+                break;
+            }
+            found = true;
+            let counts = replay(config, &pipeline, taken.letters()?).await?;
+            taken.finish()?;
+            delivered += counts.0;
+            dead += counts.1;
+            writeln!(out, "{pipeline}: {} delivered, {} dead letters again", counts.0, counts.1)?;
+            if counts.1 > 0 {
+                // What was refused again lies in the same file.
+                break;
+            }
+        }
+    }
+    if !found {
+        writeln!(out, "no dead letters to replay")?;
+    }
+    tracing::info!(delivered, dead, "replayed");
+    Ok(if dead > 0 { Ended::WithRest } else { Ended::Well })
+}
+
+/// The name under which new letters are added, also of a file that an interrupted replay took.
+fn own_name(file: &LetterFile) -> PathBuf {
+    if file.replaying { file.path.with_extension("") } else { file.path.clone() }
+}
+
+fn first_pipeline(letters: Letters) -> Result<Option<String>, CommandError> {
+    for kept in letters {
+        return Ok(Some(kept?.pipeline));
+    }
+    Ok(None)
+}
+
+/// Sends letters through their pipeline's output; `(delivered, dead again)`.
+async fn replay(config: &Config, name: &str, letters: Letters) -> Result<(u64, u64), CommandError> {
+    let (_, output_name) = name.split_once('/').ok_or_else(|| format!("`{name}` names no pipeline"))?;
+    let (input_name, _) = name.split_once('/').unwrap_or_default();
+    let budget = Budget::new(config.memory.get());
+    let kept = FileDeadLetters::open(&config.state_dir, name)?;
+    let input = Arc::new(ReplayInput { letters: Mutex::new(letters), budget: budget.clone(), kept, number: Mutex::new(0) });
+    let metrics = Metrics::new()?.pipeline(input_name, output_name);
+    let source = Source { name, input, budget, state: Arc::new(NoState), once: true };
+    let pipeline = app::pipeline(config, output_name, source, &config.state_dir, metrics.clone())?;
+    pipeline.run(CancellationToken::new()).await?;
+    let delivered = metrics.events_delivered.get() + metrics.events_duplicate.get();
+    Ok((delivered, metrics.dead_letters()))
+}
+
+/// Reads kept letters as if they came from where they first came from.
+struct ReplayInput {
+    letters: Mutex<Letters>,
+    budget: Budget,
+    kept: FileDeadLetters,
+    number: Mutex<u64>,
+}
+
+#[async_trait]
+impl Input for ReplayInput {
+    async fn read(&self) -> Result<Read, InputError> {
+        loop {
+            let next = self.letters.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let unreadable = |error: CommandError| InputError::Refused {
+                action: "cannot replay dead letters".to_owned(),
+                source: error,
+                remedy: "repair or remove that line".to_owned(),
+            };
+            let letter = match next {
+                None => return Ok(Read::End),
+                Some(kept) => kept.map_err(|error| unreadable(error.into()))?.letter,
+            };
+            if letter.truncated {
+                // There is nothing to send: the whole record was never kept.
+                self.kept.keep(vec![letter]).await.map_err(|error| unreadable(error.into()))?;
+                continue;
+            }
+            let number = {
+                let mut number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
+                *number += 1;
+                *number
+            };
+            return Ok(Read::Chunk(self.chunk(letter, number).await));
+        }
+    }
+
+    async fn committed(&self, _: &Partition, _: &Position) {}
+}
+
+impl ReplayInput {
+    async fn chunk(&self, letter: DeadLetter, number: u64) -> Chunk {
+        let end = u32::try_from(letter.record.len()).unwrap_or(u32::MAX);
+        let origin = Origin {
+            workspace: letter.origin.workspace.as_deref().map(Into::into),
+            ..Origin::of_object(&letter.origin.object)
+        };
+        Chunk {
+            partition: Partition::new(&number.to_string()),
+            position: Position::new("replayed"),
+            records: vec![Record { start: 0, end, line: 0, occurrence: letter.origin.occurrence }],
+            offset: letter.origin.offset,
+            line: letter.origin.line,
+            origin: Arc::new(origin),
+            credit: self.budget.take(letter.record.len()).await,
+            payload: letter.record,
+            ..Chunk::default()
+        }
+    }
+}
+
+/// A replay has no position: its file is removed when all of it is delivered.
+struct NoState;
+
+#[async_trait]
+impl State for NoState {
+    async fn range(&self, _: &str, _: &str, _: &str) -> Result<Vec<(Partition, Position)>, StateError> {
+        Ok(Vec::new())
+    }
+
+    async fn notes(&self, _: &str, _: &Partition) -> Result<Vec<Bytes>, StateError> {
+        Ok(Vec::new())
+    }
+
+    async fn commit(&self, _: &str, _: Vec<Change>, _: Vec<(&'static str, u64)>) -> Result<(), StateError> {
+        Ok(())
+    }
+
+    async fn counters(&self, _: &str) -> Result<Vec<(String, u64)>, StateError> {
+        Ok(Vec::new())
+    }
+
+    async fn key(&self) -> Result<[u8; 192], StateError> {
+        Ok([0; 192])
+    }
+}
