@@ -188,4 +188,17 @@ mod tests {
         assert_eq!(origins.find("outputs.splunk2"), "a.toml");
         assert_eq!(origins.find("nowhere"), "a.toml");
     }
+
+    #[test]
+    fn what_is_missing_because_it_was_taken_out_is_not_reported() {
+        let mut report = Report::default();
+        let read = |table: Value| match (table.get("a"), table.get("b")) {
+            (Some(_), _) => Err(BuildError::new("a", "is wrong")),
+            (None, Some(_)) => Err(BuildError::new("b", "is wrong too")),
+            (None, None) => Err(BuildError::new("c", "is missing without a")),
+        };
+        assert_eq!(report.each(serde_json::json!({ "a": 1, "b": 2 }), "x", read), None::<()>);
+        let keys: Vec<_> = report.errors.iter().map(|error| error.key.as_str()).collect();
+        assert_eq!(keys, ["x.a", "x.b"]);
+    }
 }

@@ -203,6 +203,27 @@ fn later_files_win_drop_ins_come_after_their_file_in_order_of_their_names() {
 }
 
 #[test]
+fn drop_ins_that_two_files_share_are_read_once_so_that_the_second_file_wins() {
+    let files = Files::new(&[
+        ("a.toml", MINIMAL),
+        ("b.toml", "memory = \"2MiB\""),
+        ("conf.d/1.toml", "memory = \"1MiB\""),
+    ]);
+    assert_eq!(files.load(&["a.toml", "b.toml"], &[]).unwrap().memory, ByteSize(2 << 20));
+}
+
+#[test]
+fn only_a_secret_in_a_file_and_a_batch_beyond_the_memory_are_warned_of() {
+    let text = MINIMAL.replace("token = \"hunter2\"", "batch.max_bytes = \"64MiB\"");
+    let token = [("AUDITFERRY__OUTPUTS__SPLUNK__TOKEN", "hunter2")];
+    let config = Files::new(&[("a.toml", &text)]).load(&["a.toml"], &token).unwrap();
+    assert_eq!(
+        config.warnings,
+        ["outputs.splunk.batch.max_bytes: a batch of 64MiB never fills, since memory is 32MiB; raise memory"]
+    );
+}
+
+#[test]
 fn the_environment_wins_and_takes_the_type_its_key_has() {
     let files =
         Files::new(&[("a.toml", MINIMAL), ("conf.d/1.toml", "[outputs.splunk.token]\nfile = \"/x\"")]);

@@ -1,6 +1,6 @@
 //! What is said of mistakes, word by word.
 
-use super::{Files, load};
+use super::{Files, MINIMAL, load};
 
 #[test]
 fn every_mistake_is_told_in_one_line_with_file_key_and_remedy() {
@@ -27,6 +27,10 @@ fn every_mistake_is_told_in_one_line_with_file_key_and_remedy() {
         (
             "batch.max_bytes = 0",
             "outputs.splunk.batch.max_bytes: must be more than 0, such as \"1MiB\"".to_owned(),
+        ),
+        (
+            "batch.max_age = \"0s\"",
+            "outputs.splunk.batch.max_age: must be longer than 0, such as \"1s\"".to_owned(),
         ),
         ("timeout = \"0s\"", "outputs.splunk.timeout: must be longer than 0, such as \"30s\"".to_owned()),
         ("timeout = 30", "outputs.splunk.timeout: must be a text such as \"60s\"".to_owned()),
@@ -193,4 +197,13 @@ fn the_environment_alone_is_told_what_is_missing() {
         "environment: inputs.audit.type: is missing (allowed: lake)\n\
          environment: outputs: no output is configured; add [outputs.NAME] with a type (hec)"
     );
+}
+
+#[test]
+fn memory_is_bounded_by_what_the_budget_can_count() {
+    for memory in ["0", "\"5GiB\""] {
+        let files = Files::new(&[("a.toml", &format!("memory = {memory}\n{MINIMAL}"))]);
+        let error = files.load(&["a.toml"], &[]).unwrap_err();
+        assert_eq!(error, "a.toml: memory: must be more than 0 and at most 4GiB, such as \"32MiB\"");
+    }
 }
