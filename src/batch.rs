@@ -173,6 +173,7 @@ impl Batch {
             slices.push(part.frames.bytes(&part.range));
         }
         if !framing.keep_last
+            && !self.is_empty()
             && let Some(last) = slices.last_mut()
         {
             *last = last.get(..last.len().saturating_sub(framing.terminator.len())).unwrap_or_default();

@@ -64,12 +64,22 @@ pub struct Record {
 pub struct Origin {
     /// Key of the object, topic or table.
     pub object: Arc<str>,
+    /// The same as a JSON string, so that it need not be escaped for each event; empty where there is no object.
+    pub object_json: Arc<str>,
     /// The workspace the path names.
     pub workspace: Option<Arc<str>>,
     /// The date the path names.
     pub date: Option<Date>,
     /// Cloud the input reads from: `aws`, `gcp` or `azure`.
     pub cloud: Option<&'static str>,
+}
+
+impl Origin {
+    /// Records of this object.
+    pub fn of_object(object: &str) -> Self {
+        let object_json = crate::json::Text::from_plain(object).quoted().into();
+        Self { object: object.into(), object_json, ..Self::default() }
+    }
 }
 
 /// A record that cannot be an event, for a reason only the input knows (too long, broken compression).
@@ -165,7 +175,10 @@ pub struct Budget {
 
 /// A part of the [`Budget`], given back when dropped.
 #[derive(Debug, Default)]
-pub struct Credit(Option<OwnedSemaphorePermit>);
+pub struct Credit {
+    bytes: Option<OwnedSemaphorePermit>,
+    slot: Option<OwnedSemaphorePermit>,
+}
 
 impl Budget {
     /// A budget of this many bytes (at most 4 GiB).
@@ -177,7 +190,12 @@ impl Budget {
     /// Waits until this many bytes are free and takes them. More than the whole budget counts as the whole.
     pub async fn take(&self, bytes: usize) -> Credit {
         let bytes = u32::try_from(bytes.min(self.total)).unwrap_or(u32::MAX);
-        Credit(Arc::clone(&self.bytes).acquire_many_owned(bytes).await.ok())
+        Credit { bytes: Arc::clone(&self.bytes).acquire_many_owned(bytes).await.ok(), slot: None }
+    }
+
+    /// The whole budget in bytes.
+    pub fn total(&self) -> usize {
+        self.total
     }
 
     /// Bytes in use.
@@ -189,9 +207,19 @@ impl Budget {
 impl Credit {
     /// Keeps this many bytes and gives the rest back at once.
     pub fn shrink_to(&mut self, bytes: usize) {
-        if let Some(permit) = &mut self.0 {
+        if let Some(permit) = &mut self.bytes {
             let surplus = permit.num_permits().saturating_sub(bytes);
             drop(permit.split(surplus));
         }
+    }
+
+    /// Holds a slot along with the bytes: what goes beyond the budget (one long line at a time) is bounded by slots.
+    pub fn hold(&mut self, slot: OwnedSemaphorePermit) {
+        self.slot = Some(slot);
+    }
+
+    /// True if a slot is held.
+    pub fn holds_slot(&self) -> bool {
+        self.slot.is_some()
     }
 }

@@ -17,7 +17,7 @@ pub struct Undecodable {
 /// Turns records into events.
 pub trait Decoder: Send + Sync {
     /// Hands each event of the record to `each`, in order; an envelope holds several. The `occurrence` tells equal
-    /// records of one partition apart.
+    /// records of one partition apart; `scratch` is a buffer to be used again.
     ///
     /// # Errors
     /// [`Undecodable`] if the record holds no event at all; `each` has not been called then.
@@ -26,6 +26,7 @@ pub trait Decoder: Send + Sync {
         record: &[u8],
         occurrence: u32,
         origin: &Origin,
+        scratch: &mut Vec<u8>,
         each: &mut dyn FnMut(&AuditEvent<'_>),
     ) -> Result<(), Undecodable>;
 }

@@ -3,8 +3,13 @@
 //! An event borrows from the record it was read from. Its texts are JSON strings in canonical escapes, so that a
 //! format copies them instead of encoding them.
 
-use crate::json::Text;
+use std::net::IpAddr;
+
+use crate::json::{Kind, Text, kind};
 use crate::time::Millis;
+
+#[cfg(test)]
+pub(crate) mod samples;
 
 /// A decoded audit record. Shapes are those of the canonical record; `None` is written as `null`.
 #[derive(Debug, Default)]
@@ -86,10 +91,7 @@ impl<'a> Params<'a> {
     /// The first of the named parameters that is there and not null. Keys are matched as they are spelled.
     pub fn get(&'a self, names: &[&str]) -> Option<Text<'a>> {
         crate::json::members(&self.0)
-            .find(|(key, value)| {
-                crate::json::kind(value) == crate::json::Kind::String
-                    && names.contains(&key.trim_matches('"'))
-            })
+            .find(|(key, value)| kind(value) == Kind::String && names.contains(&key.trim_matches('"')))
             .map(|(_, value)| Text::from_json(value))
     }
 }
@@ -125,6 +127,45 @@ pub struct Extra<'a> {
     pub value: std::borrow::Cow<'a, str>,
 }
 
+impl Identity<'_> {
+    /// Gives up the borrow.
+    pub fn into_owned(self) -> Identity<'static> {
+        Identity {
+            email: self.email.map(Text::into_owned),
+            subject_name: self.subject_name.map(Text::into_owned),
+        }
+    }
+}
+
+impl Response<'_> {
+    /// Gives up the borrow.
+    pub fn into_owned(self) -> Response<'static> {
+        Response {
+            status_code: self.status_code,
+            error_message: self.error_message.map(Text::into_owned),
+            result: self.result.map(Text::into_owned),
+        }
+    }
+}
+
+impl RunIdentity<'_> {
+    /// Gives up the borrow.
+    pub fn into_owned(self) -> RunIdentity<'static> {
+        RunIdentity {
+            run_by: self.run_by.map(Text::into_owned),
+            run_as: self.run_as.map(Text::into_owned),
+            acting_resource: self.acting_resource.map(Text::into_owned),
+        }
+    }
+}
+
+impl Extra<'_> {
+    /// Gives up the borrow.
+    pub fn into_owned(self) -> Extra<'static> {
+        Extra { key: self.key.into_owned(), value: self.value.into_owned().into() }
+    }
+}
+
 /// Whether the action succeeded, as far as the record tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -144,6 +185,39 @@ impl AuditEvent<'_> {
             Some(_) => Outcome::Failure,
             None => Outcome::Unknown,
         }
+    }
+
+    /// The status code where it is an HTTP status and no exit code.
+    pub fn http_status(&self) -> Option<i64> {
+        self.response.value()?.status_code.filter(|code| (100..=599).contains(code))
+    }
+
+    /// The client's address where the text is one.
+    pub fn source_ip(&self) -> Option<IpAddr> {
+        self.source_ip_address.as_ref()?.escaped().parse().ok()
+    }
+
+    /// Who did it, where the record says so.
+    pub fn user(&self) -> Option<&Text<'_>> {
+        self.user_identity.value()?.email.as_ref().filter(|email| !email.is_empty())
+    }
+
+    /// The first of the named request parameters that is a text with something in it.
+    pub fn parameter(&self, names: &[&str]) -> Option<Text<'_>> {
+        names
+            .iter()
+            .find_map(|name| self.request_params.value()?.get(&[*name]).filter(|text| !text.is_empty()))
+    }
+
+    /// Whether Databricks had cut the parameters, as the decoder marked it.
+    pub fn is_truncated(&self) -> bool {
+        self.extra("truncated") == Some("true")
+    }
+
+    /// The cloud the record comes from (`aws`, `azure`, `gcp`), where the route tells.
+    pub fn cloud(&self) -> Option<Text<'_>> {
+        let cloud = self.extra("cloud").filter(|value| kind(value) == Kind::String)?;
+        Some(Text::from_json(cloud)).filter(|cloud| !cloud.is_empty())
     }
 
     /// The value of an extra member (JSON text) by its key.

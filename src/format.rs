@@ -33,3 +33,50 @@ pub enum FormatName {
     /// The record as it was.
     Raw,
 }
+
+/// The releases of OCSF that the `ocsf` format can write.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Deserialize,
+    Serialize,
+    schemars::JsonSchema,
+    clap::ValueEnum,
+)]
+pub enum OcsfVersion {
+    /// 1.5.0: has no `is_truncated` and no service accounts yet.
+    #[serde(rename = "1.5.0")]
+    #[value(name = "1.5.0")]
+    V1_5,
+    /// 1.6.0
+    #[serde(rename = "1.6.0")]
+    #[value(name = "1.6.0")]
+    V1_6,
+    /// 1.7.0
+    #[default]
+    #[serde(rename = "1.7.0")]
+    #[value(name = "1.7.0")]
+    V1_7,
+    /// 1.8.0
+    #[serde(rename = "1.8.0")]
+    #[value(name = "1.8.0")]
+    V1_8,
+}
+
+impl OcsfVersion {
+    /// The version as `metadata.version` spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V1_5 => "1.5.0",
+            Self::V1_6 => "1.6.0",
+            Self::V1_7 => "1.7.0",
+            Self::V1_8 => "1.8.0",
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SET_COOKIE};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -14,6 +14,9 @@ use crate::units::Period;
 
 /// Most bytes of an answer that are read.
 pub const MAX_ANSWER_BYTES: usize = 4 << 20;
+
+/// Most bytes of an answer that a message repeats.
+const EXCERPT_BYTES: usize = 300;
 
 /// How connections to a collector are made: keys every output over HTTP has.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -69,13 +72,44 @@ pub struct Answer {
     pub body: Bytes,
     /// True if there was more.
     pub cut: bool,
+    /// The cookies the server set, as a `Cookie` header gives them back; empty without any.
+    pub cookies: String,
 }
 
 impl Answer {
     /// The body's beginning as one line of printable text, for messages.
     pub fn excerpt(&self) -> String {
-        let text = String::from_utf8_lossy(self.body.get(..300).unwrap_or(&self.body));
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+        let text = String::from_utf8_lossy(self.body.get(..EXCERPT_BYTES).unwrap_or(&self.body));
+        // A word that was cut could be half a secret, which nobody would recognise and blot out.
+        let word = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '+' | '=' | '\u{fffd}');
+        let whole = if self.body.len() > EXCERPT_BYTES { text.trim_end_matches(word) } else { &text };
+        whole.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+    }
+
+    /// Status and excerpt, for messages.
+    pub fn summary(&self) -> String {
+        let status = self.status;
+        match self.excerpt() {
+            text if text.is_empty() => format!("the collector answered {status}"),
+            text => format!("the collector answered {status}: {text}"),
+        }
+    }
+
+    /// True for a status of 200 to 299.
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// True if the body complains of plain HTTP on a TLS port, in the words of nginx, Apache or Go.
+    pub fn wants_tls(&self) -> bool {
+        let text = self.excerpt().to_ascii_lowercase();
+        [
+            "http request to an https server",
+            "http request was sent to https port",
+            "speaking plain http to an ssl",
+        ]
+        .iter()
+        .any(|complaint| text.contains(complaint))
     }
 }
 
@@ -100,6 +134,8 @@ impl Client {
     /// # Errors
     /// [`BuildError`] naming the key whose file or address is wrong.
     pub fn new(settings: &HttpSettings) -> Result<Self, BuildError> {
+        // One provider per process; that it is set already is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("auditferry/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
@@ -191,6 +227,8 @@ async fn read_answer(call: reqwest::RequestBuilder) -> Result<Answer, NoAnswer> 
         .get(RETRY_AFTER)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| parse_retry_after(value, SystemTime::now()));
+    let cookies: Vec<_> = response.headers().get_all(SET_COOKIE).iter().filter_map(cookie).collect();
+    let cookies = cookies.join("; ");
     let mut body = BytesMut::new();
     let mut cut = false;
     loop {
@@ -205,10 +243,15 @@ async fn read_answer(call: reqwest::RequestBuilder) -> Result<Answer, NoAnswer> 
             }
             Ok(None) => break,
             // The status was read, but what a 200 says of single events was not.
-            Err(error) => return Err(NoAnswer { cause: describe(&error), ambiguous: true }),
+            Err(error) => return Err(NoAnswer { cause: describe(&error.without_url()), ambiguous: true }),
         }
     }
-    Ok(Answer { status, retry_after, body: body.freeze(), cut })
+    Ok(Answer { status, retry_after, body: body.freeze(), cut, cookies })
+}
+
+/// The `name=value` of a `Set-Cookie` header.
+fn cookie(header: &HeaderValue) -> Option<&str> {
+    header.to_str().ok()?.split(';').next().map(str::trim)
 }
 
 fn no_answer(error: reqwest::Error) -> NoAnswer {
@@ -265,20 +308,41 @@ fn read(key: &str, path: &std::path::Path) -> Result<Vec<u8>, BuildError> {
 /// # Errors
 /// [`BuildError`] of `key` that says what is wrong, without the URL where that is `secret`.
 pub fn base_url(key: &str, text: &str, secret: bool) -> Result<String, BuildError> {
-    let shown = if secret { "the value" } else { text };
+    let url = checked_url(key, text, secret)?;
+    if url.query().is_some() {
+        return Err(BuildError::new(
+            key,
+            format!("{} must be a plain address, without ?", shown(text, secret)),
+        ));
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// Checks that a text is an http or https URL without user and fragment; a query may be part of it.
+///
+/// # Errors
+/// [`BuildError`] of `key` that says what is wrong, without the URL where that is `secret`.
+pub fn full_url(key: &str, text: &str, secret: bool) -> Result<String, BuildError> {
+    checked_url(key, text, secret).map(String::from)
+}
+
+fn checked_url(key: &str, text: &str, secret: bool) -> Result<url::Url, BuildError> {
+    let shown = shown(text, secret);
     let url = url::Url::parse(text).map_err(|error| {
         BuildError::new(key, format!("{shown} is not a URL ({error}); write https://host:port"))
     })?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(BuildError::new(
-            key,
-            format!("{shown} has the scheme {}; http and https are known", url.scheme()),
-        ));
+        let found = if secret { String::new() } else { format!(" {}", url.scheme()) };
+        return Err(BuildError::new(key, format!("{shown} has the scheme{found}; http and https are known")));
     }
-    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
-        return Err(BuildError::new(key, format!("{shown} must be a plain address, without user, ? and #")));
+    if url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
+        return Err(BuildError::new(key, format!("{shown} must be a plain address, without user and #")));
     }
-    Ok(url.as_str().trim_end_matches('/').to_owned())
+    Ok(url)
+}
+
+fn shown(text: &str, secret: bool) -> &str {
+    if secret { "the value" } else { text }
 }
 
 #[cfg(test)]
@@ -295,10 +359,21 @@ mod tests {
     }
 
     #[test]
+    fn an_excerpt_does_not_end_in_half_a_word() {
+        let body = format!("{} path/hunter2-and-more", "x".repeat(EXCERPT_BYTES - 10));
+        let answer =
+            Answer { status: 500, retry_after: None, body: body.into(), cut: false, cookies: String::new() };
+        assert!(answer.excerpt().ends_with("x path/"), "{}", answer.excerpt());
+        assert!(Answer { body: "no\nhunter2".into(), ..answer }.excerpt() == "no hunter2");
+    }
+
+    #[test]
     fn a_base_url_is_checked_and_a_secret_one_is_not_repeated() {
         assert_eq!(base_url("url", "https://es:9200/path/", false).unwrap(), "https://es:9200/path");
         assert!(base_url("url", "es:9200", false).unwrap_err().to_string().contains("scheme es"));
         assert!(base_url("url", "https://a/?x=1", false).unwrap_err().to_string().contains("plain address"));
+        assert_eq!(full_url("url", "https://c/in?x=1", false).unwrap(), "https://c/in?x=1");
+        assert!(full_url("url", "https://u:p@c/in", false).is_err());
         let error = base_url("url", "hunter2", true).unwrap_err().to_string();
         assert!(!error.contains("hunter2") && error.starts_with("url: "), "{error}");
     }

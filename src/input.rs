@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -27,8 +26,8 @@ pub enum Read {
         /// What and why, and what a user can do.
         error: InputError,
     },
-    /// Nothing new; ask again after this long at the latest.
-    Idle(Duration),
+    /// A look at the source came to its end and the source can be read. The next read waits by itself.
+    Idle,
     /// All there is has been read (`--once`).
     End,
 }
@@ -132,7 +131,7 @@ impl Resume {
         self.state.range(&self.namespace, first, last).await
     }
 
-    /// What was remembered for a partition, oldest first.
+    /// What was remembered for a partition, oldest first; only the concatenation is kept, not where notes end.
     ///
     /// # Errors
     /// [`StateError`] if the state cannot be read.

@@ -7,6 +7,8 @@ use std::borrow::Cow;
 
 use memchr::{memchr2, memchr3};
 
+pub mod object;
+
 /// A JSON string: its text with the quotes and in *canonical escapes*, ready to be written.
 ///
 /// Canonical means: the two-character escapes where JSON has one, `\u00xx` (lower case) for the other control
@@ -22,6 +24,16 @@ impl<'a> Text<'a> {
             return Self(Cow::Owned(quote(&unescape(quoted))));
         }
         Self(Cow::Borrowed(quoted))
+    }
+
+    /// Takes a name that needs no escape: given with its quotes, it is borrowed.
+    pub const fn from_static(quoted: &'static str) -> Text<'static> {
+        Text(Cow::Borrowed(quoted))
+    }
+
+    /// Takes a string that was written with its quotes and canonical escapes.
+    pub fn from_canonical(quoted: String) -> Text<'static> {
+        Text(Cow::Owned(quoted))
     }
 
     /// Takes plain text and escapes what JSON wants escaped.
@@ -118,6 +130,11 @@ fn quote(plain: &str) -> String {
     write_quoted(plain, &mut out);
     // Escaping inserts ASCII between whole characters, so this never replaces anything.
     String::from_utf8(out).unwrap_or_default()
+}
+
+/// True if a JSON string needs no rewriting to have canonical escapes.
+pub fn is_canonical(quoted: &str) -> bool {
+    !has_foreign_escape(quoted.as_bytes())
 }
 
 /// True where a string holds an escape that canonical text spells differently.
@@ -453,7 +470,8 @@ mod tests {
         #[test]
         fn quoting_round_trips(plain in any::<String>()) {
             let text = Text::from_plain(&plain);
-            prop_assert_eq!(text.plain().as_ref(), plain.as_str());
+            let read = text.plain();
+            prop_assert_eq!(read.as_ref(), plain.as_str());
             prop_assert_eq!(serde_json::from_str::<String>(text.quoted()).unwrap(), plain.as_str());
             prop_assert_eq!(serde_json::to_string(&plain).unwrap(), text.quoted());
         }

@@ -1,11 +1,13 @@
 //! auditferry.
 
+pub mod action;
 pub mod backoff;
 pub mod batch;
 pub mod canonical;
 pub mod chunk;
 pub mod component;
 pub mod compress;
+pub mod config;
 pub mod dead_letter;
 pub mod decode;
 pub mod event;
@@ -16,6 +18,9 @@ pub mod input;
 pub mod json;
 pub mod metrics;
 pub mod output;
+pub mod pipeline;
+pub mod principal;
+pub mod registry;
 pub mod secret;
 pub mod state;
 pub mod status;

@@ -10,7 +10,7 @@ use crate::component::BuildError;
 use crate::compress::Encoding;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
-use crate::http::HttpSettings;
+use crate::http::{Answer, HttpSettings, NoAnswer};
 
 pub mod elastic;
 pub mod file;
@@ -125,6 +125,55 @@ impl Verdict {
         Self::Retry { cause: cause.into(), after, ambiguous: false }
     }
 
+    /// A refusal for the events' own sake.
+    pub fn rejected(reason: impl Into<String>) -> Self {
+        Self::Rejected(Rejection { reason: reason.into() })
+    }
+
+    /// What an HTTP status means where the collector's protocol gives it no meaning of its own.
+    pub fn from_status(answer: &Answer) -> Self {
+        let said = answer.summary();
+        let misconfigured = |advice: &str| Self::hold(HoldReason::Misconfigured, format!("{said}; {advice}"));
+        match answer.status {
+            200..=299 => Self::Accepted { slow_down: false },
+            300..=399 => misconfigured("a collector does not redirect: check the host and port of `url`"),
+            400 if answer.wants_tls() => misconfigured("the port speaks TLS: write `url` with https://"),
+            400 | 422 => Self::rejected(said),
+            401 | 403 | 407 => Self::hold(
+                HoldReason::Credentials,
+                format!("{said}; check the credentials of this output, and what they are allowed to do"),
+            ),
+            404 | 410 => Self::hold(HoldReason::NotFound, format!("{said}; check the path of `url`")),
+            413 => Self::TooLarge,
+            425 | 429 | 503 => Self::retry(said, answer.retry_after),
+            // A time-out and a gateway's error leave open what became of the request behind them.
+            408 | 500..=599 => Self::Retry { cause: said, after: answer.retry_after, ambiguous: true },
+            400..=499 => misconfigured("the collector does not take this kind of request: check `url`"),
+            _ => Self::Retry { cause: said, after: answer.retry_after, ambiguous: true },
+        }
+    }
+
+    /// The same verdict with these secrets blotted out of its texts: a collector may repeat what it was sent.
+    pub fn redacted(mut self, secrets: &[&str]) -> Self {
+        let blot = |text: &mut String| {
+            for secret in secrets.iter().filter(|secret| secret.len() >= SHORTEST_SECRET) {
+                if text.contains(secret) {
+                    *text = text.replace(secret, "***");
+                }
+            }
+        };
+        match &mut self {
+            Self::Retry { cause, .. } => blot(cause),
+            Self::Hold(alarm) => blot(&mut alarm.message),
+            Self::Rejected(rejection) => blot(&mut rejection.reason),
+            Self::Partial { rejected, .. } => {
+                rejected.iter_mut().for_each(|(_, rejection)| blot(&mut rejection.reason));
+            }
+            Self::Accepted { .. } | Self::PendingAck(_) | Self::TooLarge => {}
+        }
+        self
+    }
+
     /// As a metric label.
     pub fn label(&self) -> &'static str {
         match self {
@@ -141,6 +190,15 @@ impl Verdict {
     /// All labels.
     pub const LABELS: [&'static str; 7] =
         ["accepted", "partial", "pending_ack", "retry", "too_large", "hold", "rejected"];
+}
+
+/// Blotting out shorter texts would garble messages and protect nothing.
+const SHORTEST_SECRET: usize = 4;
+
+impl From<NoAnswer> for Verdict {
+    fn from(failure: NoAnswer) -> Self {
+        Self::Retry { cause: failure.cause, after: None, ambiguous: failure.ambiguous }
+    }
 }
 
 /// Sends events to a collector.
@@ -209,4 +267,90 @@ pub struct OutputKind {
     pub schema: fn() -> schemars::Schema,
     /// Builds it; touches no network.
     pub build: fn(Value, OutputContext) -> Result<Box<dyn Output>, BuildError>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &'static str) -> Answer {
+        Answer { status, retry_after: None, body: body.into(), cut: false, cookies: String::new() }
+    }
+
+    fn hold_of(verdict: &Verdict) -> Option<HoldReason> {
+        match verdict {
+            Verdict::Hold(alarm) => Some(alarm.reason),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn every_status_has_its_verdict() {
+        for (status, label, hold) in [
+            (200, "accepted", None),
+            (204, "accepted", None),
+            (303, "hold", Some(HoldReason::Misconfigured)),
+            (400, "rejected", None),
+            (422, "rejected", None),
+            (401, "hold", Some(HoldReason::Credentials)),
+            (403, "hold", Some(HoldReason::Credentials)),
+            (407, "hold", Some(HoldReason::Credentials)),
+            (404, "hold", Some(HoldReason::NotFound)),
+            (405, "hold", Some(HoldReason::Misconfigured)),
+            (415, "hold", Some(HoldReason::Misconfigured)),
+            (408, "retry", None),
+            (413, "too_large", None),
+            (429, "retry", None),
+            (500, "retry", None),
+            (502, "retry", None),
+            (503, "retry", None),
+            (504, "retry", None),
+        ] {
+            let verdict = Verdict::from_status(&answer(status, "no"));
+            assert_eq!((verdict.label(), hold_of(&verdict)), (label, hold), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_retry_is_ambiguous_only_where_the_collector_may_have_taken_the_events() {
+        for (status, expected) in
+            [(408, true), (429, false), (500, true), (502, true), (503, false), (504, true)]
+        {
+            let Verdict::Retry { ambiguous, .. } = Verdict::from_status(&answer(status, "")) else {
+                panic!("{status} is no retry");
+            };
+            assert_eq!(ambiguous, expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn plain_http_to_a_tls_port_holds_instead_of_rejecting_every_event() {
+        for body in [
+            "Client sent an HTTP request to an HTTPS server.",
+            "<html>The plain HTTP request was sent to HTTPS port</html>",
+            "Reason: You're speaking plain HTTP to an SSL-enabled server port.",
+        ] {
+            let verdict = Verdict::from_status(&answer(400, body));
+            assert_eq!(hold_of(&verdict), Some(HoldReason::Misconfigured), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_the_collector_repeats_is_blotted_out_of_every_text() {
+        let rejection = || Rejection { reason: "bad hunter2".to_owned() };
+        for verdict in [
+            Verdict::retry("no hunter2", None),
+            Verdict::hold(HoldReason::Credentials, "no hunter2 here"),
+            Verdict::Rejected(rejection()),
+            Verdict::Partial {
+                duplicate: vec![],
+                retry: vec![],
+                rejected: vec![(0, rejection())],
+                after: None,
+            },
+        ] {
+            let text = format!("{:?}", verdict.redacted(&["hunter2"]));
+            assert!(text.contains("***") && !text.contains("hunter2"), "{text}");
+        }
+    }
 }

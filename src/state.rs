@@ -48,6 +48,14 @@ pub enum StateError {
         /// Newest version known.
         known: i64,
     },
+    /// The database is no database any more.
+    #[error("the state in {path} is damaged: {source}; restore it, or remove it to read everything again")]
+    Damaged {
+        /// The database.
+        path: String,
+        /// Why it cannot be read.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The database failed.
     #[error("cannot {action} the state in {path}: {source}")]
     Database {
@@ -71,7 +79,7 @@ pub trait State: Send + Sync {
         last: &str,
     ) -> Result<Vec<(Partition, Position)>, StateError>;
 
-    /// The notes of a partition, oldest first.
+    /// The notes of a partition, oldest first. Notes may come merged: only their concatenation is kept.
     async fn notes(&self, namespace: &str, partition: &Partition) -> Result<Vec<Bytes>, StateError>;
 
     /// Makes changes and adds to counters, all or none; returns when they are on disk.

@@ -32,7 +32,7 @@ pub struct Snapshot {
     pub reason: Option<String>,
 }
 
-/// The shared status of one pipeline: its input's and its output's view.
+/// The shared status of one pipeline: how its two ends and the local disk see it.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
     inner: Arc<Mutex<Sides>>,
@@ -43,6 +43,7 @@ struct Sides {
     phase: Phase,
     input: Option<(Phase, String)>,
     output: Option<(Phase, String)>,
+    local: Option<(Phase, String)>,
 }
 
 /// Which end of a pipeline speaks.
@@ -52,6 +53,8 @@ pub enum Side {
     Input,
     /// The sender.
     Output,
+    /// State and dead letters.
+    Local,
 }
 
 impl Status {
@@ -77,7 +80,8 @@ impl Status {
     /// The state now; a hold outweighs a retry.
     pub fn snapshot(&self) -> Snapshot {
         let sides = self.lock();
-        let mut troubles: Vec<_> = [&sides.output, &sides.input].into_iter().flatten().collect();
+        let mut troubles: Vec<_> =
+            [&sides.local, &sides.output, &sides.input].into_iter().flatten().collect();
         troubles.sort_by_key(|(phase, _)| *phase != Phase::Holding);
         match troubles.first() {
             Some((phase, reason)) if sides.phase == Phase::Running => {
@@ -97,6 +101,7 @@ impl Sides {
         match side {
             Side::Input => &mut self.input,
             Side::Output => &mut self.output,
+            Side::Local => &mut self.local,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::event::AuditEvent;
 use crate::json::Text;
 
 /// A text in which `{event_date}` and the like stand for the event's values.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
     text: String,
     pieces: Vec<Piece>,

@@ -75,6 +75,9 @@ impl Millis {
 }
 
 impl Date {
+    /// 1970-01-01
+    pub const EPOCH: Self = Self(civil::date(1970, 1, 1));
+
     /// Reads `yyyy-mm-dd`.
     pub fn parse(text: &str) -> Option<Self> {
         (text.len() == 10).then(|| text.parse().ok().map(Self)).flatten()
@@ -91,7 +94,7 @@ impl Date {
 
     /// Whole days from this date to `later`; negative if `later` lies before.
     pub fn days_until(self, later: Self) -> i64 {
-        i64::from(later.0.duration_since(self.0).as_hours().div_euclid(24) as i32)
+        later.0.duration_since(self.0).as_hours().div_euclid(24)
     }
 
     /// The date this many days later.
@@ -101,8 +104,7 @@ impl Date {
 
     /// Midnight UTC at which the date begins.
     pub fn start(self) -> Millis {
-        let epoch = civil::date(1970, 1, 1);
-        Millis(self.0.duration_since(epoch).as_hours() * 3_600_000)
+        Millis(self.0.duration_since(Self::EPOCH.0).as_hours() * 3_600_000)
     }
 }
 

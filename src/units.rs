@@ -107,7 +107,8 @@ impl<'de> Deserialize<'de> for ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (unit, factor) in [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+        let binary = [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+        for (unit, factor) in binary.into_iter().chain([("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1000)]) {
             if self.0 >= factor && self.0.is_multiple_of(factor) {
                 return write!(out, "{}{unit}", self.0 / factor);
             }
@@ -152,6 +153,8 @@ mod tests {
         assert_eq!(period.0, Duration::from_secs(5400));
         let error = serde_json::from_str::<Period>("\"60\"").unwrap_err().to_string();
         assert!(error.contains("\"60s\""), "{error}");
-        assert_eq!(ByteSize(16 << 20).to_string(), "16MiB");
+        for text in ["16MiB", "5MB", "3kB", "1001"] {
+            assert_eq!(ByteSize(parse_size(text).unwrap()).to_string(), text);
+        }
     }
 }

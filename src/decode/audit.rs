@@ -1,1 +1,238 @@
-//! todo
+//! Databricks audit records of every route, recognised record by record and mapped to the one schema.
+//!
+//! | shape | recognised by |
+//! |---|---|
+//! | envelope | a `records` array, or a bare array: each element is a record of its own |
+//! | GCP Cloud Logging wrapper | a `jsonPayload` object: unwrapped, `insertId` is the fallback id |
+//! | Azure diagnostic setting | a `properties` object and `time` |
+//! | Log Analytics row | `TimeGenerated` |
+//! | system table row | `event_time` and `service_name` |
+//! | delivery to S3 or GCS | `timestamp` and `serviceName` |
+//! | unknown | anything else: all 17 columns null, everything under `_source` |
+//!
+//! Top-level keys are matched without regard to case, keys within `request_params` as they are. Ids stay text from
+//! beginning to end. A record is validated once; what needs no change is copied from its bytes.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use smallvec::SmallVec;
+
+use crate::chunk::Origin;
+use crate::decode::{Decoder, Undecodable};
+use crate::event::AuditEvent;
+use crate::json::{self, Kind};
+
+mod columns;
+mod event_id;
+mod mapping;
+mod repair;
+mod values;
+
+use mapping::Mapping;
+
+/// What the routes leave out and only the user knows.
+#[derive(Clone, Debug, Default)]
+pub struct AuditDecoder {
+    /// Account of records that name none (Azure).
+    pub account_id: Option<String>,
+    /// Workspace id by Azure resource id in lower case.
+    pub workspaces: HashMap<String, String>,
+}
+
+/// The shapes of a single record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    Delivery,
+    AzureDiagnostic,
+    LogAnalytics,
+    TableRow,
+    Unknown,
+}
+
+/// The members of a record: keys decoded, values as they stand in the text.
+type Members<'a> = SmallVec<[(Cow<'a, str>, &'a str); 32]>;
+
+impl Decoder for AuditDecoder {
+    fn decode(
+        &self,
+        record: &[u8],
+        occurrence: u32,
+        origin: &Origin,
+        scratch: &mut Vec<u8>,
+        each: &mut dyn FnMut(&AuditEvent<'_>),
+    ) -> Result<(), Undecodable> {
+        let text = std::str::from_utf8(record).map_err(|error| Undecodable {
+            reason: "invalid_utf8",
+            detail: format!("the record is not UTF-8 from byte {} on", error.valid_up_to()),
+        })?;
+        let mut reader = Reader { decoder: self, origin, scratch, each, seen: HashMap::new(), raw: None };
+        let Err(error) = reader.value(text, occurrence) else { return Ok(()) };
+        // Databricks' writers let invalid escapes through; a second, lenient pass costs only the broken lines.
+        if error.reason == "not_json"
+            && let Some(repaired) = repair::repair(text)
+        {
+            reader.raw = Some(text);
+            return reader.value(&repaired, occurrence).map_err(|_| error);
+        }
+        Err(error)
+    }
+}
+
+/// Walks one record, which may hold several.
+struct Reader<'r> {
+    decoder: &'r AuditDecoder,
+    origin: &'r Origin,
+    scratch: &'r mut Vec<u8>,
+    each: &'r mut dyn FnMut(&AuditEvent<'_>),
+    /// How often a derived id came up in this record's envelope.
+    seen: HashMap<[u8; 32], u32>,
+    /// The text as it was read, where `value` is given a repaired one.
+    raw: Option<&'r str>,
+}
+
+impl Reader<'_> {
+    fn value(&mut self, text: &str, occurrence: u32) -> Result<(), Undecodable> {
+        match json::kind(text.trim_start()) {
+            Kind::Object => {
+                let members = parse_members(text)?;
+                self.object(text, &members, occurrence, false)
+            }
+            Kind::Array => {
+                serde_json::from_str::<&RawValue>(text).map_err(not_json)?;
+                self.envelope(text, occurrence)
+            }
+            _ => {
+                serde_json::from_str::<&RawValue>(text).map_err(not_json)?;
+                Err(Undecodable {
+                    reason: "not_an_object",
+                    detail: "the record is JSON but no object".to_owned(),
+                })
+            }
+        }
+    }
+
+    fn object<'t>(
+        &mut self,
+        text: &'t str,
+        members: &Members<'t>,
+        occurrence: u32,
+        enveloped: bool,
+    ) -> Result<(), Undecodable> {
+        let find = |name: &str, wanted: Kind| {
+            members
+                .iter()
+                .find(|(key, value)| key.eq_ignore_ascii_case(name) && json::kind(value) == wanted)
+                .map(|(_, value)| *value)
+        };
+        if let Some(records) = find("records", Kind::Array) {
+            return self.envelope(records, occurrence);
+        }
+        let mut mapping = Mapping::new(self.raw.unwrap_or(text));
+        if let Some(payload) = find("jsonPayload", Kind::Object) {
+            for (key, value) in members {
+                if !key.eq_ignore_ascii_case("jsonPayload") {
+                    mapping.wrapper_member(key, value);
+                }
+            }
+            let inner = parse_members(payload)?;
+            mapping.members(shape(&inner), &inner);
+        } else {
+            mapping.members(shape(members), members);
+        }
+        if self.raw.is_some() {
+            mapping.flag("repaired");
+        }
+        let event =
+            mapping.finish(self.decoder, self.origin, occurrence, self.scratch, enveloped, &mut self.seen);
+        (self.each)(&event);
+        Ok(())
+    }
+
+    /// Each element is a record. One that is no object does not lose the others: it is shipped as an unknown record.
+    fn envelope(&mut self, array: &str, occurrence: u32) -> Result<(), Undecodable> {
+        let mut any = false;
+        for element in json::elements(array) {
+            any = true;
+            let members = match json::kind(element) {
+                Kind::Object => parse_members(element)?,
+                _ => SmallVec::from_iter([(Cow::Borrowed("value"), element)]),
+            };
+            self.object(element, &members, occurrence, true)?;
+        }
+        if any {
+            return Ok(());
+        }
+        Err(Undecodable { reason: "empty_envelope", detail: "the envelope holds no record".to_owned() })
+    }
+}
+
+fn shape(members: &Members<'_>) -> Shape {
+    let mut found = [false; 7];
+    for (key, value) in members {
+        let bit = match key.len() {
+            4 if key.eq_ignore_ascii_case("time") => 0,
+            9 if key.eq_ignore_ascii_case("timestamp") => 1,
+            10 if key.eq_ignore_ascii_case("properties") && json::kind(value) == Kind::Object => 2,
+            10 if key.eq_ignore_ascii_case("event_time") => 3,
+            11 if key.eq_ignore_ascii_case("serviceName") => 4,
+            12 if key.eq_ignore_ascii_case("service_name") => 5,
+            13 if key.eq_ignore_ascii_case("TimeGenerated") => 6,
+            _ => continue,
+        };
+        if let Some(slot) = found.get_mut(bit) {
+            *slot = true;
+        }
+    }
+    let [time, timestamp, properties, event_time, service, service_name, time_generated] = found;
+    match () {
+        () if properties && time => Shape::AzureDiagnostic,
+        () if time_generated => Shape::LogAnalytics,
+        () if event_time && service_name => Shape::TableRow,
+        () if timestamp && service => Shape::Delivery,
+        () => Shape::Unknown,
+    }
+}
+
+fn not_json(error: serde_json::Error) -> Undecodable {
+    Undecodable { reason: "not_json", detail: format!("the record is not JSON: {error}") }
+}
+
+fn parse_members(text: &str) -> Result<Members<'_>, Undecodable> {
+    serde_json::from_str::<Object<'_>>(text).map(|object| object.0).map_err(not_json)
+}
+
+struct Object<'a>(Members<'a>);
+
+#[derive(Deserialize)]
+struct MemberKey<'a>(#[serde(borrow)] Cow<'a, str>);
+
+struct ObjectVisitor;
+
+impl<'de> Visitor<'de> for ObjectVisitor {
+    type Value = Object<'de>;
+
+    fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+        let mut members = Members::new();
+        while let Some((key, value)) = map.next_entry::<MemberKey<'de>, &'de RawValue>()? {
+            members.push((key.0, value.get()));
+        }
+        Ok(Object(members))
+    }
+}
+
+impl<'de> Deserialize<'de> for Object<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,395 @@
-//! todo
+//! Elasticsearch and OpenSearch by `_bulk`.
+//!
+//! Every document is *created* under its event's id. Sending it again is answered with 409 and changes nothing, which
+//! makes delivery exactly once and every retry harmless. `create` is also the one operation data streams take.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use memchr::memmem;
+use reqwest::Method;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::batch::{Framing, Request};
+use crate::component::{BuildError, parse};
+use crate::compress::Encoding;
+use crate::event::AuditEvent;
+use crate::format::{Format, FormatName};
+use crate::http::{Client, base_url, header};
+use crate::json;
+use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
+use crate::secret::Secret;
+use crate::template::Template;
+
+mod verdict;
+
+/// Elasticsearch and OpenSearch.
+pub const KIND: OutputKind = OutputKind {
+    name: "elastic",
+    about: "Elasticsearch or OpenSearch, an index or a data stream; exactly once",
+    defaults: OutputDefaults {
+        format: FormatName::Canonical,
+        compression: Encoding::Gzip,
+        compressions: &[Encoding::None, Encoding::Gzip],
+        max_bytes: 5_000_000,
+        max_events: 5_000,
+        max_age: Duration::from_secs(1),
+        in_flight: 4,
+    },
+    schema: || schemars::schema_for!(Config),
+    build,
+};
+
+/// Only what a verdict needs: the whole answer is as long as the request. Items come in the order of the actions.
+const BULK: &str = "/_bulk?filter_path=errors,items.*.status,items.*.error.type,items.*.error.reason";
+/// Well below what load balancers in front of a cluster keep idle connections for.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest `_id` the server takes, in bytes; a longer one would fail the whole request.
+const MAX_ID_BYTES: usize = 512;
+/// Bytes that an index name must not contain.
+const FORBIDDEN: &[u8] = b"\\/*?\"<>| ,#:";
+
+/// `type = "elastic"`
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Address of the cluster, as `https://es.example:9200`; a path before `/_bulk` is kept.
+    url: String,
+    /// Index or data stream; a template in lower case. What an event puts in is lower-cased, and characters that an
+    /// index name cannot have become `_`. Name a data stream without a date.
+    #[serde(default = "default_index")]
+    index: Template,
+    /// API key: the base64 text that Elasticsearch shows, or `id:key`. Excludes `username` and `bearer_token`.
+    #[serde(default)]
+    api_key: Option<Secret>,
+    /// User of basic authentication. Goes with `password`.
+    #[serde(default)]
+    username: Option<String>,
+    /// Password of `username`.
+    #[serde(default)]
+    password: Option<Secret>,
+    /// Token for `Authorization: Bearer`. Default: none of the four, for a cluster without security.
+    #[serde(default)]
+    bearer_token: Option<Secret>,
+}
+
+fn default_index() -> Template {
+    Template::parse("databricks-audit-{event_date}").unwrap_or_default()
+}
+
+fn build(table: Value, context: OutputContext) -> Result<Box<dyn Output>, BuildError> {
+    Ok(Box::new(Elastic::new(parse(table)?, context)?))
+}
+
+/// How requests authenticate.
+enum Login {
+    Anonymous,
+    ApiKey(Secret),
+    Basic(String, Secret),
+    Bearer(Secret),
+}
+
+impl Login {
+    fn of(config: &Config) -> Result<Self, BuildError> {
+        match (&config.api_key, &config.username, &config.password, &config.bearer_token) {
+            (None, None, None, None) => Ok(Self::Anonymous),
+            (Some(key), None, None, None) => Ok(Self::ApiKey(key.clone())),
+            (None, Some(user), Some(password), None) => Ok(Self::Basic(user.clone(), password.clone())),
+            (None, None, None, Some(token)) => Ok(Self::Bearer(token.clone())),
+            (None, Some(_), None, None) => Err(BuildError::new("password", "is missing: username needs it")),
+            (None, None, Some(_), None) => Err(BuildError::new("username", "is missing: password needs it")),
+            _ => Err(BuildError::new("", "keep one of api_key, username with password, and bearer_token")),
+        }
+    }
+
+    /// The header, and the secrets in it.
+    fn header(&self) -> Result<Option<(HeaderValue, [String; 2])>, BuildError> {
+        let (key, secret) = match self {
+            Self::Anonymous => return Ok(None),
+            Self::ApiKey(secret) => ("api_key", secret),
+            Self::Basic(_, secret) => ("password", secret),
+            Self::Bearer(secret) => ("bearer_token", secret),
+        };
+        let secret = secret.reveal().map_err(|error| BuildError::new(key, error))?;
+        let (scheme, credentials) = match self {
+            Self::ApiKey(_) if secret.contains(':') => ("ApiKey", STANDARD.encode(&secret)),
+            Self::Basic(user, _) => ("Basic", STANDARD.encode(format!("{user}:{secret}"))),
+            Self::Bearer(_) => ("Bearer", secret.clone()),
+            Self::ApiKey(_) | Self::Anonymous => ("ApiKey", secret.clone()),
+        };
+        let (_, value) = header(key, "authorization", &format!("{scheme} {credentials}"), true)?;
+        Ok(Some((value, [secret, credentials])))
+    }
+}
+
+struct Elastic {
+    url: String,
+    index: Template,
+    login: Login,
+    /// The format writes no `@timestamp` of its own.
+    add_timestamp: bool,
+    client: Client,
+}
+
+impl Elastic {
+    fn new(config: Config, context: OutputContext) -> Result<Self, BuildError> {
+        check_index(config.index.as_str())?;
+        let login = Login::of(&config)?;
+        login.header()?;
+        let mut http = context.http;
+        http.idle_timeout = Some(IDLE_TIMEOUT);
+        Ok(Self {
+            url: format!("{}{BULK}", base_url("url", &config.url, false)?),
+            index: config.index,
+            login,
+            add_timestamp: context.format != FormatName::Ecs,
+            client: Client::new(&http)?,
+        })
+    }
+
+    /// Appends the index's name for the event, without quotes.
+    fn write_index(&self, event: &AuditEvent<'_>, frame: &mut Vec<u8>) {
+        let start = frame.len();
+        self.index.write_escaped(event, frame);
+        for byte in frame.get_mut(start..).unwrap_or_default() {
+            *byte = if FORBIDDEN.contains(byte) { b'_' } else { byte.to_ascii_lowercase() };
+        }
+    }
+}
+
+/// Checks the part of the index's name that no event fills.
+fn check_index(template: &str) -> Result<(), BuildError> {
+    let mut fixed = String::new();
+    let mut inside = false;
+    for character in template.chars() {
+        match character {
+            '{' => inside = true,
+            '}' => inside = false,
+            _ if !inside => fixed.push(character),
+            _ => {}
+        }
+    }
+    if fixed.chars().any(char::is_uppercase) {
+        return Err(BuildError::new("index", format!("`{template}` must be in lower case")));
+    }
+    if let Some(bad) = fixed.bytes().find(|byte| FORBIDDEN.contains(byte)) {
+        return Err(BuildError::new(
+            "index",
+            format!("`{template}` contains `{}`, which no index name can", char::from(bad)),
+        ));
+    }
+    if template.is_empty() || template.starts_with(['-', '_', '+', '.']) {
+        return Err(BuildError::new(
+            "index",
+            format!("`{template}` must begin with a letter, a digit or a place"),
+        ));
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Output for Elastic {
+    fn framing(&self) -> Framing {
+        Framing::LINES
+    }
+
+    fn encode(&self, event: &AuditEvent<'_>, format: &dyn Format, frame: &mut Vec<u8>) {
+        frame.extend_from_slice(b"{\"create\":{\"_index\":\"");
+        self.write_index(event, frame);
+        frame.push(b'"');
+        write_id(event, frame);
+        frame.extend_from_slice(b"}}\n");
+        let document = frame.len();
+        if let Some(time) = event.event_time.filter(|_| self.add_timestamp) {
+            frame.extend_from_slice(b"{\"@timestamp\":\"");
+            time.write_rfc3339(frame);
+            frame.push(b'"');
+            let rest = frame.len();
+            format.encode(event, frame);
+            join_members(frame, document, rest);
+        } else {
+            format.encode(event, frame);
+        }
+        rename_source(frame, document);
+    }
+
+    async fn send(&self, request: &Request) -> Verdict {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+        let mut secrets = None;
+        match self.login.header() {
+            Ok(None) => {}
+            Ok(Some((value, texts))) => {
+                headers.insert(AUTHORIZATION, value);
+                secrets = Some(texts);
+            }
+            Err(error) => return Verdict::hold(HoldReason::Credentials, error.to_string()),
+        }
+        let verdict = match self.client.send(Method::POST, &self.url, headers, request).await {
+            Err(failure) => failure.into(),
+            Ok(answer) => verdict::of_answer(&answer, request.events),
+        };
+        verdict.redacted(&secrets.iter().flatten().map(String::as_str).collect::<Vec<_>>())
+    }
+}
+
+/// Appends `,"_id":…`. A longer id than the server takes goes as its digest: as good, since nobody else makes ids here.
+fn write_id(event: &AuditEvent<'_>, frame: &mut Vec<u8>) {
+    let Some(id) = event.event_id.as_ref().filter(|id| !id.is_empty()) else { return };
+    frame.extend_from_slice(b",\"_id\":");
+    if id.escaped().len() <= MAX_ID_BYTES {
+        frame.extend_from_slice(id.quoted().as_bytes());
+    } else {
+        let digest = Bytes::copy_from_slice(&Sha256::digest(id.escaped()));
+        json::write_quoted(&format!("{digest:x}"), frame);
+    }
+}
+
+/// Joins `{…` at `document` and `{…}` at `rest` into one object: the second's brace becomes the comma between their
+/// members. Where the second is no object, it stays alone.
+fn join_members(frame: &mut Vec<u8>, document: usize, rest: usize) {
+    let second = frame.get(rest..).unwrap_or_default();
+    let brace = rest + second.len() - second.trim_ascii_start().len();
+    let empty = frame.get(brace + 1..).is_some_and(|tail| tail.trim_ascii_start().first() == Some(&b'}'));
+    match frame.get_mut(brace) {
+        Some(byte) if *byte == b'{' => *byte = if empty { b' ' } else { b',' },
+        _ => drop(frame.drain(document..rest)),
+    }
+}
+
+/// Renames the member `_source` of the document to `extras`: the server keeps that name for itself and refuses
+/// any document that has it.
+fn rename_source(frame: &mut Vec<u8>, document: usize) {
+    const RESERVED: &str = "\"_source\"";
+    let bytes = frame.get(document..).unwrap_or_default();
+    // Most of the time this search is all there is to do.
+    if memmem::find(bytes, RESERVED.as_bytes()).is_none() {
+        return;
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Some((key, _)) = json::members(text).find(|(key, _)| *key == RESERVED) {
+        let start = document + (key.as_ptr().addr() - text.as_ptr().addr());
+        frame.splice(start..start + RESERVED.len(), *b"\"extras\"");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::http::HttpSettings;
+    use crate::json::Text;
+    use crate::time::Millis;
+
+    struct Fixed(&'static str);
+
+    impl Format for Fixed {
+        fn encode(&self, _: &AuditEvent<'_>, out: &mut Vec<u8>) {
+            out.extend_from_slice(self.0.as_bytes());
+        }
+    }
+
+    fn output(table: Value, format: FormatName) -> Result<Elastic, BuildError> {
+        let context = OutputContext { name: "elastic".into(), format, http: HttpSettings::default() };
+        Elastic::new(parse(table)?, context)
+    }
+
+    fn event() -> AuditEvent<'static> {
+        AuditEvent {
+            event_time: Millis::new(1_767_609_296_007),
+            event_id: Some(Text::from_plain("e\"1")),
+            service_name: Some(Text::from_plain("unity/Catalog")),
+            ..AuditEvent::default()
+        }
+    }
+
+    fn frame(table: Value, format: FormatName, document: &'static str, event: &AuditEvent<'_>) -> String {
+        let mut frame = Vec::new();
+        output(table, format).unwrap().encode(event, &Fixed(document), &mut frame);
+        String::from_utf8(frame).unwrap()
+    }
+
+    #[test]
+    fn a_document_is_created_under_its_events_id_with_a_timestamp() {
+        let url = json!({"url": "https://es:9200"});
+        let action = r#"{"create":{"_index":"databricks-audit-2026-01-05","_id":"e\"1"}}"#;
+        for (format, document, expected) in [
+            (FormatName::Canonical, r#"{"a":1}"#, r#"{"@timestamp":"2026-01-05T10:34:56.007Z","a":1}"#),
+            (FormatName::Raw, r#"{ }"#, r#"{"@timestamp":"2026-01-05T10:34:56.007Z"  }"#),
+            (FormatName::Raw, r#" {"a":1}"#, r#"{"@timestamp":"2026-01-05T10:34:56.007Z" ,"a":1}"#),
+            (FormatName::Raw, "7", "7"),
+            (FormatName::Ecs, r#"{"@timestamp":"x"}"#, r#"{"@timestamp":"x"}"#),
+        ] {
+            assert_eq!(frame(url.clone(), format, document, &event()), format!("{action}\n{expected}"));
+        }
+        let nothing = frame(url, FormatName::Canonical, "{}", &AuditEvent::default());
+        assert_eq!(nothing, "{\"create\":{\"_index\":\"databricks-audit-unknown\"}}\n{}");
+    }
+
+    #[test]
+    fn what_an_event_puts_into_the_index_is_made_fit() {
+        let table = json!({"url": "https://es:9200", "index": "audit-{service_name}"});
+        let text = frame(table, FormatName::Ecs, "{}", &event());
+        assert!(text.starts_with(r#"{"create":{"_index":"audit-unity_catalog","#), "{text}");
+    }
+
+    #[test]
+    fn the_reserved_name_source_is_renamed_at_the_top_and_nowhere_else() {
+        let document = r#"{"request_params":{"_source":"x"},"t":"\"_source\":","_source":{"_source":1}}"#;
+        let renamed = r#"{"request_params":{"_source":"x"},"t":"\"_source\":","extras":{"_source":1}}"#;
+        let text = frame(json!({"url": "https://es"}), FormatName::Ecs, document, &event());
+        assert_eq!(text.lines().last(), Some(renamed));
+    }
+
+    #[test]
+    fn an_id_that_is_too_long_goes_as_its_digest() {
+        let id = |length: usize| {
+            let event = AuditEvent { event_id: Some(Text::from_plain(&"x".repeat(length))), ..event() };
+            let text = frame(json!({"url": "https://es"}), FormatName::Ecs, "{}", &event);
+            let action: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+            action["create"]["_id"].as_str().unwrap().len()
+        };
+        assert_eq!((id(512), id(513)), (512, 64));
+    }
+
+    #[test]
+    fn each_way_to_log_in_makes_its_header() {
+        for (table, expected) in [
+            (json!({"api_key": "abc=="}), "ApiKey abc=="),
+            (json!({"api_key": "id:key"}), "ApiKey aWQ6a2V5"),
+            (json!({"username": "u", "password": "p"}), "Basic dTpw"),
+            (json!({"bearer_token": "b"}), "Bearer b"),
+        ] {
+            let mut table = table;
+            table["url"] = json!("https://es");
+            let (value, _) = output(table, FormatName::Ecs).unwrap().login.header().unwrap().unwrap();
+            assert_eq!(value, expected);
+            assert!(value.is_sensitive());
+        }
+    }
+
+    #[test]
+    fn a_wrong_configuration_names_its_key_and_never_a_secret() {
+        for (table, key) in [
+            (json!({"url": "es:9200"}), "url: "),
+            (json!({"url": "https://es", "index": "Audit"}), "index: "),
+            (json!({"url": "https://es", "index": "a b"}), "index: "),
+            (json!({"url": "https://es", "index": "_a"}), "index: "),
+            (json!({"url": "https://es", "username": "u"}), "password: "),
+            (json!({"url": "https://es", "password": "hunter2"}), "username: "),
+            (json!({"url": "https://es", "api_key": "hunter2", "bearer_token": "b"}), "keep one of "),
+            (json!({"url": "https://es", "bearer_token": "hunter2\n"}), "bearer_token: "),
+        ] {
+            let error = output(table, FormatName::Ecs).err().unwrap().to_string();
+            assert!(error.starts_with(key) && !error.contains("hunter2"), "{error}");
+        }
+    }
+}

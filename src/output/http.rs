@@ -1,1 +1,347 @@
-//! todo
+//! Any collector that takes events over HTTP, as lines or as a JSON array.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use reqwest::Method;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::batch::{Framing, Request};
+use crate::component::{BuildError, parse};
+use crate::compress::Encoding;
+use crate::format::FormatName;
+use crate::http::{Answer, Client, full_url, header};
+use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
+use crate::secret::Secret;
+
+/// Any HTTP collector.
+pub const KIND: OutputKind = OutputKind {
+    name: "http",
+    about: "Any collector over HTTP, as newline-delimited JSON or as JSON arrays",
+    defaults: OutputDefaults {
+        format: FormatName::Canonical,
+        compression: Encoding::Gzip,
+        compressions: &[Encoding::None, Encoding::Gzip, Encoding::Zstd],
+        max_bytes: 1_000_000,
+        max_events: 1_000,
+        max_age: Duration::from_secs(1),
+        in_flight: 4,
+    },
+    schema: || schemars::schema_for!(Config),
+    build,
+};
+
+/// `type = "http"`
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where to send to, path and query included. It may hold a key and is treated as a secret: a text, or
+    /// `{ file = "…" }` and the like.
+    url: Secret,
+    /// Method of the requests.
+    #[serde(default)]
+    method: Verb,
+    /// How events are joined into a body.
+    #[serde(default)]
+    body: Body,
+    /// Headers by name. Values are secrets: a text, or `{ file = "…" }` and the like, read again when they change.
+    /// `Content-Type` replaces the one that goes with `body`. Default: none.
+    #[serde(default)]
+    headers: BTreeMap<String, Secret>,
+    /// Statuses that mean every event was taken: numbers, and ranges such as `"200-299"`.
+    #[serde(default = "default_success")]
+    success: Vec<Codes>,
+    /// Statuses after which the same request is sent again until it succeeds. Of the others, 413 halves the request;
+    /// 400 and 422 narrow it down to the event to blame, which becomes a dead letter; the rest, such as 401, 403 and
+    /// 404, holds everything until somebody looks.
+    #[serde(default = "default_retry")]
+    retry: Vec<Codes>,
+    /// Adds `Idempotency-Key`, the SHA-256 of the body in hex: the same for each repetition of a request.
+    #[serde(default)]
+    idempotency_key: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+enum Verb {
+    #[default]
+    Post,
+    Put,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Body {
+    /// One event a line.
+    #[default]
+    Ndjson,
+    /// One JSON array.
+    JsonArray,
+}
+
+/// A status, or a range of them.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+enum Codes {
+    One(u16),
+    Range(String),
+}
+
+fn default_success() -> Vec<Codes> {
+    vec![Codes::Range("200-299".to_owned())]
+}
+
+fn default_retry() -> Vec<Codes> {
+    vec![Codes::One(408), Codes::One(425), Codes::One(429), Codes::Range("500-599".to_owned())]
+}
+
+type Ranges = Vec<(u16, u16)>;
+
+/// Reads `codes` of `key` as inclusive ranges.
+fn ranges(key: &str, codes: &[Codes]) -> Result<Ranges, BuildError> {
+    codes
+        .iter()
+        .map(|codes| {
+            let (first, last) = match codes {
+                Codes::One(code) => (Some(*code), Some(*code)),
+                Codes::Range(text) => {
+                    let (first, last) = text.split_once('-').unwrap_or((text, text));
+                    (first.trim().parse().ok(), last.trim().parse().ok())
+                }
+            };
+            match (first, last) {
+                (Some(first), Some(last)) if (100..=last).contains(&first) && last <= 599 => {
+                    Ok((first, last))
+                }
+                _ => Err(BuildError::new(key, "holds statuses such as 429 and ranges such as \"500-599\"")),
+            }
+        })
+        .collect()
+}
+
+fn holds(ranges: &Ranges, status: u16) -> bool {
+    ranges.iter().any(|(first, last)| (*first..=*last).contains(&status))
+}
+
+fn build(table: Value, OutputContext { http, .. }: OutputContext) -> Result<Box<dyn Output>, BuildError> {
+    let client = Client::new(&http)?;
+    Ok(Box::new(Http::new(parse(table)?, client)?))
+}
+
+struct Http {
+    config: Config,
+    success: Ranges,
+    retry: Ranges,
+    client: Client,
+}
+
+impl Http {
+    fn new(config: Config, client: Client) -> Result<Self, BuildError> {
+        let output = Self {
+            success: ranges("success", &config.success)?,
+            retry: ranges("retry", &config.retry)?,
+            client,
+            config,
+        };
+        if output.success.is_empty() {
+            return Err(BuildError::new("success", "is empty: no request could ever succeed"));
+        }
+        output.address()?;
+        Ok(output)
+    }
+
+    /// Where to send to, with which headers, and the secrets in them.
+    fn address(&self) -> Result<(String, HeaderMap, Vec<String>), BuildError> {
+        let text = self.config.url.reveal().map_err(|error| BuildError::new("url", error))?;
+        let url = full_url("url", &text, true)?;
+        let mut secrets = vec![text, url.clone()];
+        if let Some((_, query)) = url.split_once('?') {
+            secrets.extend(
+                query.split('&').filter_map(|pair| pair.split_once('=')).map(|(_, value)| value.to_owned()),
+            );
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.config.body.content_type()));
+        for (name, secret) in &self.config.headers {
+            let key = format!("headers.{name}");
+            let text = secret.reveal().map_err(|error| BuildError::new(&key, error))?;
+            let (name, value) = header(&key, name, &text, true)?;
+            headers.insert(name, value);
+            // `Bearer x` may come back as `x`.
+            secrets.extend(text.split_once(' ').map(|(_, credentials)| credentials.to_owned()));
+            secrets.push(text);
+        }
+        Ok((url, headers, secrets))
+    }
+
+    fn of_answer(&self, answer: &Answer) -> Verdict {
+        if holds(&self.success, answer.status) {
+            return Verdict::Accepted { slow_down: false };
+        }
+        match Verdict::from_status(answer) {
+            retry @ Verdict::Retry { .. } if holds(&self.retry, answer.status) => retry,
+            _ if holds(&self.retry, answer.status) => Verdict::retry(answer.summary(), answer.retry_after),
+            // A status that means success or a retry elsewhere was taken off its list here.
+            Verdict::Accepted { .. } | Verdict::Retry { .. } => Verdict::hold(
+                HoldReason::Misconfigured,
+                format!("{}; add the status to `success` or `retry`", answer.summary()),
+            ),
+            verdict => verdict,
+        }
+    }
+}
+
+impl Body {
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Ndjson => "application/x-ndjson",
+            Self::JsonArray => "application/json",
+        }
+    }
+}
+
+#[async_trait]
+impl Output for Http {
+    fn framing(&self) -> Framing {
+        match self.config.body {
+            Body::Ndjson => Framing::LINES,
+            Body::JsonArray => Framing::ARRAY,
+        }
+    }
+
+    async fn send(&self, request: &Request) -> Verdict {
+        let (url, mut headers, secrets) = match self.address() {
+            Ok(address) => address,
+            Err(error) => return Verdict::hold(HoldReason::Credentials, error.to_string()),
+        };
+        if self.config.idempotency_key {
+            let digest = Bytes::copy_from_slice(&Sha256::digest(&request.body));
+            if let Ok(value) = HeaderValue::from_str(&format!("{digest:x}")) {
+                headers.insert("idempotency-key", value);
+            }
+        }
+        let method = match self.config.method {
+            Verb::Post => Method::POST,
+            Verb::Put => Method::PUT,
+        };
+        let verdict = match self.client.send(method, &url, headers, request).await {
+            Err(failure) => failure.into(),
+            Ok(answer) => self.of_answer(&answer),
+        };
+        verdict.redacted(&secrets.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::http::HttpSettings;
+
+    fn output(table: Value) -> Result<Http, BuildError> {
+        Http::new(parse(table)?, Client::new(&HttpSettings::default())?)
+    }
+
+    fn verdict(output: &Http, status: u16) -> String {
+        let answer =
+            Answer { status, retry_after: None, body: "x".into(), cut: false, cookies: String::new() };
+        match output.of_answer(&answer) {
+            Verdict::Hold(alarm) => format!("hold {}", alarm.reason.as_str()),
+            Verdict::Retry { ambiguous, .. } => format!("retry {ambiguous}"),
+            other => other.label().to_owned(),
+        }
+    }
+
+    #[test]
+    fn every_status_has_its_verdict() {
+        let output = output(json!({"url": "https://c/in"})).unwrap();
+        for (status, expected) in [
+            (200, "accepted"),
+            (202, "accepted"),
+            (302, "hold misconfigured"),
+            (400, "rejected"),
+            (401, "hold credentials"),
+            (403, "hold credentials"),
+            (404, "hold not_found"),
+            (408, "retry true"),
+            (413, "too_large"),
+            (415, "hold misconfigured"),
+            (422, "rejected"),
+            (425, "retry false"),
+            (429, "retry false"),
+            (500, "retry true"),
+            (503, "retry false"),
+        ] {
+            assert_eq!(verdict(&output, status), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn configured_statuses_come_first() {
+        let table = json!({"url": "https://c/in", "success": [204, 409], "retry": ["400-404", 429]});
+        let output = output(table).unwrap();
+        for (status, expected) in [
+            (204, "accepted"),
+            (409, "accepted"),
+            (200, "hold misconfigured"),
+            (401, "retry false"),
+            (429, "retry false"),
+            (500, "hold misconfigured"),
+        ] {
+            assert_eq!(verdict(&output, status), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_lines_or_an_array_with_the_type_that_says_so() {
+        for (body, framing, content_type) in [
+            ("ndjson", Framing::LINES, "application/x-ndjson"),
+            ("json_array", Framing::ARRAY, "application/json"),
+        ] {
+            let output = output(json!({"url": "https://c", "body": body})).unwrap();
+            let (_, headers, _) = output.address().unwrap();
+            assert_eq!(
+                (output.framing(), headers.get(CONTENT_TYPE).unwrap().to_str().unwrap()),
+                (framing, content_type)
+            );
+        }
+        let output = output(json!({"url": "https://c", "headers": {"content-type": "text/x"}})).unwrap();
+        assert_eq!(output.address().unwrap().1.get(CONTENT_TYPE).unwrap(), "text/x");
+    }
+
+    #[test]
+    fn a_wrong_configuration_names_its_key_and_no_secret() {
+        for (table, key) in [
+            (json!({"url": "hunter2"}), "url: "),
+            (json!({"url": "https://c", "headers": {"x y": "hunter2"}}), "headers.x y: "),
+            (json!({"url": "https://c", "headers": {"x": "hunter2\n"}}), "headers.x: "),
+            (json!({"url": "https://c", "success": []}), "success: "),
+            (json!({"url": "https://c", "success": ["2xx"]}), "success: "),
+            (json!({"url": "https://c", "retry": ["599-500"]}), "retry: "),
+            (json!({"url": "https://c", "retry": [99]}), "retry: "),
+            (json!({"url": "https://c", "method": "GET"}), "method: "),
+        ] {
+            let error = output(table).err().unwrap().to_string();
+            assert!(error.starts_with(key) && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn secrets_of_the_query_and_the_headers_are_known_and_hidden() {
+        let table =
+            json!({"url": "https://c/in?key=hunter2", "headers": {"authorization": "Bearer swordfish"}});
+        let output = output(table).unwrap();
+        let (_, headers, secrets) = output.address().unwrap();
+        let secrets: Vec<_> = secrets.iter().map(String::as_str).collect();
+        assert!(!format!("{headers:?} {:?}", output.config).contains("swordfish"));
+        let said = Verdict::retry("no hunter2, no swordfish", None).redacted(&secrets);
+        assert!(matches!(said, Verdict::Retry { cause, .. } if cause == "no ***, no ***"));
+    }
+}

@@ -1,1 +1,312 @@
-//! todo
+//! The state in one SQLite file: positions, notes and counters, on disk before a commit returns.
+//!
+//! SQLite was taken over an own journal because a crash in the middle of a commit, a torn page and a full disk are
+//! solved there; it costs one fsync of the write-ahead log per commit, and commits are few.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
+
+use crate::chunk::{Note, Partition, Position};
+use crate::state::{Change, State, StateError};
+
+/// Version of the tables below.
+const SCHEMA_VERSION: i64 = 1;
+
+/// A note is added to the last one while that is shorter than this, so that many small notes do not make many rows.
+const NOTE_ROW_BYTES: i64 = 4096;
+
+const TABLES: &str = "
+    CREATE TABLE positions (
+        namespace TEXT NOT NULL,
+        partition TEXT NOT NULL,
+        position TEXT NOT NULL,
+        updated INTEGER NOT NULL, -- seconds since 1970, for whoever looks into the file
+        PRIMARY KEY (namespace, partition)
+    ) WITHOUT ROWID;
+    CREATE TABLE notes (
+        namespace TEXT NOT NULL,
+        partition TEXT NOT NULL,
+        sequence INTEGER NOT NULL,
+        bytes BLOB NOT NULL,
+        PRIMARY KEY (namespace, partition, sequence)
+    ) WITHOUT ROWID;
+    CREATE TABLE counters (
+        namespace TEXT NOT NULL,
+        name TEXT NOT NULL,
+        value INTEGER NOT NULL,
+        PRIMARY KEY (namespace, name)
+    ) WITHOUT ROWID;
+";
+
+/// A [`State`] in `<state_dir>/state.db`. One process at a time: the lock goes with the last clone of the connection.
+#[derive(Debug)]
+pub struct SqliteState {
+    path: Arc<str>,
+    held: Arc<Held>,
+}
+
+/// The connection and the lock that makes it the only one; dropped in this order.
+#[derive(Debug)]
+struct Held {
+    connection: Mutex<Connection>,
+    _lock: File,
+}
+
+impl SqliteState {
+    /// Opens the state in a directory, and makes both if they are not there yet.
+    ///
+    /// # Errors
+    /// [`StateError`] if the directory cannot be written, another process uses it, or the database is damaged or newer.
+    pub fn open(directory: &Path) -> Result<Self, StateError> {
+        let failed = |source| StateError::Directory { path: directory.display().to_string(), source };
+        // Positions name objects and workspaces, notes fingerprint records: for this user's eyes only.
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+        let lock = private_file(&directory.join("lock")).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(StateError::InUse { path: directory.display().to_string() });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        let database = directory.join("state.db");
+        drop(private_file(&database).map_err(failed)?);
+        let path: Arc<str> = database.display().to_string().into();
+        let connection = connect(&database).map_err(|error| database_error("open", &path, error))?;
+        let held = Arc::new(Held { connection: Mutex::new(connection), _lock: lock });
+        let state = Self { path, held };
+        state.prepare()?;
+        Ok(state)
+    }
+
+    /// Makes the tables, or finds out that they are too new.
+    fn prepare(&self) -> Result<(), StateError> {
+        let prepared = self.held.with(|connection| {
+            let transaction = connection.transaction()?;
+            let found = prepare_tables(&transaction)?;
+            transaction.commit()?;
+            Ok(found)
+        });
+        let found = prepared.map_err(|error| database_error("open", &self.path, error))?;
+        if found > SCHEMA_VERSION {
+            return Err(StateError::TooNew { path: self.path.to_string(), found, known: SCHEMA_VERSION });
+        }
+        Ok(())
+    }
+
+    /// Runs `work` on a thread that may block: a commit waits for the disk.
+    async fn run<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StateError> {
+        let held = Arc::clone(&self.held);
+        match tokio::task::spawn_blocking(move || held.with(work)).await {
+            Ok(done) => done.map_err(|error| database_error(action, &self.path, error)),
+            Err(stopped) => {
+                Err(StateError::Database { action, path: self.path.to_string(), source: stopped.into() })
+            }
+        }
+    }
+}
+
+impl Held {
+    /// A poisoned lock is taken all the same: whatever panicked, its transaction was rolled back.
+    fn with<T>(&self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        work(&mut self.connection.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn private_file(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    // Somebody may be looking into the file with another program.
+    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+    // In WAL mode only FULL syncs every commit; NORMAL would lose the last ones with the power.
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "foreign_keys", "off")?;
+    Ok(connection)
+}
+
+/// The version found, after making what a new database lacks.
+fn prepare_tables(transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
+    transaction
+        .execute_batch("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID")?;
+    let version = "SELECT value FROM meta WHERE key = 'schema_version'";
+    if let Some(found) = transaction.query_row(version, [], |row| row.get(0)).optional()? {
+        return Ok(found);
+    }
+    let mut key = [0; 192];
+    getrandom::fill(&mut key).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    transaction.execute_batch(TABLES)?;
+    transaction.execute("INSERT INTO meta VALUES ('key', ?1)", [key])?;
+    transaction.execute("INSERT INTO meta VALUES ('schema_version', ?1)", [SCHEMA_VERSION])?;
+    Ok(SCHEMA_VERSION)
+}
+
+fn database_error(action: &'static str, path: &str, error: rusqlite::Error) -> StateError {
+    let path = path.to_owned();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            StateError::Damaged { path, source: error.into() }
+        }
+        _ => StateError::Database { action, path, source: error.into() },
+    }
+}
+
+fn apply(transaction: &Transaction<'_>, namespace: &str, change: &Change) -> rusqlite::Result<()> {
+    let updated = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let partition = change.partition.as_str();
+    transaction
+        .prepare_cached("INSERT OR REPLACE INTO positions VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![namespace, partition, change.position.as_str(), updated.cast_signed()])?;
+    match &change.note {
+        Note::Keep => Ok(()),
+        Note::Append(bytes) => append_note(transaction, namespace, partition, bytes),
+        Note::Clear => transaction
+            .prepare_cached("DELETE FROM notes WHERE namespace = ?1 AND partition = ?2")?
+            .execute([namespace, partition])
+            .map(drop),
+    }
+}
+
+fn append_note(
+    transaction: &Transaction<'_>,
+    namespace: &str,
+    partition: &str,
+    bytes: &[u8],
+) -> rusqlite::Result<()> {
+    let last: Option<(i64, i64)> = transaction
+        .prepare_cached(
+            "SELECT sequence, length(bytes) FROM notes WHERE namespace = ?1 AND partition = ?2
+             ORDER BY sequence DESC LIMIT 1",
+        )?
+        .query_row([namespace, partition], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let sequence = match last {
+        Some((sequence, length)) if length < NOTE_ROW_BYTES => {
+            // `||` makes a text of two blobs unless it is cast back.
+            return transaction
+                .prepare_cached(
+                    "UPDATE notes SET bytes = CAST(bytes || ?4 AS BLOB)
+                     WHERE namespace = ?1 AND partition = ?2 AND sequence = ?3",
+                )?
+                .execute(params![namespace, partition, sequence, bytes])
+                .map(drop);
+        }
+        Some((sequence, _)) => sequence + 1,
+        None => 0,
+    };
+    transaction
+        .prepare_cached("INSERT INTO notes VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![namespace, partition, sequence, bytes])
+        .map(drop)
+}
+
+fn count(transaction: &Transaction<'_>, namespace: &str, name: &str, added: u64) -> rusqlite::Result<()> {
+    // SQLite's integers are signed.
+    let added = i64::try_from(added).unwrap_or(i64::MAX);
+    transaction
+        .prepare_cached(
+            "INSERT INTO counters VALUES (?1, ?2, ?3)
+             ON CONFLICT (namespace, name) DO UPDATE SET value = value + excluded.value",
+        )?
+        .execute(params![namespace, name, added])
+        .map(drop)
+}
+
+#[async_trait]
+impl State for SqliteState {
+    async fn range(
+        &self,
+        namespace: &str,
+        first: &str,
+        last: &str,
+    ) -> Result<Vec<(Partition, Position)>, StateError> {
+        let (namespace, first, last) = (namespace.to_owned(), first.to_owned(), last.to_owned());
+        self.run("read", move |connection| {
+            let mut select = connection.prepare_cached(
+                "SELECT partition, position FROM positions
+                 WHERE namespace = ?1 AND partition BETWEEN ?2 AND ?3 ORDER BY partition",
+            )?;
+            let rows = select.query_map([namespace, first, last], |row| {
+                let (partition, position) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
+                Ok((Partition::new(partition), Position::new(position)))
+            })?;
+            rows.collect()
+        })
+        .await
+    }
+
+    async fn notes(&self, namespace: &str, partition: &Partition) -> Result<Vec<Bytes>, StateError> {
+        let (namespace, partition) = (namespace.to_owned(), partition.clone());
+        self.run("read", move |connection| {
+            let mut select = connection.prepare_cached(
+                "SELECT bytes FROM notes WHERE namespace = ?1 AND partition = ?2 ORDER BY sequence",
+            )?;
+            let rows = select.query_map([&namespace, partition.as_str()], |row| {
+                row.get::<_, Vec<u8>>(0).map(Bytes::from)
+            })?;
+            rows.collect()
+        })
+        .await
+    }
+
+    async fn commit(
+        &self,
+        namespace: &str,
+        changes: Vec<Change>,
+        counts: Vec<(&'static str, u64)>,
+    ) -> Result<(), StateError> {
+        let namespace = namespace.to_owned();
+        self.run("write", move |connection| {
+            let transaction = connection.transaction()?;
+            for change in &changes {
+                apply(&transaction, &namespace, change)?;
+            }
+            for (name, added) in counts {
+                count(&transaction, &namespace, name, added)?;
+            }
+            transaction.commit()
+        })
+        .await
+    }
+
+    async fn counters(&self, namespace: &str) -> Result<Vec<(String, u64)>, StateError> {
+        let namespace = namespace.to_owned();
+        self.run("read", move |connection| {
+            let mut select = connection
+                .prepare_cached("SELECT name, value FROM counters WHERE namespace = ?1 ORDER BY name")?;
+            let rows = select.query_map([namespace], |row| {
+                let value: i64 = row.get(1)?;
+                Ok((row.get(0)?, u64::try_from(value).unwrap_or(0)))
+            })?;
+            rows.collect()
+        })
+        .await
+    }
+
+    async fn key(&self) -> Result<[u8; 192], StateError> {
+        self.run("read", |connection| {
+            connection.query_row("SELECT value FROM meta WHERE key = 'key'", [], |row| row.get(0))
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! What is wrong with a configuration: one line each, all of them at once.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::component::BuildError;
+
+/// One thing wrong with the configuration. Prints as one line; holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{origin}: {}{message}", if key.is_empty() { String::new() } else { format!("{key}: ") })]
+pub struct ConfigError {
+    /// The file, or `environment`.
+    pub origin: String,
+    /// Path of the key; empty for the file itself.
+    pub key: String,
+    /// What is wrong and what is allowed.
+    pub message: String,
+}
+
+/// Everything that is wrong with the configuration: never empty, one line each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, error) in self.0.iter().enumerate() {
+            if number > 0 {
+                out.write_str("\n")?;
+            }
+            write!(out, "{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl From<ConfigError> for ConfigErrors {
+    fn from(error: ConfigError) -> Self {
+        Self(vec![error])
+    }
+}
+
+/// Which file, or the environment, each key came from.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Origins {
+    layers: Vec<String>,
+    keys: BTreeMap<String, usize>,
+}
+
+impl Origins {
+    pub(super) fn new(layers: Vec<String>) -> Self {
+        Self { layers, keys: BTreeMap::new() }
+    }
+
+    pub(super) fn insert(&mut self, key: &str, origin: &str) {
+        if let Some(rank) = self.layers.iter().position(|layer| layer == origin) {
+            self.keys.insert(key.to_owned(), rank);
+        }
+    }
+
+    /// How late the layer of a key is read: a later one wins.
+    pub(super) fn rank(&self, key: &str) -> usize {
+        self.found(key).unwrap_or(0)
+    }
+
+    /// Where a key stands; for one that is missing, where its neighbours stand.
+    pub(super) fn find(&self, key: &str) -> &str {
+        let mut key = key;
+        let rank = loop {
+            if let Some(rank) = self.found(key) {
+                break rank;
+            }
+            match key.rfind(['.', '[']) {
+                Some(end) => key = key.get(..end).unwrap_or_default(),
+                None => break 0,
+            }
+        };
+        self.layers.get(rank).map_or("configuration", String::as_str)
+    }
+
+    /// The layer of a value, or of a table: that of its `type`, else that of its first key.
+    fn found(&self, key: &str) -> Option<usize> {
+        let below = || {
+            let inside =
+                |name: &&String| name.strip_prefix(key).is_some_and(|rest| rest.starts_with(['.', '[']));
+            self.keys.range(key.to_owned()..).find(|(name, _)| inside(name)).map(|(_, rank)| *rank)
+        };
+        self.keys.get(key).or_else(|| self.keys.get(&format!("{key}.type"))).copied().or_else(below)
+    }
+}
+
+/// Gathers what is wrong, with the place it stands in.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) origins: Origins,
+    pub(super) errors: Vec<ConfigError>,
+}
+
+impl Report {
+    pub(super) fn new(origins: Origins) -> Self {
+        Self { origins, errors: Vec::new() }
+    }
+
+    pub(super) fn error(&mut self, key: &str, message: impl fmt::Display) {
+        let error = located(&self.origins, key, message);
+        if !self.errors.contains(&error) {
+            self.errors.push(error);
+        }
+    }
+
+    /// Reads a table whole; after an error the key to blame is taken out and the rest read again, so that every error
+    /// is found. What is then missing is only a consequence and not reported.
+    pub(super) fn each<T>(
+        &mut self,
+        mut table: Value,
+        path: &str,
+        read: impl Fn(Value) -> Result<T, BuildError>,
+    ) -> Option<T> {
+        let mut whole = !self.names(path);
+        loop {
+            let error = match read(table.clone()) {
+                Ok(value) => return Some(value),
+                Err(error) => error,
+            };
+            let stood = take(&mut table, &error.key);
+            let at = below(path, &error.key);
+            if (whole || stood) && !self.names(&at) {
+                self.error(&at, &error.message);
+            }
+            if !stood {
+                return None;
+            }
+            whole = false;
+        }
+    }
+
+    /// True if something is wrong with this key or with one below it.
+    pub(super) fn names(&self, key: &str) -> bool {
+        self.errors.iter().any(|error| {
+            let below = |rest: &str| key.is_empty() || rest.is_empty() || rest.starts_with(['.', '[']);
+            error.key.strip_prefix(key).is_some_and(below)
+        })
+    }
+}
+
+/// The error of a key, with where it stands, on one line.
+pub(super) fn located(origins: &Origins, key: &str, message: impl fmt::Display) -> ConfigError {
+    let message = message.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    ConfigError { origin: origins.find(key).to_owned(), key: key.to_owned(), message }
+}
+
+/// Takes a key out of a table, together with the list it is in; false if it is not there.
+fn take(table: &mut Value, key: &str) -> bool {
+    let Some(table) = table.as_object_mut() else { return false };
+    let key = key.split('[').next().unwrap_or_default();
+    if table.remove(key).is_some() {
+        return true;
+    }
+    key.split_once('.')
+        .is_some_and(|(first, rest)| table.get_mut(first).is_some_and(|nested| take(nested, rest)))
+}
+
+/// The path of a key below another.
+pub(super) fn below(path: &str, key: &str) -> String {
+    match (path.is_empty(), key.is_empty()) {
+        (true, _) => key.to_owned(),
+        (_, true) => path.to_owned(),
+        _ => format!("{path}.{key}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_key_is_looked_for_where_the_type_of_its_table_stands() {
+        let mut origins = Origins::new(vec!["a.toml".to_owned(), "b.toml".to_owned()]);
+        origins.insert("outputs.splunk.type", "b.toml");
+        origins.insert("outputs.splunk.index", "a.toml");
+        origins.insert("outputs.splunk2.index", "a.toml");
+        assert_eq!(origins.find("outputs.splunk.index"), "a.toml");
+        assert_eq!(origins.find("outputs.splunk.token"), "b.toml");
+        assert_eq!(origins.find("outputs.splunk2"), "a.toml");
+        assert_eq!(origins.find("nowhere"), "a.toml");
+    }
+}

@@ -1,0 +1,211 @@
+//! From the merged keys to a [`Config`]: finds each component's kind, checks its keys, and joins inputs with outputs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+use super::check::{check, hint};
+use super::error::{ConfigErrors, Report, below};
+use super::{Config, InputSettings, Kinds, OutputSettings, Pipeline, Settings, layers, output, schema, warn};
+use crate::component;
+use crate::input::InputKind;
+use crate::output::OutputKind;
+
+/// The budget of bytes is counted in 32 bits.
+const MAX_MEMORY: u64 = 4 << 30;
+
+/// Reads and checks everything but the components' own values; those only if there is something wrong anyway, so that
+/// all errors come at once and yet no secret is needed to load.
+///
+/// # Errors
+/// Everything that is wrong.
+pub(super) fn load(
+    files: &[PathBuf],
+    environment: &BTreeMap<String, String>,
+    kinds: Kinds,
+) -> Result<Config, ConfigErrors> {
+    let (mut tree, origins) = layers::read(files, environment)?;
+    let mut report = Report::new(origins);
+    check(&mut tree, &schema::top(), "", &mut report);
+    let mut top = if let Value::Object(top) = tree { top } else { Map::new() };
+    let inputs = inputs(named_tables(&mut top, "inputs"), kinds, &mut report);
+    let outputs = outputs(named_tables(&mut top, "outputs"), kinds, &mut report);
+    let settings: Settings = report.each(top.into(), "", component::parse).unwrap_or_default();
+    if settings.memory.0 == 0 || settings.memory.0 > MAX_MEMORY {
+        report.error("memory", "must be more than 0 and at most 4GiB, such as \"32MiB\"");
+    }
+    let pipelines = pipelines(settings.pipelines, &inputs, &outputs, &mut report);
+    if !report.errors.is_empty() {
+        components(whole(&inputs), whole(&outputs), &mut report);
+        return Err(ConfigErrors(report.errors));
+    }
+    let mut config = Config {
+        state_dir: settings.state_dir,
+        server: settings.server,
+        log: settings.log,
+        memory: settings.memory,
+        shutdown_grace: settings.shutdown_grace,
+        inputs: inputs.into_iter().filter_map(|(name, settings)| Some((name, settings?))).collect(),
+        outputs: outputs.into_iter().filter_map(|(name, settings)| Some((name, settings?))).collect(),
+        pipelines,
+        warnings: Vec::new(),
+        origins: report.origins,
+    };
+    config.warnings = warn::warnings(&config);
+    Ok(config)
+}
+
+/// Checks the components' own values.
+pub(super) fn components<'a>(
+    inputs: impl Iterator<Item = (&'a String, &'a InputSettings)>,
+    outputs: impl Iterator<Item = (&'a String, &'a OutputSettings)>,
+    report: &mut Report,
+) {
+    for (name, settings) in inputs {
+        report.each(settings.table.clone(), &below("inputs", name), settings.kind.check);
+    }
+    for (name, settings) in outputs {
+        report.each(settings.table.clone(), &below("outputs", name), |table| settings.build(name, table));
+    }
+}
+
+/// Components by name; nothing where one is too wrong to be read.
+type Named<T> = BTreeMap<String, Option<T>>;
+
+fn named_tables(top: &mut Map<String, Value>, section: &str) -> Vec<(String, Map<String, Value>)> {
+    let Some(Value::Object(tables)) = top.remove(section) else { return Vec::new() };
+    let mut named = Vec::new();
+    for (name, table) in tables {
+        if let Value::Object(table) = table {
+            named.push((name, table));
+        }
+    }
+    named
+}
+
+fn whole<T>(named: &Named<T>) -> impl Iterator<Item = (&String, &T)> {
+    named.iter().filter_map(|(name, settings)| Some((name, settings.as_ref()?)))
+}
+
+fn inputs(
+    tables: Vec<(String, Map<String, Value>)>,
+    kinds: Kinds,
+    report: &mut Report,
+) -> Named<InputSettings> {
+    if tables.is_empty() && !report.names("inputs") {
+        let types = list(kinds.inputs.iter().map(|kind| kind.name));
+        report.error("inputs", format!("no input is configured; add [inputs.NAME] with a type ({types})"));
+    }
+    let mut named = Named::new();
+    for (name, table) in tables {
+        let path = below("inputs", &name);
+        let kind = kind_of(&name, &table, &path, report, kinds.inputs, |kind: &InputKind| kind.name);
+        let settings =
+            kind.map(|kind| InputSettings { kind, table: own(table, &schema::input(kind), &path, report) });
+        named.insert(name, settings);
+    }
+    named
+}
+
+fn outputs(
+    tables: Vec<(String, Map<String, Value>)>,
+    kinds: Kinds,
+    report: &mut Report,
+) -> Named<OutputSettings> {
+    if tables.is_empty() && !report.names("outputs") {
+        let types = list(kinds.outputs.iter().map(|kind| kind.name));
+        report.error("outputs", format!("no output is configured; add [outputs.NAME] with a type ({types})"));
+    }
+    let mut named = Named::new();
+    for (name, table) in tables {
+        let path = below("outputs", &name);
+        let kind = kind_of(&name, &table, &path, report, kinds.outputs, |kind: &OutputKind| kind.name);
+        let settings = kind.and_then(|kind| {
+            let mut table = own(table, &schema::output(kind), &path, report);
+            let common = output::take(&mut table, &kind.defaults, &path, report)?;
+            Some(OutputSettings { kind, common, table })
+        });
+        named.insert(name, settings);
+    }
+    named
+}
+
+/// A component's table after a look at its schema, without `type`.
+fn own(table: Map<String, Value>, schema: &Value, path: &str, report: &mut Report) -> Value {
+    let mut table = Value::Object(table);
+    check(&mut table, schema, path, report);
+    if let Some(keys) = table.as_object_mut() {
+        keys.remove("type");
+    }
+    table
+}
+
+/// The row of the registry that `type` names.
+fn kind_of<K>(
+    name: &str,
+    table: &Map<String, Value>,
+    path: &str,
+    report: &mut Report,
+    kinds: &'static [K],
+    name_of: fn(&K) -> &'static str,
+) -> Option<&'static K> {
+    // The name becomes part of the state's keys, `<input>/<output>`, and of metric labels.
+    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')) {
+        report.error(path, "a name is made of letters, digits, `_` and `-`");
+        return None;
+    }
+    let types = kinds.iter().map(name_of);
+    let at = below(path, "type");
+    match table.get("type") {
+        None => report.error(&at, format!("is missing (allowed: {})", list(types))),
+        Some(Value::String(text)) => {
+            let found = kinds.iter().find(|kind| name_of(kind) == text);
+            if found.is_none() {
+                report.error(&at, format!("unknown type `{text}`{}", hint(text, types)));
+            }
+            return found;
+        }
+        Some(_) => report.error(&at, format!("must be one of {}", list(types))),
+    }
+    None
+}
+
+/// The pipelines as configured, else every input to every output.
+fn pipelines(
+    configured: Vec<Pipeline>,
+    inputs: &Named<InputSettings>,
+    outputs: &Named<OutputSettings>,
+    report: &mut Report,
+) -> Vec<Pipeline> {
+    if configured.is_empty() {
+        let pair =
+            |input: &String, output: &String| Pipeline { input: input.clone(), output: output.clone() };
+        return inputs
+            .keys()
+            .flat_map(|input| outputs.keys().map(move |output| pair(input, output)))
+            .collect();
+    }
+    let mut seen = BTreeSet::new();
+    for (index, pipeline) in configured.iter().enumerate() {
+        let path = format!("pipelines[{index}]");
+        known(inputs, "input", &pipeline.input, &path, report);
+        known(outputs, "output", &pipeline.output, &path, report);
+        if !seen.insert(pipeline) {
+            let Pipeline { input, output } = pipeline;
+            report.error(&path, format!("{input} to {output} is listed twice; take one out"));
+        }
+    }
+    configured
+}
+
+fn known<T>(named: &Named<T>, section: &str, name: &str, path: &str, report: &mut Report) {
+    if !named.contains_key(name) {
+        let hint = hint(name, named.keys().map(String::as_str));
+        report.error(&below(path, section), format!("there is no {section} `{name}`{hint}"));
+    }
+}
+
+fn list<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    words.collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,196 @@
+//! What is said of mistakes, word by word.
+
+use super::{Files, load};
+
+#[test]
+fn every_mistake_is_told_in_one_line_with_file_key_and_remedy() {
+    let own = "ack, batch, compression, event_original, format, headers, in_flight, index, ocsf_version, proxy, \
+               timeout, tls, token, type, url";
+    let table = [
+        ("indx = \"x\"", format!("outputs.splunk.indx: unknown key; did you mean `index`? (allowed: {own})")),
+        ("zzzzzzz = 1", format!("outputs.splunk.zzzzzzz: unknown key (allowed: {own})")),
+        (
+            "max_bytes = 1",
+            format!("outputs.splunk.max_bytes: unknown key; did you mean `batch.max_bytes`? (allowed: {own})"),
+        ),
+        (
+            "batch.max_byte = 1",
+            "outputs.splunk.batch.max_byte: unknown key; did you mean `max_bytes`? (allowed: max_age, max_bytes, \
+             max_events)"
+                .to_owned(),
+        ),
+        ("ack = \"yes\"", "outputs.splunk.ack: must be true or false".to_owned()),
+        ("index = 5", "outputs.splunk.index: must be a text".to_owned()),
+        ("in_flight = 0", "outputs.splunk.in_flight: must be from 1 to 256, not 0".to_owned()),
+        ("in_flight = 257", "outputs.splunk.in_flight: must be from 1 to 256, not 257".to_owned()),
+        ("batch.max_events = 0", "outputs.splunk.batch.max_events: must be at least 1, not 0".to_owned()),
+        (
+            "batch.max_bytes = 0",
+            "outputs.splunk.batch.max_bytes: must be more than 0, such as \"1MiB\"".to_owned(),
+        ),
+        ("timeout = \"0s\"", "outputs.splunk.timeout: must be longer than 0, such as \"30s\"".to_owned()),
+        ("timeout = 30", "outputs.splunk.timeout: must be a text such as \"60s\"".to_owned()),
+        (
+            "timeout = \"30\"",
+            "outputs.splunk.timeout: `30` is not a duration; write for instance \"500ms\", \"60s\", \"5m\" or \"1h\""
+                .to_owned(),
+        ),
+        (
+            "compression = \"zstd\"",
+            "outputs.splunk.compression: unknown value `zstd` (allowed: gzip, none)".to_owned(),
+        ),
+        (
+            "format = \"exs\"",
+            "outputs.splunk.format: unknown value `exs`; did you mean `ecs`? (allowed: canonical, ecs, ocsf, raw, \
+             sumo)"
+                .to_owned(),
+        ),
+        (
+            "format = \"ECS\"",
+            "outputs.splunk.format: unknown value `ECS`; did you mean `ecs`? (allowed: canonical, ecs, ocsf, raw, \
+             sumo)"
+                .to_owned(),
+        ),
+        ("batch = 5", "outputs.splunk.batch: must be a table".to_owned()),
+        (
+            "headers.X-Key = { value = \"hunter2\" }",
+            "outputs.splunk.headers.X-Key.value: unknown key (allowed: credential, env, file)".to_owned(),
+        ),
+        (
+            "headers.X-Key = { env = \"A\", file = \"b\" }",
+            "outputs.splunk.headers.X-Key: takes one key, not several (env, file)".to_owned(),
+        ),
+        (
+            "headers.X-Key = 5",
+            "outputs.splunk.headers.X-Key: must be a text or a table with one of credential, env, file".to_owned(),
+        ),
+        (
+            "[output.x]",
+            "output: unknown key; did you mean `outputs`? (allowed: inputs, log, memory, outputs, pipelines, \
+             server, shutdown_grace, state_dir)"
+                .to_owned(),
+        ),
+        (
+            "[outputs.x]\ntype = \"splunk\"",
+            "outputs.x.type: unknown type `splunk` (allowed: hec)".to_owned(),
+        ),
+        ("[outputs.x]\nurl = \"\"", "outputs.x.type: is missing (allowed: hec)".to_owned()),
+        (
+            "[outputs.\"a/b\"]\ntype = \"hec\"",
+            "outputs.a/b: a name is made of letters, digits, `_` and `-`".to_owned(),
+        ),
+        ("[outputs.x]\ntype = \"hec\"\ntoken = \"t\"", "outputs.x.url: is missing: Address of the collector".to_owned()),
+        ("[inputs.x]\ntype = \"lake\"", "inputs.x.url: is missing: Address of the lake".to_owned()),
+        (
+            "[inputs.x]\ntype = \"lake\"\nurl = \"\"\npoll_interval = \"1 fortnight\"",
+            "inputs.x.poll_interval: `1 fortnight` is not a duration; write for instance \"500ms\", \"60s\", \"5m\" \
+             or \"1h\""
+                .to_owned(),
+        ),
+        (
+            "[server]\nlisten = \"9598\"",
+            "server.listen: `9598` is not an address with a port; write \"127.0.0.1:9598\", \"0.0.0.0:9598\" or \
+             \"none\""
+                .to_owned(),
+        ),
+        (
+            "[[pipelines]]\ninput = \"adit\"\noutput = \"splunk\"",
+            "pipelines[0].input: there is no input `adit`; did you mean `audit`? (allowed: audit)".to_owned(),
+        ),
+        ("[[pipelines]]\ninput = \"audit\"", "pipelines[0].output: is missing: Name of an output".to_owned()),
+    ];
+    for (line, expected) in table {
+        let error = match load(line) {
+            Ok(config) => config.verify().expect_err(line).to_string(),
+            Err(error) => error,
+        };
+        let error = error.split_once("a.toml: ").map_or(error.as_str(), |(_, rest)| rest).to_owned();
+        assert_eq!(error, expected, "for {line}");
+    }
+}
+
+#[test]
+fn a_configuration_without_input_or_output_is_told_what_to_add() {
+    let error = Files::new(&[("a.toml", "memory = 0")]).load(&["a.toml"], &[]).unwrap_err();
+    assert_eq!(
+        error,
+        "a.toml: inputs: no input is configured; add [inputs.NAME] with a type (lake)\n\
+         a.toml: outputs: no output is configured; add [outputs.NAME] with a type (hec)\n\
+         a.toml: memory: must be more than 0 and at most 4GiB, such as \"32MiB\""
+    );
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_and_each_only_once() {
+    let text = r#"
+memory = true
+shutdown_grace = "soon"
+[inputs.audit]
+type = "lake"
+url = "lake:"
+days = -1
+poll_interval = "never"
+[outputs.splunk]
+type = "hec"
+indx = "x"
+timeout = "later"
+[outputs.second]
+type = "hec"
+url = "https://splunk"
+token = { env = "AUDITFERRY_NO_SUCH_VARIABLE" }
+headers = { a = "b" }
+tls.ca = "x"
+"#;
+    let error = Files::new(&[("a.toml", text)]).load(&["a.toml"], &[]).unwrap_err();
+    let keys: Vec<_> = error.lines().map(|line| line.split(": ").nth(1).unwrap()).collect();
+    assert_eq!(
+        keys,
+        [
+            "memory",
+            "inputs.audit.days",
+            "outputs.second.tls.ca",
+            "outputs.splunk.url",
+            "outputs.splunk.token",
+            "outputs.splunk.indx",
+            "outputs.splunk.timeout",
+            "shutdown_grace",
+            "inputs.audit.poll_interval",
+            "outputs.second.token",
+        ],
+        "{error}"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_or_parsed_is_told_with_its_line_and_without_its_text() {
+    let files = Files::new(&[("a.toml", "[outputs.splunk]\ntoken = \"hunter2\" hunter3\n")]);
+    let error = files.load(&["a.toml", "none.toml"], &[]).unwrap_err();
+    let lines: Vec<_> = error.lines().collect();
+    assert!(lines[0].starts_with("a.toml: line 2: "), "{error}");
+    assert!(!error.contains("hunter"), "{error}");
+    assert!(lines[1].starts_with("none.toml: cannot read the file: "), "{error}");
+    assert!(lines[1].ends_with("create it, or name another with --config"), "{error}");
+    assert_eq!(lines.len(), 2);
+}
+
+#[test]
+fn a_section_that_is_no_table_is_told_once_and_a_number_that_is_too_long_without_its_digits() {
+    let files = Files::new(&[
+        ("a.toml", "inputs = 3\n[outputs]\nsplunk = true\n"),
+        ("b.toml", "token = 99999999999999999999"),
+    ]);
+    let error = files.load(&["a.toml"], &[]).unwrap_err();
+    assert_eq!(error, "a.toml: inputs: must be a table\na.toml: outputs.splunk: must be a table");
+    let error = files.load(&["b.toml"], &[]).unwrap_err();
+    assert_eq!(error, "b.toml: holds a number of more than 64 bits; quote it");
+}
+
+#[test]
+fn the_environment_alone_is_told_what_is_missing() {
+    let error = Files::new(&[]).load(&[], &[("AUDITFERRY__INPUTS__AUDIT__URL", "lake:")]).unwrap_err();
+    assert_eq!(
+        error,
+        "environment: inputs.audit.type: is missing (allowed: lake)\n\
+         environment: outputs: no output is configured; add [outputs.NAME] with a type (hec)"
+    );
+}

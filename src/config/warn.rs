@@ -1,0 +1,62 @@
+//! What works but should not stay so.
+
+use serde_json::Value;
+
+use super::error::below;
+use super::layers::ENVIRONMENT;
+use super::{Config, schema};
+
+/// The warnings, a line each, naming the key.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (name, settings) in &config.inputs {
+        let path = below("inputs", name);
+        plain_secrets(config, &settings.table, &schema::input(settings.kind), &path, &mut warnings);
+        if !config.pipelines.iter().any(|pipeline| pipeline.input == *name) {
+            warnings.push(format!("{path}: no pipeline reads it"));
+        }
+    }
+    for (name, settings) in &config.outputs {
+        let path = below("outputs", name);
+        plain_secrets(config, &settings.table, &schema::output(settings.kind), &path, &mut warnings);
+        if settings.common.http.tls.insecure {
+            warnings.push(format!(
+                "{path}.tls.insecure: certificates are not verified; anybody in between can read and change the audit \
+                 trail; use tls.ca_file instead"
+            ));
+        }
+        if settings.common.batch.max_bytes > config.memory {
+            let (batch, memory) = (settings.common.batch.max_bytes, config.memory);
+            warnings.push(format!(
+                "{path}.batch.max_bytes: a batch of {batch} never fills, since memory is {memory}; raise memory"
+            ));
+        }
+        if !config.pipelines.iter().any(|pipeline| pipeline.output == *name) {
+            warnings.push(format!("{path}: no pipeline sends to it"));
+        }
+    }
+    warnings
+}
+
+/// Secrets that stand in a file that others may read, back up or commit.
+fn plain_secrets(config: &Config, value: &Value, schema: &Value, path: &str, warnings: &mut Vec<String>) {
+    match value {
+        Value::String(_) if schema::is_secret(schema) => {
+            let origin = config.origins.find(path);
+            if origin != ENVIRONMENT {
+                warnings.push(format!(
+                    "{path}: the secret stands in {origin}; move it to a file of its own: {{ file = \"/path\" }}"
+                ));
+            }
+        }
+        Value::Object(table) => {
+            let known = schema::properties(schema);
+            for (key, item) in table {
+                if let Some(schema) = known.get(key).or_else(|| schema::free(schema)) {
+                    plain_secrets(config, item, schema, &below(path, key), warnings);
+                }
+            }
+        }
+        _ => {}
+    }
+}

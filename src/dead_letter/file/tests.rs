@@ -1,0 +1,190 @@
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+fn letter(record: &[u8]) -> DeadLetter {
+    let origin = DeadLetterOrigin {
+        object: "logs/workspaceId=1/a.json".into(),
+        offset: 7,
+        line: u64::MAX,
+        occurrence: 2,
+        workspace: Some("1".into()),
+    };
+    DeadLetter {
+        reason: "rejected".into(),
+        detail: "mapper_parsing_exception: \"x\"".into(),
+        origin,
+        record: Bytes::copy_from_slice(record),
+        truncated: false,
+    }
+}
+
+fn records(path: &Path) -> Vec<Bytes> {
+    read(path).unwrap().map(|kept| kept.unwrap().letter.record).collect()
+}
+
+fn pipeline(state_dir: &Path) -> (FileDeadLetters, PathBuf) {
+    let letters = FileDeadLetters::open(state_dir, "audit/splunk").unwrap();
+    (letters, state_dir.join("dead-letters/audit.splunk.ndjson"))
+}
+
+#[tokio::test]
+async fn a_letter_is_read_as_it_was_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let (letters, path) = pipeline(directory.path());
+    assert_eq!(list(directory.path()).unwrap(), []);
+    let text = letter("{\"a\":\"ä\"}\n".as_bytes());
+    let binary = DeadLetter {
+        truncated: true,
+        origin: DeadLetterOrigin { workspace: None, ..text.origin.clone() },
+        ..letter(b"\xff\x00")
+    };
+    letters.keep(vec![text.clone(), binary.clone()]).await.unwrap();
+    letters.keep(vec![]).await.unwrap();
+    let kept: Vec<KeptLetter> = read(&path).unwrap().map(Result::unwrap).collect();
+    assert_eq!(kept.iter().map(|kept| &kept.letter).collect::<Vec<_>>(), [&text, &binary]);
+    assert_eq!(kept.iter().map(|kept| kept.index).collect::<Vec<_>>(), [0, 1]);
+    assert!(kept.iter().all(|kept| kept.pipeline == "audit/splunk"));
+    assert!(crate::time::Millis::parse(&kept[0].time).is_some(), "{}", kept[0].time);
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+    let bytes = std::fs::metadata(&path).unwrap().len();
+    assert_eq!(list(directory.path()).unwrap(), [LetterFile { path, bytes, replaying: false }]);
+}
+
+#[tokio::test]
+async fn a_line_names_everything_a_human_looks_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let (letters, path) = pipeline(directory.path());
+    letters.keep(vec![letter(b"{}")]).await.unwrap();
+    let line: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let keys: Vec<&String> = line.as_object().unwrap().keys().collect();
+    assert_eq!(
+        keys,
+        [
+            "time",
+            "pipeline",
+            "reason",
+            "detail",
+            "object",
+            "offset",
+            "line",
+            "occurrence",
+            "workspace",
+            "record",
+            "truncated"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_torn_last_line_is_left_out_and_cut_off_by_the_next_letter() {
+    let directory = tempfile::tempdir().unwrap();
+    let (letters, path) = pipeline(directory.path());
+    letters.keep(vec![letter(b"first")]).await.unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    // Longer than a block that is searched for the line end, and a torn line that is JSON by chance.
+    for torn in [&b"7".repeat(10_000)[..], &whole[..whole.len() - 1]] {
+        std::fs::write(&path, [&whole, torn].concat()).unwrap();
+        assert_eq!(records(&path), ["first"]);
+        letters.keep(vec![letter(b"second")]).await.unwrap();
+        assert_eq!(records(&path), ["first", "second"]);
+    }
+    std::fs::write(&path, "torn").unwrap();
+    letters.keep(vec![letter(b"only")]).await.unwrap();
+    assert_eq!(records(&path), ["only"]);
+}
+
+#[tokio::test]
+async fn a_line_that_is_no_letter_is_named_and_the_rest_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let (letters, path) = pipeline(directory.path());
+    letters.keep(vec![letter(b"first")]).await.unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, [&whole[..], b"{}\n", &whole].concat()).unwrap();
+    let read: Vec<_> = read(&path).unwrap().collect();
+    assert!(read[0].is_ok() && read[2].is_ok());
+    let error = read[1].as_ref().unwrap_err().to_string();
+    assert!(error.contains("line 2") && error.contains("missing field"), "{error}");
+}
+
+#[tokio::test]
+async fn letters_kept_during_a_replay_are_not_part_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (letters, path) = pipeline(directory.path());
+    assert!(take(&path).unwrap().is_none());
+    letters.keep(vec![letter(b"old")]).await.unwrap();
+    let taken = take(&path).unwrap().unwrap();
+    letters.keep(vec![letter(b"new")]).await.unwrap();
+    assert_eq!(records(taken.path()), ["old"]);
+    let listed = list(directory.path()).unwrap();
+    assert_eq!(listed.iter().map(|file| file.replaying).collect::<Vec<_>>(), [false, true]);
+    taken.finish().unwrap();
+    assert_eq!(records(&path), ["new"]);
+    assert_eq!(list(directory.path()).unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_interrupted_replay_is_continued_before_new_letters_are_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let (letters, path) = pipeline(directory.path());
+    letters.keep(vec![letter(b"old")]).await.unwrap();
+    drop(take(&path).unwrap().unwrap());
+    letters.keep(vec![letter(b"new")]).await.unwrap();
+    for expected in ["old", "new"] {
+        let taken = take(&path).unwrap().unwrap();
+        assert_eq!(records(taken.path()), [expected]);
+        taken.finish().unwrap();
+    }
+    assert!(take(&path).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_replay_that_died_while_taking_neither_repeats_nor_loses_letters() {
+    let directory = tempfile::tempdir().unwrap();
+    let (letters, path) = pipeline(directory.path());
+    letters.keep(vec![letter(b"old")]).await.unwrap();
+    let taken_name = PathBuf::from(format!("{}{TAKEN}", path.display()));
+    std::fs::hard_link(&path, &taken_name).unwrap();
+    let taken = take(&path).unwrap().unwrap();
+    letters.keep(vec![letter(b"new")]).await.unwrap();
+    assert_eq!((records(taken.path()), records(&path)), (vec!["old".into()], vec!["new".into()]));
+}
+
+#[tokio::test]
+async fn two_replays_do_not_share_letters() {
+    let directory = tempfile::tempdir().unwrap();
+    let (letters, path) = pipeline(directory.path());
+    letters.keep(vec![letter(b"one")]).await.unwrap();
+    let _taken = take(&path).unwrap().unwrap();
+    let error = take(&path).unwrap_err();
+    assert!(matches!(error, ReadError::Taken { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_writer_that_waited_for_a_replay_writes_to_a_new_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let (letters, path) = pipeline(directory.path());
+    letters.keep(vec![letter(b"old")]).await.unwrap();
+    // What `take` does, halted between lock and rename while the writer already waits for the lock.
+    let lock = open_existing(&path).unwrap().unwrap();
+    lock.lock().unwrap();
+    let waiting = tokio::task::spawn_blocking({
+        let place = Arc::clone(&letters.0);
+        move || place.append(vec![letter(b"new")])
+    });
+    let renamed = path.with_extension("taken");
+    std::fs::rename(&path, &renamed).unwrap();
+    drop(lock);
+    waiting.await.unwrap().unwrap();
+    assert_eq!((records(&renamed), records(&path)), (vec!["old".into()], vec!["new".into()]));
+}
+
+#[tokio::test]
+async fn a_directory_that_went_away_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let (letters, path) = pipeline(directory.path());
+    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    let error = letters.keep(vec![letter(b"one")]).await.unwrap_err().to_string();
+    assert!(error.contains("audit.splunk.ndjson"), "{error}");
+}

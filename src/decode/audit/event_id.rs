@@ -1,0 +1,74 @@
+//! Ids of records that have none: a UUID v8 of the SHA-256 of the canonical record.
+
+use std::collections::HashMap;
+
+use sha2::{Digest, Sha256};
+
+use crate::canonical;
+use crate::event::AuditEvent;
+use crate::json::Text;
+
+/// Derives the id of an event that is complete but for it.
+///
+/// The digest covers the 16 other columns as the canonical record prints them, without `_source`: the same event
+/// delivered a second time, by another object or route configuration, gets the same id. An `occurrence` above 0 is
+/// part of the digest, so that true repeats within one object stay apart.
+pub(super) fn derive(event: &AuditEvent<'_>, occurrence: u32, scratch: &mut Vec<u8>) -> Text<'static> {
+    digest(event, scratch, |hash| {
+        if occurrence > 0 {
+            hash.update(b"#");
+            hash.update(occurrence.to_string());
+        }
+    })
+}
+
+/// The same for a record of an envelope: equal records of one envelope are counted in `seen`.
+pub(super) fn derive_enveloped(
+    event: &AuditEvent<'_>,
+    occurrence: u32,
+    scratch: &mut Vec<u8>,
+    seen: &mut HashMap<[u8; 32], u32>,
+) -> Text<'static> {
+    scratch.clear();
+    canonical::write_identity(event, scratch);
+    let count = seen.entry(Sha256::digest(&*scratch).into()).or_default();
+    let repeat = *count;
+    *count += 1;
+    digest(event, scratch, |hash| {
+        if occurrence > 0 || repeat > 0 {
+            hash.update(format!("#{occurrence}#{repeat}"));
+        }
+    })
+}
+
+fn digest(event: &AuditEvent<'_>, scratch: &mut Vec<u8>, more: impl FnOnce(&mut Sha256)) -> Text<'static> {
+    scratch.clear();
+    canonical::write_identity(event, scratch);
+    let mut hash = Sha256::new();
+    hash.update(&*scratch);
+    more(&mut hash);
+    let digest: [u8; 32] = hash.finalize().into();
+    uuid(digest)
+}
+
+/// `"xxxxxxxx-xxxx-8xxx-yxxx-xxxxxxxxxxxx"`, after RFC 9562 section 5.8.
+fn uuid(digest: [u8; 32]) -> Text<'static> {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(38);
+    text.push('"');
+    for (index, byte) in digest.into_iter().take(16).enumerate() {
+        let byte = match index {
+            6 => (byte & 0x0f) | 0x80,
+            8 => (byte & 0x3f) | 0x80,
+            _ => byte,
+        };
+        if matches!(index, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        for nibble in [byte >> 4, byte & 0x0f] {
+            text.push(char::from(HEX.get(usize::from(nibble)).copied().unwrap_or(b'0')));
+        }
+    }
+    text.push('"');
+    Text::from_canonical(text)
+}

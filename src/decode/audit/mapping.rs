@@ -1,0 +1,290 @@
+//! From the members of one record to its event.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use super::columns::{Column, column};
+use super::{AuditDecoder, Members, Shape, event_id, values};
+use crate::chunk::Origin;
+use crate::event::{AuditEvent, Extra, Nested};
+use crate::json::{self, Kind, Text, members};
+use crate::time::Millis;
+
+/// Services whose events Azure logs per account although the record does not say so.
+const ACCOUNT_LEVEL_SERVICES: [&str; 4] =
+    ["unityCatalog", "accountBillableUsage", "accountsAccessControl", "accountsManager"];
+
+const TRUE: Cow<'static, str> = Cow::Borrowed("true");
+
+/// An event on its way, and the values that columns are derived from once all members are known.
+pub(super) struct Mapping<'a> {
+    event: AuditEvent<'a>,
+    shape: Shape,
+    org_id: Option<Text<'a>>,
+    resource_id: Option<Text<'a>>,
+    operation_name: Option<Text<'a>>,
+    event_date: Option<&'a str>,
+    fallback_id: Option<Text<'a>>,
+}
+
+impl<'a> Mapping<'a> {
+    pub(super) fn new(raw: &'a str) -> Self {
+        Self {
+            event: AuditEvent { raw: raw.as_bytes(), extras: Vec::with_capacity(4), ..AuditEvent::default() },
+            shape: Shape::Unknown,
+            org_id: None,
+            resource_id: None,
+            operation_name: None,
+            event_date: None,
+            fallback_id: None,
+        }
+    }
+
+    /// Adds `key: true` to the extras.
+    pub(super) fn flag(&mut self, key: &'static str) {
+        self.event.extras.push(Extra { key: Text::from_plain(key), value: TRUE });
+    }
+
+    fn keep(&mut self, key: &str, value: &'a str) {
+        self.event.extras.push(Extra { key: Text::from_plain(key), value: values::compact(value) });
+    }
+
+    /// A member of GCP's wrapper around the record.
+    pub(super) fn wrapper_member(&mut self, key: &str, value: &'a str) {
+        if key == "insertId" {
+            self.fallback_id = values::text_or_none(value);
+        }
+        self.keep(&format!("gcp.{key}"), value);
+    }
+
+    pub(super) fn members<'m: 'a>(&mut self, shape: Shape, members: &Members<'m>) {
+        self.shape = shape;
+        for (key, value) in members {
+            self.member(key, value);
+        }
+    }
+
+    fn member(&mut self, key: &str, value: &'a str) {
+        let Some(column) = column(self.shape, key) else { return self.keep(key, value) };
+        let event = &mut self.event;
+        let (slot, read): (&mut Option<Text<'a>>, fn(&'a str) -> Option<Text<'a>>) = match column {
+            Column::AccountId => (&mut event.account_id, values::text_or_none),
+            Column::WorkspaceId => (&mut event.workspace_id, values::text_or_none),
+            Column::OrgId => (&mut self.org_id, values::text_or_none),
+            Column::Version => (&mut event.version, values::text),
+            Column::AuditLevel => (&mut event.audit_level, values::text),
+            Column::EventId => (&mut event.event_id, values::text_or_none),
+            Column::ServiceName => (&mut event.service_name, values::text),
+            Column::ActionName => (&mut event.action_name, values::text),
+            Column::UserAgent => (&mut event.user_agent, values::text_or_none),
+            Column::SessionId => (&mut event.session_id, values::text_or_none),
+            Column::RequestId => (&mut event.request_id, values::text),
+            Column::SourceIpAddress => (&mut event.source_ip_address, values::text_or_none),
+            Column::OperationName => (&mut self.operation_name, values::text),
+            Column::ResourceId => (&mut self.resource_id, values::text),
+            Column::Kept(name) => return self.keep(name, value),
+            _ => return self.special_member(column, key, value),
+        };
+        // A key that comes twice (in two cases, or in the record and its properties): the first value wins, none is lost.
+        if slot.is_none() {
+            *slot = read(value);
+        } else if read(value) != *slot {
+            self.keep(key, value);
+        }
+    }
+
+    fn special_member(&mut self, column: Column, key: &str, value: &'a str) {
+        let event = &mut self.event;
+        let taken = match column {
+            Column::EventTime => {
+                event.event_time.is_none() && {
+                    event.event_time = Millis::parse(value.trim_matches('"'));
+                    event.event_time.is_some()
+                }
+            }
+            Column::EventDate => self.event_date.replace(value).is_none(),
+            Column::UserIdentity if event.user_identity == Nested::Null => {
+                event.user_identity = values::identity(value, &mut event.extras);
+                true
+            }
+            Column::Response if event.response == Nested::Null => {
+                event.response = values::response(value, &mut event.extras);
+                true
+            }
+            Column::IdentityMetadata if event.identity_metadata == Nested::Null => {
+                event.identity_metadata = values::run_identity(value, &mut event.extras);
+                true
+            }
+            Column::RequestParams if event.request_params == Nested::Null => {
+                let (params, truncated) = values::params(value);
+                event.request_params = params;
+                if truncated {
+                    self.flag("truncated");
+                }
+                true
+            }
+            Column::Properties if json::kind(value) == Kind::Object => {
+                for (key, value) in members(value) {
+                    self.member(&json::unescape(key), value);
+                }
+                true
+            }
+            _ => false,
+        };
+        if !taken && json::kind(value) != Kind::Null {
+            self.keep(key, value);
+        }
+    }
+
+    /// Derives what the record does not say and gives the event its id.
+    pub(super) fn finish(
+        mut self,
+        decoder: &AuditDecoder,
+        origin: &'a Origin,
+        occurrence: u32,
+        scratch: &mut Vec<u8>,
+        enveloped: bool,
+        seen: &mut HashMap<[u8; 32], u32>,
+    ) -> AuditEvent<'a> {
+        self.operation();
+        self.address();
+        self.account_and_workspace(decoder, origin);
+        self.audit_level();
+        self.aliases();
+        if let (Some(date), Some(time)) = (self.event_date, self.event.event_time)
+            && date.trim_matches('"') != time.date().to_string()
+        {
+            self.keep("event_date", date);
+        }
+        let mut event = self.event;
+        if let Some(cloud) = origin.cloud {
+            event.extras.push(Extra {
+                key: Text::from_static("\"cloud\""),
+                value: match cloud {
+                    "aws" => Cow::Borrowed("\"aws\""),
+                    "gcp" => Cow::Borrowed("\"gcp\""),
+                    _ => Cow::Borrowed("\"azure\""),
+                },
+            });
+        }
+        if !origin.object_json.is_empty() {
+            event.extras.push(Extra {
+                key: Text::from_static("\"object\""),
+                value: Cow::Borrowed(&origin.object_json),
+            });
+        }
+        event.event_id = match event.event_id.take().or(self.fallback_id) {
+            Some(id) => Some(id),
+            None if enveloped => Some(event_id::derive_enveloped(&event, occurrence, scratch, seen)),
+            None => Some(event_id::derive(&event, occurrence, scratch)),
+        };
+        event
+    }
+
+    /// `Microsoft.Databricks/<service>/<action>` stands in for names the record leaves out.
+    fn operation(&mut self) {
+        let Some(operation) = self.operation_name.take() else { return };
+        let mut parts = operation.escaped().split('/').skip(1);
+        let (service, action) = (parts.next(), parts.next());
+        if self.event.service_name.is_none() {
+            self.event.service_name = service.map(Text::from_plain);
+        }
+        if self.event.action_name.is_none() {
+            self.event.action_name = action.map(Text::from_plain);
+        }
+        self.event.extras.push(Extra {
+            key: Text::from_static("\"azure.operation_name\""),
+            value: operation.quoted().to_owned().into(),
+        });
+    }
+
+    fn address(&mut self) {
+        let Some(text) = self.event.source_ip_address.take() else { return };
+        let address = values::address(text);
+        self.event.source_ip_address = Some(address.text);
+        if let Some(port) = address.port {
+            self.event.extras.push(Extra {
+                key: Text::from_static("\"source_port\""),
+                value: Cow::Owned(port.to_string()),
+            });
+        }
+        if !address.valid {
+            self.flag("source_ip_invalid");
+        }
+    }
+
+    fn account_and_workspace(&mut self, decoder: &AuditDecoder, origin: &'a Origin) {
+        let event = &mut self.event;
+        if event.account_id.is_none() {
+            event.account_id = decoder.account_id.as_deref().map(Text::from_plain);
+        }
+        if let Some(org) = self.org_id.take() {
+            match &event.workspace_id {
+                None => event.workspace_id = Some(org),
+                Some(workspace) if *workspace != org => event.extras.push(Extra {
+                    key: Text::from_static("\"org_id\""),
+                    value: org.quoted().to_owned().into(),
+                }),
+                Some(_) => {}
+            }
+        }
+        if let Some(resource) = self.resource_id.take() {
+            let known = decoder.workspaces.get(&resource.plain().to_ascii_lowercase());
+            event.workspace_id = event.workspace_id.take().or_else(|| known.map(|id| Text::from_plain(id)));
+            event.extras.push(Extra {
+                key: Text::from_static("\"azure.resource_id\""),
+                value: resource.quoted().to_owned().into(),
+            });
+        }
+        let azure = matches!(self.shape, Shape::AzureDiagnostic | Shape::LogAnalytics);
+        if azure && event.workspace_id.is_none() {
+            let named = event.request_params.value().and_then(|params| params.get(&["workspace_id"]));
+            event.workspace_id = named.map(Text::into_owned);
+        }
+        let Some(path) = origin.workspace.as_deref() else { return };
+        match &event.workspace_id {
+            None => event.workspace_id = Some(Text::from_plain(path)),
+            // Kept as the record says, and visible: somebody may have copied objects between folders.
+            Some(id) if !id.is(path) && !id.is("0") && path != "0" => event.extras.push(Extra {
+                key: Text::from_static("\"path_workspace_id\""),
+                value: Text::from_plain(path).quoted().to_owned().into(),
+            }),
+            Some(_) => {}
+        }
+    }
+
+    fn audit_level(&mut self) {
+        let azure = matches!(self.shape, Shape::AzureDiagnostic | Shape::LogAnalytics);
+        if !azure || self.event.audit_level.is_some() {
+            return;
+        }
+        let account = self
+            .event
+            .service_name
+            .as_ref()
+            .is_some_and(|service| ACCOUNT_LEVEL_SERVICES.iter().any(|name| service.is(name)));
+        let level = if account { "\"ACCOUNT_LEVEL\"" } else { "\"WORKSPACE_LEVEL\"" };
+        self.event.audit_level = Some(Text::from_static(level));
+        self.flag("audit_level_derived");
+    }
+
+    /// Deprecated action names of Databricks SQL keep their spelling; their present name goes beside it.
+    fn aliases(&mut self) {
+        let (Some(service), Some(action)) = (&self.event.service_name, &self.event.action_name) else {
+            return;
+        };
+        if !service.is("databrickssql") {
+            return;
+        }
+        let alias = [("Endpoint", "Warehouse"), ("AlertDestination", "NotificationDestination")]
+            .into_iter()
+            .find(|(old, _)| action.escaped().contains(old))
+            .map(|(old, new)| Text::from_plain(&action.plain().replace(old, new)));
+        if let Some(alias) = alias {
+            self.event.extras.push(Extra {
+                key: Text::from_static("\"action_alias\""),
+                value: alias.quoted().to_owned().into(),
+            });
+        }
+    }
+}

@@ -1,0 +1,248 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::canonical;
+
+fn decode_with(decoder: &AuditDecoder, record: &str, occurrence: u32, origin: &Origin) -> Vec<Value> {
+    let mut events = Vec::new();
+    let mut scratch = Vec::new();
+    decoder
+        .decode(record.as_bytes(), occurrence, origin, &mut scratch, &mut |event| {
+            let mut out = Vec::new();
+            canonical::write(event, &mut out);
+            events.push(serde_json::from_slice(&out).expect("canonical text is JSON"));
+        })
+        .unwrap();
+    events
+}
+
+fn decode(record: &str) -> Value {
+    let mut events = decode_with(&AuditDecoder::default(), record, 0, &Origin::default());
+    assert_eq!(events.len(), 1);
+    events.remove(0)
+}
+
+fn refuse(record: &[u8]) -> Undecodable {
+    let mut scratch = Vec::new();
+    AuditDecoder::default()
+        .decode(record, 0, &Origin::default(), &mut scratch, &mut |_| panic!("no event"))
+        .unwrap_err()
+}
+
+const DELIVERED: &str = r#"{"version":"2.0","auditLevel":"WORKSPACE_LEVEL","timestamp":1767609296123,"orgId":"2748391056473829","accountId":"5f1d8a52-0b7c-4c1e-9a44-2f6f3f0c9d10","sourceIPAddress":"198.51.100.24","userAgent":"ua","sessionId":null,"userIdentity":{"email":"dana@example.com","subjectName":null},"serviceName":"accounts","actionName":"login","requestId":"r-1","requestParams":{"user":"dana@example.com"},"response":{"statusCode":200,"errorMessage":null,"result":null}}"#;
+
+fn with(change: impl FnOnce(&mut Value)) -> String {
+    let mut record: Value = serde_json::from_str(DELIVERED).unwrap();
+    change(&mut record);
+    record.to_string()
+}
+
+#[test]
+fn ids_beyond_64_bits_stay_what_they_are() {
+    let record = DELIVERED.replace("\"2748391056473829\"", "1234567890123456789012");
+    assert_eq!(decode(&record)["workspace_id"], "1234567890123456789012");
+    let params = DELIVERED.replace("\"dana@example.com\"}", "18446744073709551617}");
+    assert_eq!(decode(&params)["request_params"]["user"], "18446744073709551617");
+}
+
+#[test]
+fn parameters_become_strings_and_their_keys_keep_their_case() {
+    let record = with(|record| {
+        record["requestParams"] =
+            json!({"DataSourceId": 1, "dataSourceId": true, "x": {"a": [1, "b"]}, "n": null});
+    });
+    let expected = json!({"DataSourceId": "1", "dataSourceId": "true", "x": r#"{"a":[1,"b"]}"#, "n": null});
+    assert_eq!(decode(&record)["request_params"], expected);
+}
+
+#[test]
+fn a_nested_text_that_is_no_json_is_kept_as_it_is() {
+    let record = with(|record| {
+        record["requestParams"] = json!("{\"cut\": \"off");
+        record["response"] = json!("oops");
+        record["userIdentity"] = json!([1]);
+    });
+    let event = decode(&record);
+    assert_eq!(event["request_params"], json!({"_raw": "{\"cut\": \"off"}));
+    assert_eq!(event["response"], json!({"_raw": "oops"}));
+    assert_eq!(event["user_identity"], json!({"_raw": "[1]"}));
+}
+
+#[test]
+fn what_nobody_knows_is_kept_under_source() {
+    let record = with(|record| {
+        record["newKey"] = json!({"a": 1});
+        record["userIdentity"]["agent"] = json!("bot");
+        record["response"]["statusCode"] = json!("two hundred");
+        record["shardName"] = json!("s-1");
+        record["MAX_LOG_MESSAGE_LENGTH"] = json!(16384);
+    });
+    let event = decode(&record);
+    assert_eq!(event["response"]["status_code"], Value::Null);
+    assert_eq!(
+        event["_source"],
+        json!({"user_identity.agent": "bot", "response.statusCode": "two hundred", "newKey": {"a": 1},
+               "shard_name": "s-1", "MAX_LOG_MESSAGE_LENGTH": 16384})
+    );
+}
+
+#[test]
+fn an_unknown_record_is_shipped_whole_under_source() {
+    let event = decode(r#"{"hello": {"a": [1, 2]}, "n": 1.5}"#);
+    assert_eq!(event["event_time"], Value::Null);
+    assert_eq!(event["_source"].to_string(), r#"{"hello":{"a":[1,2]},"n":1.5}"#);
+    assert_eq!(event.as_object().unwrap().len(), 18, "17 columns and _source");
+    assert!(event["event_id"].is_string());
+}
+
+#[test]
+fn a_status_is_a_number_or_null_whatever_the_record_has() {
+    for (status, expected) in [(json!("404"), json!(404)), (json!(-1), json!(-1)), (Value::Null, Value::Null)]
+    {
+        assert_eq!(
+            decode(&with(|record| record["response"]["statusCode"] = status))["response"]["status_code"],
+            expected
+        );
+    }
+    let event = decode(&with(|record| record["response"] = json!({})));
+    assert_eq!(event["response"], json!({"status_code": null, "error_message": null, "result": null}));
+    assert_eq!(decode(&with(|record| record["response"] = Value::Null))["response"], Value::Null);
+}
+
+#[test]
+fn the_workspace_is_the_records_then_the_paths_and_a_conflict_shows() {
+    let origin = Origin { workspace: Some("42".into()), ..Origin::of_object("workspaceId=42/x.json") };
+    let decoder = AuditDecoder::default();
+    let event = decode_with(
+        &decoder,
+        &with(|record| {
+            record.as_object_mut().unwrap().remove("orgId");
+        }),
+        0,
+        &origin,
+    );
+    assert_eq!(event[0]["workspace_id"], "42");
+    assert_eq!(event[0]["_source"], json!({"object": "workspaceId=42/x.json"}));
+    let event = decode_with(&decoder, DELIVERED, 0, &origin);
+    assert_eq!(event[0]["workspace_id"], "2748391056473829");
+    assert_eq!(event[0]["_source"]["path_workspace_id"], "42");
+    let event = decode(&with(|record| record["workspaceId"] = json!(7)));
+    assert_eq!(
+        (&event["workspace_id"], &event["_source"]["org_id"]),
+        (&json!("7"), &json!("2748391056473829"))
+    );
+}
+
+#[test]
+fn addresses_lose_their_port_and_junk_stays() {
+    for (text, address, port) in [
+        ("203.0.113.9:0", "203.0.113.9", json!(0)),
+        ("[2001:db8::1]:443", "2001:db8::1", json!(443)),
+        ("2001:db8::1", "2001:db8::1", Value::Null),
+    ] {
+        let event = decode(&with(|record| record["sourceIPAddress"] = json!(text)));
+        assert_eq!((&event["source_ip_address"], &event["_source"]["source_port"]), (&json!(address), &port));
+    }
+    let event = decode(&with(|record| record["sourceIPAddress"] = json!("unknown:host")));
+    assert_eq!(event["source_ip_address"], "unknown:host");
+    assert_eq!(event["_source"]["source_ip_invalid"], true);
+    assert_eq!(
+        decode(&with(|record| record["sourceIPAddress"] = json!("")))["source_ip_address"],
+        Value::Null
+    );
+}
+
+#[test]
+fn cut_parameters_are_flagged() {
+    for params in [json!({"commandText": "SELECT ... truncated"}), json!({"TRUNCATED": ""})] {
+        assert_eq!(decode(&with(|record| record["requestParams"] = params))["_source"]["truncated"], true);
+    }
+}
+
+#[test]
+fn top_level_keys_are_read_in_any_case_and_a_second_spelling_is_not_lost() {
+    let record =
+        r#"{"TIMESTAMP":"2026-01-05T10:00:00Z","servicename":"a","ServiceName":"b","ACTIONNAME":"c"}"#;
+    let event = decode(record);
+    assert_eq!((&event["service_name"], &event["action_name"]), (&json!("a"), &json!("c")));
+    assert_eq!(event["_source"]["ServiceName"], "b");
+}
+
+#[test]
+fn invalid_escapes_are_mended_and_said() {
+    let record = DELIVERED.replace("\"ua\"", r#""C:\Program""#);
+    let event = decode(&record);
+    assert_eq!(event["user_agent"], "C:Program");
+    assert_eq!(event["_source"]["repaired"], true);
+}
+
+#[test]
+fn what_is_no_record_is_refused_with_its_reason() {
+    assert_eq!(refuse(b"{\"a\":1").reason, "not_json");
+    assert_eq!(refuse(b"{\"a\":1} trailing").reason, "not_json");
+    assert_eq!(refuse(b"{\"a\":\"\xff\"}").reason, "invalid_utf8");
+    assert_eq!(refuse(b"42").reason, "not_an_object");
+    assert_eq!(refuse(b"{\"records\":[]}").reason, "empty_envelope");
+}
+
+#[test]
+fn an_envelope_holds_one_event_a_record() {
+    let one = r#"{"timestamp":1,"serviceName":"a","actionName":"b"}"#;
+    let envelope = format!(r#"{{ "records": [ {one}, {one} , {{"timestamp":2,"serviceName":"a"}}, 7 ] }}"#);
+    let events = decode_with(&AuditDecoder::default(), &envelope, 0, &Origin::default());
+    assert_eq!(events.len(), 4);
+    assert_eq!(events[0]["event_id"], decode(one)["event_id"], "an envelope does not change an id");
+    assert_ne!(events[0]["event_id"], events[1]["event_id"], "equal records of one envelope stay apart");
+    assert_eq!(events[3]["_source"], json!({"value": 7}));
+}
+
+#[test]
+fn derived_ids_tell_repeats_apart_and_ignore_extras() {
+    let id = |record: &str, occurrence| {
+        decode_with(&AuditDecoder::default(), record, occurrence, &Origin::default())[0]["event_id"].clone()
+    };
+    let extra = with(|record| record["shardName"] = json!("x"));
+    assert_eq!(id(DELIVERED, 0), id(&extra, 0));
+    assert_ne!(id(DELIVERED, 0), id(DELIVERED, 1));
+    let escaped = DELIVERED.replace("login", r"l\u006fgin");
+    assert_eq!(id(DELIVERED, 0), id(&escaped, 0), "one event in two spellings");
+    // The definition must not drift: an upgrade would send everything in the look-back again.
+    assert_eq!(id(DELIVERED, 0), "8e5f8563-ddcd-8f3c-be3b-f0f95315c91f");
+    assert_eq!(id(DELIVERED, 1), "8b0a5116-1808-8bf9-a835-077d3ed62677");
+}
+
+#[test]
+fn gcp_wrappers_are_opened() {
+    let record = format!(
+        r#"{{"insertId":"abc","receiveTimestamp":"2026-01-05T10:00:00Z","jsonPayload":{DELIVERED}}}"#
+    );
+    let event = decode(&record);
+    assert_eq!((&event["event_id"], &event["action_name"]), (&json!("abc"), &json!("login")));
+    assert_eq!(event["_source"]["gcp.receiveTimestamp"], "2026-01-05T10:00:00Z");
+}
+
+#[test]
+fn deprecated_sql_actions_get_their_present_name_beside() {
+    let record = r#"{"timestamp":1,"serviceName":"databrickssql","actionName":"startEndpoint"}"#;
+    let event = decode(record);
+    assert_eq!(
+        (&event["action_name"], &event["_source"]["action_alias"]),
+        (&json!("startEndpoint"), &json!("startWarehouse"))
+    );
+}
+
+#[test]
+fn columns_azure_lacks_are_derived_and_said_to_be() {
+    let decoder = AuditDecoder {
+        account_id: Some("acc".to_owned()),
+        workspaces: HashMap::from([("/subscriptions/x".to_owned(), "99".to_owned())]),
+    };
+    let record = r#"{"time":"2026-01-05T10:00:00Z","resourceId":"/SUBSCRIPTIONS/X","operationName":"Microsoft.Databricks/unityCatalog/getTable","properties":{"logId":""}}"#;
+    let event = &decode_with(&decoder, record, 0, &Origin::default())[0];
+    assert_eq!(event["account_id"], "acc");
+    assert_eq!(event["workspace_id"], "99");
+    assert_eq!((&event["service_name"], &event["action_name"]), (&json!("unityCatalog"), &json!("getTable")));
+    assert_eq!(event["audit_level"], "ACCOUNT_LEVEL");
+    assert_eq!(event["_source"]["audit_level_derived"], true);
+    assert_eq!(event["event_id"].as_str().unwrap().len(), 36);
+}

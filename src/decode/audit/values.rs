@@ -1,0 +1,242 @@
+//! Values of single columns: from the JSON text of a record to the canonical form.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use serde_json::value::RawValue;
+
+use crate::event::{Extra, Identity, Nested, Params, Response, RunIdentity};
+use crate::json::{self, Kind, Text, members};
+
+/// Ends a parameter that Databricks cut at 100 KB.
+const TRUNCATED: &str = "... truncated\"";
+
+/// A string column: numbers and booleans become text, `null` nothing, anything else compact JSON as text.
+pub(super) fn text(value: &str) -> Option<Text<'_>> {
+    match json::kind(value) {
+        Kind::Null => None,
+        Kind::String => Some(Text::from_json(value)),
+        Kind::Number | Kind::Boolean => Some(Text::from_plain(value)),
+        Kind::Array | Kind::Object => Some(Text::from_plain(&compact(value))),
+    }
+}
+
+/// A string column in which an empty text means none.
+pub(super) fn text_or_none(value: &str) -> Option<Text<'_>> {
+    text(value).filter(|text| !text.is_empty())
+}
+
+/// Any value without white space between its tokens.
+pub(super) fn compact(value: &str) -> Cow<'_, str> {
+    match json::kind(value) {
+        Kind::Null | Kind::Boolean | Kind::Number => Cow::Borrowed(value),
+        _ => {
+            let mut out = Vec::with_capacity(value.len());
+            json::write_compact(value, &mut out);
+            String::from_utf8(out).map_or(Cow::Borrowed(value), Cow::Owned)
+        }
+    }
+}
+
+/// An address: `(address, port)`. `v4:port` and `[v6]:port` are taken apart; what is no address stays as it is.
+pub(super) struct Address<'a> {
+    pub(super) text: Text<'a>,
+    pub(super) port: Option<u16>,
+    pub(super) valid: bool,
+}
+
+pub(super) fn address(text: Text<'_>) -> Address<'_> {
+    if text.escaped().parse::<IpAddr>().is_ok() {
+        return Address { text, port: None, valid: true };
+    }
+    let split = text.escaped().rsplit_once(':').and_then(|(host, port)| {
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        Some((host.parse::<IpAddr>().ok().map(|_| Text::from_plain(host))?, port.parse::<u16>().ok()?))
+    });
+    match split {
+        Some((host, port)) => Address { text: host, port: Some(port), valid: true },
+        None => Address { text, port: None, valid: false },
+    }
+}
+
+/// What a nested column holds: the object, or a text that should have held one.
+pub(super) enum Inner<'a> {
+    Null,
+    /// The object stands in the record.
+    Here(&'a str),
+    /// The object was a JSON string; this is its content, valid JSON.
+    Unwrapped(String),
+    /// No object; the text of what is there.
+    NoObject(Text<'a>),
+}
+
+/// Opens a nested column that may be an object or a string with an object in it. One level only: a string within
+/// stays a string.
+pub(super) fn open(value: &str) -> Inner<'_> {
+    match json::kind(value) {
+        Kind::Null => Inner::Null,
+        Kind::Object => Inner::Here(value),
+        Kind::String => {
+            let content = json::unescape(value);
+            match json::kind(content.trim_start()) {
+                Kind::Object if serde_json::from_str::<&RawValue>(&content).is_ok() => {
+                    Inner::Unwrapped(content.into_owned())
+                }
+                Kind::Null if content.trim().is_empty() || content.trim() == "null" => Inner::Null,
+                _ => Inner::NoObject(Text::from_json(value)),
+            }
+        }
+        _ => Inner::NoObject(Text::from_plain(&compact(value))),
+    }
+}
+
+/// A nested column whose members have places of their own. `place` takes a member in, or answers `false` if it has no
+/// place; such a member becomes an extra named `column.key`.
+fn read<'a, T: Default>(
+    object: &'a str,
+    column: &str,
+    extras: &mut Vec<Extra<'a>>,
+    place: fn(&mut T, &str, &'a str) -> bool,
+) -> T {
+    let mut target = T::default();
+    for (key, value) in members(object) {
+        if !place(&mut target, key.trim_matches('"'), value) {
+            let key = Text::from_plain(&format!("{column}.{}", json::unescape(key)));
+            extras.push(Extra { key, value: compact(value) });
+        }
+    }
+    target
+}
+
+/// `user_identity`
+pub(super) fn identity<'a>(value: &'a str, extras: &mut Vec<Extra<'a>>) -> Nested<'a, Identity<'a>> {
+    fn place<'a>(identity: &mut Identity<'a>, key: &str, value: &'a str) -> bool {
+        match key {
+            "email" => identity.email = text(value),
+            "subject_name" | "subjectName" => identity.subject_name = text(value),
+            _ => return false,
+        }
+        true
+    }
+    match open(value) {
+        Inner::Null => Nested::Null,
+        Inner::NoObject(text) => Nested::Raw(text),
+        Inner::Here(object) => Nested::Value(read(object, "user_identity", extras, place)),
+        Inner::Unwrapped(content) => {
+            let mut found = Vec::new();
+            let identity = read(&content, "user_identity", &mut found, place);
+            for extra in found {
+                extras.push(extra.into_owned());
+            }
+            Nested::Value(identity.into_owned())
+        }
+    }
+}
+
+/// `response`
+pub(super) fn response<'a>(value: &'a str, extras: &mut Vec<Extra<'a>>) -> Nested<'a, Response<'a>> {
+    fn place<'a>(response: &mut Response<'a>, key: &str, value: &'a str) -> bool {
+        match key {
+            "status_code" | "statusCode" => match value.trim_matches('"').parse() {
+                Ok(code) => response.status_code = Some(code),
+                Err(_) => return json::kind(value) == Kind::Null,
+            },
+            "error_message" | "errorMessage" => response.error_message = text(value),
+            "result" => response.result = text(value),
+            _ => return false,
+        }
+        true
+    }
+    match open(value) {
+        Inner::Null => Nested::Null,
+        Inner::NoObject(text) => Nested::Raw(text),
+        Inner::Here(object) => Nested::Value(read(object, "response", extras, place)),
+        Inner::Unwrapped(content) => {
+            let mut found = Vec::new();
+            let response = read(&content, "response", &mut found, place);
+            for extra in found {
+                extras.push(extra.into_owned());
+            }
+            Nested::Value(response.into_owned())
+        }
+    }
+}
+
+/// `identity_metadata`
+pub(super) fn run_identity<'a>(value: &'a str, extras: &mut Vec<Extra<'a>>) -> Nested<'a, RunIdentity<'a>> {
+    fn place<'a>(run: &mut RunIdentity<'a>, key: &str, value: &'a str) -> bool {
+        match key {
+            "run_by" | "runBy" => run.run_by = text(value),
+            "run_as" | "runAs" => run.run_as = text(value),
+            "acting_resource" | "actingResource" => run.acting_resource = text(value),
+            _ => return false,
+        }
+        true
+    }
+    match open(value) {
+        Inner::Null => Nested::Null,
+        Inner::NoObject(text) => Nested::Raw(text),
+        Inner::Here(object) => Nested::Value(read(object, "identity_metadata", extras, place)),
+        Inner::Unwrapped(content) => {
+            let mut found = Vec::new();
+            let run = read(&content, "identity_metadata", &mut found, place);
+            for extra in found {
+                extras.push(extra.into_owned());
+            }
+            Nested::Value(run.into_owned())
+        }
+    }
+}
+
+/// `request_params`, and whether Databricks cut one of them.
+pub(super) fn params(value: &str) -> (Nested<'_, Params<'_>>, bool) {
+    match open(value) {
+        Inner::Null => (Nested::Null, false),
+        Inner::NoObject(text) => (Nested::Raw(text), false),
+        Inner::Here(object) => {
+            let scan = scan_params(object);
+            let text = if scan.as_it_is { Cow::Borrowed(object) } else { Cow::Owned(rewrite_params(object)) };
+            (Nested::Value(Params(text)), scan.truncated)
+        }
+        Inner::Unwrapped(content) => {
+            let scan = scan_params(&content);
+            let text = if scan.as_it_is { content } else { rewrite_params(&content) };
+            (Nested::Value(Params(Cow::Owned(text))), scan.truncated)
+        }
+    }
+}
+
+struct Scan {
+    /// Compact, strings and nulls only, canonical escapes: to be copied.
+    as_it_is: bool,
+    truncated: bool,
+}
+
+fn scan_params(object: &str) -> Scan {
+    let mut scan = Scan { as_it_is: true, truncated: false };
+    let mut walk = members(object);
+    for (key, value) in walk.by_ref() {
+        scan.truncated |= value.ends_with(TRUNCATED) || (key == "\"TRUNCATED\"" && value == "\"\"");
+        scan.as_it_is &= match json::kind(value) {
+            Kind::String => json::is_canonical(value),
+            kind => kind == Kind::Null,
+        } && json::is_canonical(key);
+    }
+    scan.as_it_is &= !walk.spaced() && object.ends_with('}');
+    scan
+}
+
+fn rewrite_params(object: &str) -> String {
+    let mut out = Vec::with_capacity(object.len() + 16);
+    out.push(b'{');
+    for (index, (key, value)) in members(object).enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(Text::from_json(key).quoted().as_bytes());
+        out.push(b':');
+        crate::canonical::write_text(text(value).as_ref(), &mut out);
+    }
+    out.push(b'}');
+    String::from_utf8(out).unwrap_or_default()
+}

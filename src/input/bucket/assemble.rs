@@ -1,0 +1,345 @@
+//! From an object's bytes to chunks: lines are cut, compared with what was shipped, numbered and handed on.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::decompress::Decompressor;
+use super::fingerprint::{self, Repeats, Shipped};
+use super::lines::{Cut, LineCutter, LongLine};
+use super::object::{Found, ObjectError, ObjectReader, Tail};
+use super::position::ObjectPosition;
+use crate::chunk::{Chunk, Credit, Malformed, Note, Origin, Partition, ReadCounts, Record};
+use crate::input::Read;
+
+/// Lines of one object whose fingerprints are kept; an object with more is no longer compared line by line.
+const MAX_FINGERPRINTS: u64 = 2_000_000;
+
+enum Lines {
+    /// All are new; equal ones are counted.
+    New(Repeats),
+    /// Those that were shipped are left out.
+    Compared(Shipped),
+}
+
+/// Collects one read of one object.
+pub(super) struct Assembler<'r> {
+    reader: &'r ObjectReader,
+    partition: Partition,
+    origin: Arc<Origin>,
+    position: ObjectPosition,
+    lines: Lines,
+    cutter: LineCutter,
+    /// Chosen by the first bytes.
+    decompressor: Option<Decompressor>,
+    tail: Tail,
+    /// Bytes of the seam that were read, until it is whole.
+    seam: Option<Vec<u8>>,
+    credit: Option<Credit>,
+    counts: ReadCounts,
+    /// A new line came before all shipped ones had been met: the shipped part was rewritten.
+    rewritten: bool,
+    /// Why the object cannot be decompressed any further.
+    broken: Option<String>,
+    /// The committed position: nothing is handed on where nothing changed.
+    before: Option<ObjectPosition>,
+}
+
+impl<'r> Assembler<'r> {
+    fn new(
+        reader: &'r ObjectReader,
+        found: &Found,
+        origin: Arc<Origin>,
+        position: ObjectPosition,
+        lines: Lines,
+    ) -> Self {
+        let cutter = LineCutter::new(position.offset, position.lines, reader.max_line_bytes);
+        Self {
+            reader,
+            partition: found.partition(),
+            origin,
+            position: ObjectPosition {
+                version: found.version.name.clone(),
+                done: false,
+                waiting: false,
+                ..position
+            },
+            lines,
+            cutter,
+            decompressor: None,
+            tail: Tail::default(),
+            seam: None,
+            credit: None,
+            counts: ReadCounts::default(),
+            rewritten: false,
+            broken: None,
+            before: None,
+        }
+    }
+
+    /// All lines are new. `known` is given where nothing is left to compare with.
+    pub(super) fn fresh(
+        reader: &'r ObjectReader,
+        found: &Found,
+        origin: Arc<Origin>,
+        known: Option<&ObjectPosition>,
+    ) -> Self {
+        let position = ObjectPosition {
+            folded: known.is_some_and(|known| known.folded),
+            verified: found.verify,
+            ..ObjectPosition::default()
+        };
+        if known.is_some() {
+            tracing::warn!(
+                object = %found.key,
+                "the shipped part of the object has changed and its fingerprints are no longer kept: \
+                 all of it is shipped again, with the same event ids"
+            );
+        }
+        Self::new(reader, found, origin, position, Lines::New(Repeats::default()))
+    }
+
+    /// What follows the known offset is new, if the seam before it is unchanged.
+    pub(super) fn append(
+        reader: &'r ObjectReader,
+        found: &Found,
+        origin: Arc<Origin>,
+        known: &ObjectPosition,
+        repeats: Repeats,
+    ) -> Self {
+        let mut assembler = Self::new(reader, found, origin, known.clone(), Lines::New(repeats));
+        assembler.seam = (known.seam_bytes > 0).then(Vec::new);
+        assembler.before = Some(known.clone());
+        assembler.decompressor = Some(Decompressor::Plain);
+        assembler
+    }
+
+    /// Lines that were shipped are left out.
+    pub(super) fn compare(
+        reader: &'r ObjectReader,
+        found: &Found,
+        origin: Arc<Origin>,
+        known: &ObjectPosition,
+        shipped: Shipped,
+    ) -> Self {
+        let position = ObjectPosition {
+            shipped: known.shipped,
+            // Until all of it has been compared, a restart must compare again.
+            compare: true,
+            verified: known.verified || found.verify,
+            ..ObjectPosition::default()
+        };
+        let mut assembler = Self::new(reader, found, origin, position, Lines::Compared(shipped));
+        assembler.before = Some(known.clone());
+        assembler
+    }
+
+    /// Takes in stored bytes; hands on chunks as they fill.
+    pub(super) async fn push(&mut self, mut stored: &[u8]) -> Result<(), ObjectError> {
+        self.counts.bytes_fetched += stored.len() as u64;
+        if self.seam.is_some() {
+            stored = self.check_seam(stored)?;
+        }
+        if self.broken.is_some() || stored.is_empty() {
+            return Ok(());
+        }
+        if self.decompressor.is_none() {
+            let decompressor = Decompressor::new(stored)?;
+            self.position.compressed = !decompressor.is_plain();
+            self.decompressor = Some(decompressor);
+        }
+        let step =
+            self.decompressor.as_ref().map_or(usize::MAX, Decompressor::step).min(self.reader.chunk_bytes);
+        for piece in stored.chunks(step) {
+            if self.credit.is_none() {
+                self.credit = Some(self.reader.budget.take(self.reader.chunk_bytes).await);
+            }
+            self.feed(piece);
+            if self.cutter.buffered() >= self.reader.chunk_bytes {
+                self.hand_on_whole_lines().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares what comes before the offset with the seam; gives back what follows it.
+    fn check_seam<'b>(&mut self, stored: &'b [u8]) -> Result<&'b [u8], ObjectError> {
+        let Some(seam) = &mut self.seam else { return Ok(stored) };
+        let missing = (self.position.seam_bytes as usize).saturating_sub(seam.len());
+        let (before, after) = stored.split_at(missing.min(stored.len()));
+        seam.extend_from_slice(before);
+        if before.len() < missing {
+            return Ok(after);
+        }
+        if self.reader.key.fingerprint(seam) != self.position.seam {
+            return Err(ObjectError::SeamDiffers);
+        }
+        self.tail.extend(seam);
+        self.seam = None;
+        Ok(after)
+    }
+
+    fn feed(&mut self, piece: &[u8]) {
+        let Some(decompressor) = &mut self.decompressor else { return };
+        let cutter = &mut self.cutter;
+        if self.broken.is_none()
+            && let Err(error) = decompressor.feed(piece, |text| cutter.push(text))
+        {
+            self.broken = Some(error.to_string());
+        }
+    }
+
+    async fn hand_on_whole_lines(&mut self) -> Result<(), ObjectError> {
+        match self.cutter.cut() {
+            Some(cut) => self.hand_on(Some(cut)).await,
+            None => {
+                let holds_slot = self.credit.as_ref().is_some_and(Credit::holds_slot);
+                if self.cutter.buffered() > 2 * self.reader.chunk_bytes && !holds_slot {
+                    // A line larger than a chunk: what goes beyond the budget is one such line at a time.
+                    let slot = Arc::clone(&self.reader.long_line).acquire_owned().await;
+                    if let (Some(credit), Ok(slot)) = (&mut self.credit, slot) {
+                        credit.hold(slot);
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The object has ended. `accept` decides whether a last line without its end is taken.
+    pub(super) async fn finish(
+        mut self,
+        mismatch: bool,
+        accept: impl Fn(&[u8]) -> bool,
+    ) -> Result<(), ObjectError> {
+        if self.seam.is_some() {
+            return Err(ObjectError::SeamDiffers);
+        }
+        if let (Some(decompressor), None) = (&mut self.decompressor, &self.broken) {
+            let cutter = &mut self.cutter;
+            self.broken = decompressor.finish(|text| cutter.push(text)).err().map(|error| error.to_string());
+        }
+        let taken = match self.cutter.unterminated() {
+            None => true,
+            Some(rest) => self.position.compressed || accept(rest),
+        };
+        self.position.waiting = !taken;
+        let cut = if taken { self.cutter.finish() } else { self.cutter.cut() };
+        self.position.done = true;
+        self.position.compare = match &self.lines {
+            Lines::New(_) => false,
+            Lines::Compared(shipped) => shipped.missing() > 0,
+        };
+        self.rewritten |= self.position.compare;
+        if let Lines::Compared(_) = &self.lines {
+            self.counts.prefix_mismatches = u64::from(self.rewritten || mismatch);
+        }
+        self.hand_on(cut).await
+    }
+
+    /// Hands on a chunk: the new ones of the lines that were cut off, and the position behind them.
+    async fn hand_on(&mut self, cut: Option<Cut>) -> Result<(), ObjectError> {
+        let mut credit = self.credit.take().unwrap_or_default();
+        let (offset, line, text, lines) = match cut {
+            Some(cut) => (cut.offset, cut.line, cut.text, cut.lines),
+            None => (self.position.offset, self.position.lines, Bytes::new(), Vec::new()),
+        };
+        credit.shrink_to(text.len());
+        let mut fingerprints = Vec::with_capacity(lines.len());
+        let mut records = Vec::with_capacity(lines.len());
+        for line in lines {
+            let content = text.get(line.start as usize..line.end as usize).unwrap_or_default();
+            if let Some(occurrence) = self.occurrence(content, &mut fingerprints) {
+                records.push(Record { start: line.start, end: line.end, line: line.number, occurrence });
+            }
+        }
+        let mut malformed = Vec::new();
+        for long in self.cutter.take_long() {
+            if self.occurrence(&long.head, &mut fingerprints).is_some() {
+                malformed.push(too_long(long, self.reader.max_line_bytes));
+            }
+        }
+        if self.position.done {
+            malformed.extend(self.broken.take().map(|error| broken(&error, offset, line)));
+        }
+        self.tail.extend(&text);
+        (self.position.offset, self.position.lines) = self.cutter.position();
+        (self.position.seam_bytes, self.position.seam) = self.tail.seam(&self.reader.key);
+        let note = self.note(&fingerprints);
+        if self.before.as_ref() == Some(&self.position) {
+            return Ok(());
+        }
+        let position = self.position.encode();
+        self.reader.open.handed_on(&self.partition, &position);
+        let chunk = Chunk {
+            partition: self.partition.clone(),
+            position,
+            note,
+            payload: text,
+            records,
+            malformed,
+            origin: Arc::clone(&self.origin),
+            offset,
+            line,
+            counts: std::mem::take(&mut self.counts),
+            credit,
+        };
+        self.reader.reads.send(Ok(Read::Chunk(chunk))).await.map_err(|_| ObjectError::Closed)
+    }
+
+    /// The occurrence number of a line that is new, `None` if it was shipped.
+    fn occurrence(&mut self, line: &[u8], fingerprints: &mut Vec<u64>) -> Option<u32> {
+        let fingerprint = self.reader.key.fingerprint(line);
+        let occurrence = match &mut self.lines {
+            Lines::New(repeats) => repeats.count(fingerprint),
+            Lines::Compared(shipped) => {
+                let Some(occurrence) = shipped.take(fingerprint) else {
+                    self.counts.records_skipped += 1;
+                    return None;
+                };
+                self.rewritten |= shipped.missing() > 0;
+                occurrence
+            }
+        };
+        fingerprints.push(fingerprint);
+        Some(occurrence)
+    }
+
+    fn note(&mut self, fingerprints: &[u64]) -> Note {
+        if self.position.folded {
+            return Note::Keep;
+        }
+        self.position.shipped += fingerprints.len() as u64;
+        if self.position.shipped > MAX_FINGERPRINTS {
+            self.position.folded = true;
+            return Note::Clear;
+        }
+        if fingerprints.is_empty() { Note::Keep } else { Note::Append(fingerprint::encode(fingerprints)) }
+    }
+}
+
+fn too_long(long: LongLine, max_line_bytes: usize) -> Malformed {
+    Malformed {
+        detail: format!(
+            "the line has {} bytes, more than max_line_bytes = {max_line_bytes}; its first {} are kept",
+            long.bytes,
+            long.head.len()
+        ),
+        record: long.head,
+        reason: "too_long",
+        offset: long.offset,
+        line: long.line,
+    }
+}
+
+fn broken(error: &str, offset: u64, line: u64) -> Malformed {
+    Malformed {
+        record: Bytes::new(),
+        reason: "broken_compression",
+        detail: format!(
+            "the object cannot be decompressed any further: {error}; it is read again once it changes"
+        ),
+        offset,
+        line,
+    }
+}

@@ -1,0 +1,103 @@
+//! Decompression of objects, piece by piece.
+
+use std::io::{self, Write};
+
+use flate2::write::MultiGzDecoder;
+
+use crate::compress::Encoding;
+
+/// Compressed bytes fed at once: bounds what one step can expand to (about 1,000 times) whatever the object holds.
+const FEED_BYTES: usize = 2 << 10;
+
+/// Turns stored bytes into text.
+#[allow(missing_debug_implementations)] // decoders have none
+pub(super) enum Decompressor {
+    Plain,
+    Gzip(Box<MultiGzDecoder<Vec<u8>>>),
+    Zstd(Box<zstd::stream::write::Decoder<'static, Vec<u8>>>),
+}
+
+impl Decompressor {
+    /// For an object that begins with these bytes.
+    pub(super) fn new(head: &[u8]) -> io::Result<Self> {
+        Ok(match Encoding::sniff(head) {
+            Encoding::None => Self::Plain,
+            Encoding::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(Vec::new()))),
+            Encoding::Zstd => Self::Zstd(Box::new(zstd::stream::write::Decoder::new(Vec::new())?)),
+        })
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain)
+    }
+
+    /// Most stored bytes to feed at once.
+    pub(super) fn step(&self) -> usize {
+        if self.is_plain() { usize::MAX } else { FEED_BYTES }
+    }
+
+    /// Feeds stored bytes, at most a [`step`](Self::step) of them; hands over the text they give.
+    pub(super) fn feed(&mut self, stored: &[u8], mut text: impl FnMut(&[u8])) -> io::Result<()> {
+        match self {
+            Self::Plain => text(stored),
+            Self::Gzip(decoder) => {
+                decoder.write_all(stored)?;
+                text(decoder.get_ref());
+                decoder.get_mut().clear();
+            }
+            Self::Zstd(decoder) => {
+                decoder.write_all(stored)?;
+                text(decoder.get_ref());
+                decoder.get_mut().clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// At the end of the object: the rest of the text; fails if the object is cut short.
+    pub(super) fn finish(&mut self, mut text: impl FnMut(&[u8])) -> io::Result<()> {
+        match self {
+            Self::Plain => {}
+            Self::Gzip(decoder) => {
+                decoder.try_finish()?;
+                text(decoder.get_ref());
+                decoder.get_mut().clear();
+            }
+            Self::Zstd(decoder) => {
+                decoder.flush()?;
+                text(decoder.get_ref());
+                decoder.get_mut().clear();
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compressed_objects_are_recognised_by_their_first_bytes_and_read_piece_by_piece() {
+        let text: Vec<u8> = (0..100_000u32).flat_map(|n| n.to_string().into_bytes()).collect();
+        for encoding in [Encoding::None, Encoding::Gzip, Encoding::Zstd] {
+            let stored = encoding.compress(&[&text]).unwrap();
+            let mut decompressor = Decompressor::new(&stored).unwrap();
+            let mut read = Vec::new();
+            for piece in stored.chunks(777) {
+                decompressor.feed(piece, |text| read.extend_from_slice(text)).unwrap();
+            }
+            decompressor.finish(|text| read.extend_from_slice(text)).unwrap();
+            assert!(read == text, "{encoding:?}");
+            assert_eq!(decompressor.is_plain(), encoding == Encoding::None);
+        }
+    }
+
+    #[test]
+    fn a_gzip_object_that_is_cut_short_is_an_error() {
+        let stored = Encoding::Gzip.compress(&[b"some text that is long enough"]).unwrap();
+        let mut decompressor = Decompressor::new(&stored).unwrap();
+        let fed = decompressor.feed(&stored[..stored.len() - 6], |_| {});
+        assert!(fed.is_err() || decompressor.finish(|_| {}).is_err());
+    }
+}

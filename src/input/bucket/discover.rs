@@ -1,0 +1,314 @@
+//! Finds objects that have changed: by listing, by file-system events, and by trying again what failed.
+
+use std::collections::{BTreeSet, HashMap};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::layout::{Layout, date_of, workspace_of};
+use super::object::{Found, ObjectReader};
+use super::position::{ObjectPosition, Plan, plan};
+use super::refusal;
+use super::schedule::{Age, Schedule};
+use crate::chunk::{Chunk, Note, Partition, Position};
+use crate::input::{InputError, Read};
+use crate::time::{Date, Millis};
+
+/// Objects looked up in the state at once.
+const LOOK_UP: usize = 1000;
+/// Listings under way at once.
+const LISTINGS: usize = 8;
+/// How often the workspaces are listed.
+const WORKSPACES_INTERVAL: Duration = Duration::from_secs(300);
+/// Objects that failed and are tried at the next poll; what goes beyond is found again by its folder's next listing.
+const MAX_AGAIN: usize = 10_000;
+/// Where the beginning of the last complete pass is kept. Not a key any store could have: no part of a key is empty.
+const PASS: &str = "//pass";
+
+/// Objects found and not yet read.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    pub(super) objects: AtomicU64,
+    pub(super) bytes: AtomicU64,
+}
+
+/// Reasons to look at an object outside the listings. Shared with whoever has one.
+#[derive(Debug)]
+pub(super) struct Hints {
+    keys: mpsc::Sender<Path>,
+    /// More changed than fits: list everything open.
+    pub(super) rescan: AtomicBool,
+    /// To be tried again at the next poll.
+    again: Mutex<BTreeSet<Path>>,
+}
+
+impl Hints {
+    pub(super) fn new(keys: mpsc::Sender<Path>) -> Self {
+        Self { keys, rescan: AtomicBool::new(false), again: Mutex::default() }
+    }
+
+    /// Look at this object now.
+    pub(super) fn look(&self, key: Path) {
+        if self.keys.try_send(key).is_err() {
+            self.rescan.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Look at this object at the next poll.
+    pub(super) fn again(&self, key: Path) {
+        let mut again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
+        if again.len() < MAX_AGAIN {
+            again.insert(key);
+        }
+    }
+
+    fn take_again(&self) -> BTreeSet<Path> {
+        std::mem::take(&mut *self.again.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn nothing_again(&self) -> bool {
+        self.again.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}
+
+/// The task that finds work.
+pub(super) struct Discovery {
+    pub(super) reader: Arc<ObjectReader>,
+    pub(super) layout: Layout,
+    pub(super) schedule: Schedule,
+    pub(super) prefix: Path,
+    pub(super) local: bool,
+    pub(super) poll_interval: Duration,
+    pub(super) verify_on_close: bool,
+    pub(super) once: bool,
+    pub(super) clock: fn() -> Millis,
+    pub(super) found: mpsc::Sender<Found>,
+    pub(super) queue: Arc<Queue>,
+    pub(super) hints: Arc<Hints>,
+    pub(super) hinted: mpsc::Receiver<Path>,
+    pub(super) workspaces: Vec<String>,
+    pub(super) workspaces_listed: Option<Instant>,
+    /// Beginning of the last complete pass.
+    pub(super) last: Option<Millis>,
+    /// A pass that is complete once everything it found is committed.
+    pub(super) passed: Option<Millis>,
+}
+
+type Batches = Pin<Box<dyn Stream<Item = Result<Vec<ObjectMeta>, object_store::Error>> + Send>>;
+
+impl Discovery {
+    /// Looks for work until the pipeline ends; with `once`, until all there is has been found.
+    pub(super) async fn run(mut self) {
+        if let Ok(Some(position)) = self.reader.resume.position(&Partition::new(PASS)).await {
+            self.last = position.as_str().parse().ok().and_then(Millis::new);
+        }
+        loop {
+            let began = Instant::now();
+            self.hints.rescan.store(false, Ordering::Relaxed);
+            let passed = match self.pass().await {
+                Ok(()) => self.reader.reads.send(Ok(Read::Idle)).await,
+                Err(error) => self.reader.reads.send(Err(error)).await,
+            };
+            if passed.is_err() || self.once {
+                return;
+            }
+            if !self.wait(began + self.poll_interval).await {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the next poll and follows hints meanwhile; `false` if the pipeline has ended.
+    async fn wait(&mut self, until: Instant) -> bool {
+        loop {
+            if self.mark_passed().await.is_err() {
+                return false;
+            }
+            if self.hints.rescan.load(Ordering::Relaxed) {
+                return true;
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return true,
+                key = self.hinted.recv() => match key {
+                    // A hint costs time when it is wrong, never data: the next listing finds what it missed.
+                    Some(key) => if self.look(&key).await.is_err() { self.hints.again(key) },
+                    None => return false,
+                },
+                // The pass may be complete by now.
+                () = tokio::time::sleep(Duration::from_secs(1)), if self.passed.is_some() => {}
+            }
+        }
+    }
+
+    /// Keeps the beginning of the last pass once all it found is committed: until then a restart looks everywhere.
+    async fn mark_passed(&mut self) -> Result<(), ()> {
+        let Some(passed) = self.passed else { return Ok(()) };
+        if self.reader.open.count() > 0 || !self.hints.nothing_again() {
+            return Ok(());
+        }
+        self.passed = None;
+        let chunk = Chunk {
+            partition: Partition::new(PASS),
+            position: Position::new(&passed.get().to_string()),
+            ..Chunk::default()
+        };
+        self.reader.reads.send(Ok(Read::Chunk(chunk))).await.map_err(|_| ())
+    }
+
+    async fn pass(&mut self) -> Result<(), InputError> {
+        let now = (self.clock)();
+        for key in self.hints.take_again() {
+            if self.look(&key).await.is_err() {
+                self.hints.again(key);
+            }
+        }
+        let prefixes = self.prefixes(now).await?;
+        let mut batches = self.list(prefixes);
+        while let Some(batch) = batches.next().await {
+            self.consider(batch.map_err(|error| self.refused("list", &error))?, now).await?;
+        }
+        self.last = Some(now);
+        self.passed = Some(now);
+        Ok(())
+    }
+
+    fn refused(&self, act: &str, error: &object_store::Error) -> InputError {
+        refusal(format!("cannot {act} {}", self.prefix), error)
+    }
+
+    /// The folders to list now.
+    async fn prefixes(&mut self, now: Millis) -> Result<Vec<Path>, InputError> {
+        if let Layout::Any { .. } = self.layout {
+            return Ok(vec![self.prefix.clone()]);
+        }
+        if self.workspaces_listed.is_none_or(|listed| listed.elapsed() >= WORKSPACES_INTERVAL) {
+            let listed = folders(&*self.reader.store, &self.prefix).await;
+            self.workspaces = listed.map_err(|error| self.refused("list", &error))?;
+            self.workspaces_listed = Some(Instant::now());
+        }
+        let mut prefixes = Vec::new();
+        for folder in &self.workspaces {
+            if !workspace_of(folder).is_some_and(|workspace| self.layout.wants_workspace(workspace)) {
+                continue;
+            }
+            let workspace = self.prefix.clone().join(folder.as_str());
+            let mut dates: BTreeSet<Date> = self.schedule.open_dates(now).collect();
+            // What came between the last look at a date and its closing.
+            dates.extend(self.last.into_iter().flat_map(|last| self.schedule.open_dates(last)));
+            let looks = self.schedule.looks(folder, now, self.last);
+            if looks.any() {
+                let listed = folders(&*self.reader.store, &workspace).await;
+                let listed = listed.map_err(|error| self.refused("list", &error))?;
+                let listed = listed.iter().filter_map(|folder| date_of(folder));
+                dates.extend(
+                    listed
+                        .filter(|date| self.schedule.is_due(&format!("{folder}/{date}"), *date, now, looks)),
+                );
+            }
+            let wanted = dates.into_iter().filter(|date| self.layout.wants_date(*date));
+            prefixes.extend(wanted.map(|date| workspace.clone().join(format!("date={date}").as_str())));
+        }
+        Ok(prefixes)
+    }
+
+    /// Objects below these folders, in batches that are sorted by key.
+    fn list(&self, prefixes: Vec<Path>) -> Batches {
+        let store = Arc::clone(&self.reader.store);
+        let local = self.local;
+        let listings =
+            stream::iter(prefixes).map(move |prefix| list_folder(Arc::clone(&store), prefix, local));
+        Box::pin(listings.flatten_unordered(LISTINGS))
+    }
+
+    /// Looks at one object.
+    async fn look(&mut self, key: &Path) -> Result<(), InputError> {
+        match self.reader.store.head(key).await {
+            Ok(meta) => self.consider(vec![meta], (self.clock)()).await,
+            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(refusal(format!("cannot read {key}"), &error)),
+        }
+    }
+
+    /// Queues those of the objects that are not as they were committed.
+    async fn consider(&mut self, mut batch: Vec<ObjectMeta>, now: Millis) -> Result<(), InputError> {
+        batch.sort_by(|a, b| a.location.cmp(&b.location));
+        let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return Ok(()) };
+        let known = self.reader.resume.range(first.location.as_ref(), last.location.as_ref()).await?;
+        let known: HashMap<_, _> = known.into_iter().collect();
+        for meta in &batch {
+            let Some(place) = self.layout.place(&self.prefix, &meta.location) else { continue };
+            let mut found = Found::new(meta, place);
+            let position = known.get(&found.partition()).and_then(ObjectPosition::parse);
+            let date = found.place.date.or_else(|| found.modified.map(Millis::date));
+            let age = date.map_or(Age::Open, |date| self.schedule.age(date, now));
+            let mut changed =
+                plan(position.as_ref(), &found.version, self.reader.verify_whole_below) != Plan::Nothing;
+            if let Some(position) = &position {
+                found.verify =
+                    self.verify_on_close && age != Age::Open && !position.verified && !position.folded;
+                changed |= found.verify || (position.waiting && self.reader.is_overdue(&found, now));
+                if !changed && age == Age::Old && !position.folded {
+                    self.fold(&found, position).await;
+                }
+            }
+            if changed && self.reader.open.begin(&found.partition()) {
+                self.queue.objects.fetch_add(1, Ordering::Relaxed);
+                self.queue.bytes.fetch_add(found.version.size, Ordering::Relaxed);
+                // The channel is full while all readers are busy: the listing waits, memory stays bounded.
+                let _ended = self.found.send(found).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the fingerprints of an object whose date closed long ago.
+    async fn fold(&self, found: &Found, position: &ObjectPosition) {
+        let partition = found.partition();
+        if !self.reader.open.begin(&partition) {
+            return;
+        }
+        let position = ObjectPosition { folded: true, ..position.clone() }.encode();
+        self.reader.open.handed_on(&partition, &position);
+        let chunk = Chunk { partition: partition.clone(), position, note: Note::Clear, ..Chunk::default() };
+        let _ended = self.reader.reads.send(Ok(Read::Chunk(chunk))).await;
+        self.reader.open.finished(&partition);
+    }
+}
+
+/// Names of the folders right below a prefix.
+async fn folders(store: &dyn ObjectStore, prefix: &Path) -> Result<Vec<String>, object_store::Error> {
+    let listed = match store.list_with_delimiter(Some(prefix)).await {
+        Err(object_store::Error::NotFound { .. }) => return Ok(Vec::new()),
+        listed => listed?,
+    };
+    Ok(listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect())
+}
+
+fn list_folder(store: Arc<dyn ObjectStore>, prefix: Path, local: bool) -> Batches {
+    let listing: BoxStream<'static, _> = store.list(Some(&prefix));
+    // A folder that went away between two looks holds nothing.
+    let listing = listing.filter(|meta| {
+        let gone = matches!(meta, Err(object_store::Error::NotFound { .. }));
+        std::future::ready(!gone)
+    });
+    if !local {
+        return Box::pin(listing.try_chunks(LOOK_UP).map_err(|error| error.1));
+    }
+    // A file system lists in any order: sorted, a batch spans few other objects of the state.
+    let sorted = stream::once(async move {
+        let mut all: Vec<ObjectMeta> = listing.try_collect().await?;
+        all.sort_by(|a, b| a.location.cmp(&b.location));
+        let batches: Vec<Result<Vec<_>, object_store::Error>> =
+            all.chunks(LOOK_UP).map(|batch| Ok(batch.to_vec())).collect();
+        Ok::<_, object_store::Error>(stream::iter(batches))
+    });
+    Box::pin(sorted.try_flatten())
+}

@@ -1,0 +1,215 @@
+//! Fingerprints of shipped lines: which lines of a rewritten object are new, and which one of several equal lines a
+//! line is.
+//!
+//! A fingerprint is 64 bits of XXH3 under a secret of 192 random bytes that never leaves the state directory. Whoever
+//! can put text into an audit log must not be able to craft a line that collides with another and so hides it; without
+//! the secret he cannot even try. Cryptographic hashes were rejected: they cost more than the parsing.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64_with_secret;
+
+/// Lines after which equal ones are no longer counted as repeats of those before. Objects of up to this many lines are
+/// exact; in larger ones a repeat is recognised within at least this many lines. Bounds memory to about 4 MB a reader.
+const GENERATION: u64 = 1 << 16;
+
+/// The key of fingerprints.
+#[derive(Clone)]
+pub(super) struct Key([u8; 192]);
+
+impl Key {
+    pub(super) fn new(secret: [u8; 192]) -> Self {
+        Self(secret)
+    }
+
+    /// Fingerprint of a line, or digest of a seam.
+    pub(super) fn fingerprint(&self, line: &[u8]) -> u64 {
+        xxh3_64_with_secret(line, &self.0)
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Key")
+    }
+}
+
+/// Fingerprints as they are kept: eight bytes each, little endian, in shipping order.
+pub(super) fn encode(fingerprints: &[u64]) -> Bytes {
+    fingerprints.iter().flat_map(|fingerprint| fingerprint.to_le_bytes()).collect()
+}
+
+/// Reads fingerprints back.
+pub(super) fn decode(notes: &[Bytes]) -> impl Iterator<Item = u64> {
+    let eight = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).unwrap_or_default();
+    notes.iter().flat_map(move |note| note.chunks_exact(8).map(eight))
+}
+
+/// The lines shipped of an object, as a multiset from which a new version's lines are taken one by one.
+#[derive(Debug, Default)]
+pub(super) struct Shipped {
+    /// Sorted; equal lines stand next to each other.
+    sorted: Vec<u64>,
+    taken: Vec<bool>,
+    remaining: usize,
+    /// Lines met beyond those shipped.
+    surplus: HashMap<u64, u32, PassThrough>,
+}
+
+impl Shipped {
+    pub(super) fn new(fingerprints: impl Iterator<Item = u64>) -> Self {
+        let mut sorted: Vec<u64> = fingerprints.collect();
+        sorted.sort_unstable();
+        let (taken, remaining) = (vec![false; sorted.len()], sorted.len());
+        Self { sorted, taken, remaining, surplus: HashMap::default() }
+    }
+
+    /// Takes a line of the new version: `None` if it was shipped, else its occurrence number.
+    pub(super) fn take(&mut self, fingerprint: u64) -> Option<u32> {
+        let first = self.sorted.partition_point(|&known| known < fingerprint);
+        let mut equal = 0;
+        while self.sorted.get(first + equal) == Some(&fingerprint) {
+            match self.taken.get_mut(first + equal) {
+                Some(taken) if !*taken => {
+                    *taken = true;
+                    self.remaining -= 1;
+                    return None;
+                }
+                _ => equal += 1,
+            }
+        }
+        let surplus = self.surplus.entry(fingerprint).or_default();
+        let occurrence = u32::try_from(equal).unwrap_or(u32::MAX).saturating_add(*surplus);
+        *surplus += 1;
+        Some(occurrence)
+    }
+
+    /// Shipped lines that the new version (so far) does not hold.
+    pub(super) fn missing(&self) -> usize {
+        self.remaining
+    }
+}
+
+/// Counts equal lines while an object is read from its beginning or from its committed offset.
+///
+/// Counts are kept for the generation a line is in and the one before. Generations begin at fixed line numbers, so that
+/// a line gets the same number whether the object is read in one go or in many.
+#[derive(Debug, Default)]
+pub(super) struct Repeats {
+    lines: u64,
+    current: HashMap<u64, u32, PassThrough>,
+    previous: HashMap<u64, u32, PassThrough>,
+}
+
+impl Repeats {
+    /// Counts as after these lines, which were shipped in this order.
+    pub(super) fn after(total: u64, fingerprints: impl Iterator<Item = u64>) -> Self {
+        let start = (total / GENERATION * GENERATION).saturating_sub(GENERATION);
+        let mut repeats = Self { lines: start, ..Self::default() };
+        for fingerprint in fingerprints.skip(usize::try_from(start).unwrap_or(usize::MAX)) {
+            repeats.count(fingerprint);
+        }
+        repeats.lines = total;
+        repeats
+    }
+
+    /// Counts a line; how many equal ones came before.
+    pub(super) fn count(&mut self, fingerprint: u64) -> u32 {
+        let before = self.previous.get(&fingerprint).copied().unwrap_or_default();
+        let here = self.current.entry(fingerprint).or_default();
+        let occurrence = before.saturating_add(*here);
+        *here += 1;
+        self.lines += 1;
+        if self.lines.is_multiple_of(GENERATION) {
+            self.previous = std::mem::take(&mut self.current);
+        }
+        occurrence
+    }
+}
+
+/// Fingerprints are random already: hashing them again would only cost.
+type PassThrough = BuildHasherDefault<PassThroughHasher>;
+
+#[derive(Debug, Default)]
+pub(super) struct PassThroughHasher(u64);
+
+impl Hasher for PassThroughHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, fingerprint: u64) {
+        self.0 = fingerprint;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{prop, prop_assert_eq, proptest};
+
+    use super::*;
+
+    proptest! {
+        /// What is new in a version is the multiset difference to what was shipped, and equal lines get the numbers that
+        /// follow those of the shipped ones.
+        #[test]
+        fn new_lines_are_the_multiset_difference(
+            shipped in prop::collection::vec(0u64..6, 0..30),
+            version in prop::collection::vec(0u64..6, 0..30),
+        ) {
+            let count = |lines: &[u64], line| lines.iter().filter(|&&other| other == line).count();
+            let mut known = Shipped::new(shipped.iter().copied());
+            let new: Vec<_> = version.iter().filter_map(|&line| known.take(line).map(|n| (line, n as usize))).collect();
+            for line in 0..6 {
+                let (before, now) = (count(&shipped, line), count(&version, line));
+                let numbers: Vec<_> = new.iter().filter(|(other, _)| *other == line).map(|(_, n)| *n).collect();
+                prop_assert_eq!(numbers, (before..now).collect::<Vec<_>>());
+            }
+            let missing: usize = (0..6).map(|line| count(&shipped, line).saturating_sub(count(&version, line))).sum();
+            prop_assert_eq!(known.missing(), missing);
+        }
+
+        /// A line gets the same number whether the object is read in one go or resumed anywhere.
+        #[test]
+        fn numbers_do_not_depend_on_where_a_read_was_cut(
+            lines in prop::collection::vec(0u64..4, 1..40), cut in 0usize..40,
+        ) {
+            let cut = cut.min(lines.len());
+            let mut whole = Repeats::default();
+            let expected: Vec<_> = lines.iter().map(|&line| whole.count(line)).collect();
+            let mut resumed = Repeats::after(cut as u64, lines[..cut].iter().copied());
+            let rest: Vec<_> = lines[cut..].iter().map(|&line| resumed.count(line)).collect();
+            prop_assert_eq!(rest, &expected[cut..]);
+        }
+    }
+
+    #[test]
+    fn generations_begin_at_fixed_lines() {
+        let total = GENERATION + 10;
+        let lines = |n: u64| (0..n).map(|line| if line % GENERATION == 5 { 5 } else { line + 1000 });
+        let mut whole = Repeats::default();
+        for line in lines(3 * GENERATION) {
+            whole.count(line);
+        }
+        let mut resumed = Repeats::after(total, lines(total));
+        for line in lines(3 * GENERATION).skip(usize::try_from(total).unwrap()) {
+            resumed.count(line);
+        }
+        assert_eq!(whole.count(5), resumed.count(5));
+        assert_eq!(whole.count(5), 2, "the generation before last is forgotten");
+    }
+
+    #[test]
+    fn fingerprints_survive_being_written() {
+        let notes = [encode(&[1, u64::MAX]), encode(&[]), encode(&[3])];
+        assert_eq!(decode(&notes).collect::<Vec<_>>(), [1, u64::MAX, 3]);
+    }
+}

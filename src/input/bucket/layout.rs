@@ -1,0 +1,169 @@
+//! Layouts: what the paths of a bucket mean.
+
+use std::sync::Arc;
+
+use globset::GlobMatcher;
+use object_store::path::Path;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::chunk::Origin;
+use crate::time::Date;
+
+/// How objects are laid out below the URL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum LayoutName {
+    /// `workspaceId=<id>/date=<yyyy-mm-dd>/auditlogs_<id>.json`, as Databricks delivers on AWS and GCP.
+    #[default]
+    DatabricksDelivery,
+    /// Any objects below the URL, chosen by `glob`.
+    Any,
+}
+
+/// A layout with its filters.
+#[derive(Clone, Debug)]
+pub(super) enum Layout {
+    DatabricksDelivery { workspaces: Vec<String>, exclude_workspaces: Vec<String>, start_date: Option<Date> },
+    Any { glob: Option<GlobMatcher> },
+}
+
+/// What a path says of its object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) workspace: Option<Arc<str>>,
+    pub(super) date: Option<Date>,
+}
+
+impl Layout {
+    /// True for a workspace the filters let through.
+    pub(super) fn wants_workspace(&self, workspace: &str) -> bool {
+        match self {
+            Self::DatabricksDelivery { workspaces, exclude_workspaces, .. } => {
+                (workspaces.is_empty() || workspaces.iter().any(|wanted| wanted == workspace))
+                    && !exclude_workspaces.iter().any(|excluded| excluded == workspace)
+            }
+            Self::Any { .. } => true,
+        }
+    }
+
+    /// True for a date the filters let through.
+    pub(super) fn wants_date(&self, date: Date) -> bool {
+        match self {
+            Self::DatabricksDelivery { start_date, .. } => start_date.is_none_or(|start| date >= start),
+            Self::Any { .. } => true,
+        }
+    }
+
+    /// What the path below the prefix says; `None` for an object that is none of ours.
+    pub(super) fn place(&self, prefix: &Path, key: &Path) -> Option<Place> {
+        let below = below(prefix, key)?;
+        let name = below.rsplit('/').next().unwrap_or_default();
+        if name.starts_with(['.', '_']) {
+            // Half-written files of sync tools, markers of Spark.
+            return None;
+        }
+        match self {
+            Self::DatabricksDelivery { .. } => {
+                let mut parts = below.split('/');
+                let workspace = workspace_of(parts.next()?)?;
+                let date = date_of(parts.next()?)?;
+                let wanted =
+                    self.wants_workspace(workspace) && self.wants_date(date) && name.contains(".json");
+                wanted.then(|| Place { workspace: Some(workspace.into()), date: Some(date) })
+            }
+            Self::Any { glob } => {
+                let wanted = glob.as_ref().is_none_or(|glob| glob.is_match(&below));
+                let workspace = below.split('/').find_map(workspace_of).map(Arc::from);
+                wanted.then(|| Place { workspace, date: below.split('/').find_map(date_of) })
+            }
+        }
+    }
+
+    /// The origin of an object's records.
+    pub(super) fn origin(key: &Path, place: &Place, cloud: Option<&'static str>) -> Arc<Origin> {
+        Arc::new(Origin {
+            workspace: place.workspace.clone(),
+            date: place.date,
+            cloud,
+            ..Origin::of_object(key.as_ref())
+        })
+    }
+}
+
+/// The part of a key below a prefix.
+fn below(prefix: &Path, key: &Path) -> Option<String> {
+    let parts: Vec<_> = key.prefix_match(prefix)?.map(|part| part.as_ref().to_owned()).collect();
+    (!parts.is_empty()).then(|| parts.join("/"))
+}
+
+/// The workspace of a folder `workspaceId=<id>`.
+pub(super) fn workspace_of(folder: &str) -> Option<&str> {
+    value_of("workspaceid=", folder)
+}
+
+/// The date of a folder `date=<yyyy-mm-dd>`.
+pub(super) fn date_of(folder: &str) -> Option<Date> {
+    Date::parse(value_of("date=", folder)?)
+}
+
+fn value_of<'a>(key: &str, folder: &'a str) -> Option<&'a str> {
+    let (name, value) = (folder.get(..key.len())?, folder.get(key.len()..)?);
+    (name.eq_ignore_ascii_case(key) && !value.is_empty()).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery() -> Layout {
+        Layout::DatabricksDelivery {
+            workspaces: Vec::new(),
+            exclude_workspaces: vec!["9".to_owned()],
+            start_date: Date::parse("2026-01-02"),
+        }
+    }
+
+    fn placed(layout: &Layout, key: &str) -> Option<(Option<String>, Option<String>)> {
+        let place = layout.place(&Path::from("logs"), &Path::from(key))?;
+        Some((place.workspace.map(|id| id.to_string()), place.date.map(|date| date.to_string())))
+    }
+
+    #[test]
+    fn a_delivered_object_names_its_workspace_and_date() {
+        let expected = Some((Some("0".to_owned()), Some("2026-01-05".to_owned())));
+        assert_eq!(placed(&delivery(), "logs/workspaceId=0/date=2026-01-05/auditlogs_1.json"), expected);
+        assert_eq!(placed(&delivery(), "logs/workspaceId=0/date=2026-01-05/auditlogs_1.json.gz"), expected);
+    }
+
+    #[test]
+    fn other_objects_and_filtered_ones_are_left_alone() {
+        for key in [
+            "logs/workspaceId=9/date=2026-01-05/auditlogs_1.json",
+            "logs/workspaceId=1/date=2026-01-01/auditlogs_1.json",
+            "logs/workspaceId=1/date=2026-01-05/.auditlogs_1.json.tmp",
+            "logs/workspaceId=1/date=2026-01-05/_SUCCESS",
+            "logs/workspaceId=1/date=someday/auditlogs_1.json",
+            "logs/billing/usage.json",
+            "elsewhere/workspaceId=1/date=2026-01-05/auditlogs_1.json",
+        ] {
+            assert_eq!(placed(&delivery(), key), None, "{key}");
+        }
+        let only = Layout::DatabricksDelivery {
+            workspaces: vec!["5".to_owned()],
+            exclude_workspaces: Vec::new(),
+            start_date: None,
+        };
+        assert!(only.wants_workspace("5") && !only.wants_workspace("6"));
+    }
+
+    #[test]
+    fn any_object_is_taken_where_the_glob_says_so() {
+        let glob = globset::Glob::new("**/*.ndjson").unwrap().compile_matcher();
+        let layout = Layout::Any { glob: Some(glob) };
+        assert_eq!(placed(&layout, "logs/a/b.ndjson"), Some((None, None)));
+        assert_eq!(placed(&layout, "logs/a/b.json"), None);
+        let all = Layout::Any { glob: None };
+        assert_eq!(placed(&all, "logs/x/date=2026-01-05/y.txt"), Some((None, Some("2026-01-05".to_owned()))));
+    }
+}

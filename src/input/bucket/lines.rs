@@ -1,0 +1,245 @@
+//! Cuts a stream of bytes into lines, whatever the pieces it comes in.
+//!
+//! The text of a chunk is collected in one buffer and cut behind its last line end; what follows is carried into the
+//! next. A line longer than the cap is not collected: its beginning is kept, the rest counted and dropped.
+
+use bytes::{Bytes, BytesMut};
+use memchr::{memchr, memchr_iter, memrchr};
+
+/// Bytes of an over-long line that are kept for its dead letter.
+const KEPT_OF_LONG_LINE: usize = 64 << 10;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// A line within the text of a [`Cut`], without its end and never blank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) start: u32,
+    pub(super) end: u32,
+    /// Line ends before it in the text.
+    pub(super) number: u32,
+}
+
+/// A line over the cap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LongLine {
+    pub(super) head: Bytes,
+    pub(super) bytes: u64,
+    pub(super) offset: u64,
+    pub(super) line: u64,
+}
+
+/// Whole lines, cut off the stream.
+#[derive(Debug)]
+pub(super) struct Cut {
+    /// Offset of the text in the stream.
+    pub(super) offset: u64,
+    /// Number of its first line.
+    pub(super) line: u64,
+    pub(super) text: Bytes,
+    pub(super) lines: Vec<Line>,
+}
+
+/// The cutter of one stream.
+#[derive(Debug)]
+pub(super) struct LineCutter {
+    buffer: BytesMut,
+    /// Offset in the stream of the buffer's first byte.
+    offset: u64,
+    /// Number of the buffer's first line.
+    line: u64,
+    max_line_bytes: usize,
+    /// The over-long line that is being dropped.
+    dropping: Option<LongLine>,
+    long: Vec<LongLine>,
+}
+
+impl LineCutter {
+    /// Cuts a stream from this offset and line on.
+    pub(super) fn new(offset: u64, line: u64, max_line_bytes: usize) -> Self {
+        Self { buffer: BytesMut::new(), offset, line, max_line_bytes, dropping: None, long: Vec::new() }
+    }
+
+    /// Bytes collected and not yet cut off.
+    pub(super) fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Takes in the next piece of the stream.
+    pub(super) fn push(&mut self, mut piece: &[u8]) {
+        if let Some(long) = &mut self.dropping {
+            let Some(end) = memchr(b'\n', piece) else {
+                long.bytes += piece.len() as u64;
+                self.offset += piece.len() as u64;
+                return;
+            };
+            long.bytes += end as u64;
+            self.offset += end as u64 + 1;
+            self.line += 1;
+            self.long.extend(self.dropping.take());
+            piece = piece.get(end + 1..).unwrap_or_default();
+        }
+        self.buffer.extend_from_slice(piece);
+    }
+
+    /// Cuts off all whole lines, if there are any. Call it when enough is buffered.
+    pub(super) fn cut(&mut self) -> Option<Cut> {
+        let Some(last) = memrchr(b'\n', &self.buffer) else {
+            if self.buffer.len() > self.max_line_bytes {
+                self.start_dropping();
+            }
+            return None;
+        };
+        Some(self.cut_at(last + 1))
+    }
+
+    fn cut_at(&mut self, end: usize) -> Cut {
+        let text = self.buffer.split_to(end).freeze();
+        let (offset, line) = (self.offset, self.line);
+        self.offset += text.len() as u64;
+        let mut lines = Vec::with_capacity(text.len() / 512 + 1);
+        let mut start =
+            if offset == 0 && text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+        let mut number = 0;
+        for end in memchr_iter(b'\n', &text).chain((text.last() != Some(&b'\n')).then_some(text.len())) {
+            let content = text.get(start..end).unwrap_or_default().trim_ascii();
+            if content.len() > self.max_line_bytes {
+                self.long.push(LongLine {
+                    head: text.slice(start..start + KEPT_OF_LONG_LINE.min(end - start)),
+                    bytes: content.len() as u64,
+                    offset: offset + start as u64,
+                    line: line + u64::from(number),
+                });
+            } else if !content.is_empty() {
+                let lead = (end - start) - text.get(start..end).unwrap_or_default().trim_ascii_start().len();
+                let first = narrow(start + lead);
+                lines.push(Line { start: first, end: first + narrow(content.len()), number });
+            }
+            start = end + 1;
+            number += 1;
+        }
+        self.line += u64::from(number);
+        Cut { offset, line, text, lines }
+    }
+
+    fn start_dropping(&mut self) {
+        let line = self.buffer.split();
+        let head = Bytes::copy_from_slice(line.get(..KEPT_OF_LONG_LINE).unwrap_or(&line));
+        self.dropping =
+            Some(LongLine { head, bytes: line.len() as u64, offset: self.offset, line: self.line });
+        self.offset += line.len() as u64;
+    }
+
+    /// The last line, which has no end; blank ones are none.
+    pub(super) fn unterminated(&self) -> Option<&[u8]> {
+        let rest = match self.offset {
+            0 => self.buffer.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&self.buffer),
+            _ => &self.buffer,
+        };
+        let rest = rest.trim_ascii();
+        (!rest.is_empty() || self.dropping.is_some()).then_some(rest)
+    }
+
+    /// At the end of the stream: takes what is left as a line.
+    pub(super) fn finish(&mut self) -> Option<Cut> {
+        if let Some(long) = self.dropping.take() {
+            self.long.push(long);
+            self.line += 1;
+        }
+        if self.buffer.is_empty() {
+            return None;
+        }
+        let cut = self.cut_at(self.buffer.len());
+        Some(cut)
+    }
+
+    /// The over-long lines met since the last call.
+    pub(super) fn take_long(&mut self) -> Vec<LongLine> {
+        std::mem::take(&mut self.long)
+    }
+
+    /// Where the stream stands behind the last cut: (offset, line).
+    pub(super) fn position(&self) -> (u64, u64) {
+        (self.offset, self.line)
+    }
+}
+
+fn narrow(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop, prop_assert_eq, proptest};
+
+    use super::*;
+
+    fn texts(cut: &Cut) -> Vec<String> {
+        cut.lines
+            .iter()
+            .map(|line| {
+                String::from_utf8_lossy(&cut.text[line.start as usize..line.end as usize]).into_owned()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn line_ends_blank_lines_and_a_byte_order_mark_are_no_part_of_a_line() {
+        let mut cutter = LineCutter::new(0, 0, 100);
+        cutter.push(b"\xef\xbb\xbf{\"a\":1}\r\n\r\n \n{\"b\":2}\n{\"c\"");
+        let cut = cutter.cut().unwrap();
+        assert_eq!(texts(&cut), ["{\"a\":1}", "{\"b\":2}"]);
+        assert_eq!(cut.lines[1].number, 3);
+        assert_eq!(cutter.unterminated(), Some(b"{\"c\"".as_slice()));
+        assert_eq!(cutter.position(), (24, 4));
+        cutter.push(b":3}");
+        assert!(cutter.cut().is_none());
+        assert_eq!(texts(&cutter.finish().unwrap()), ["{\"c\":3}"]);
+    }
+
+    #[test]
+    fn a_line_over_the_cap_is_reported_and_the_rest_goes_on() {
+        let mut cutter = LineCutter::new(0, 0, 8);
+        for piece in ["ok\n", "0123456789", "0123456789", "01\nafter\n", "within one piece\nend\n"] {
+            cutter.push(piece.as_bytes());
+            if let Some(cut) = cutter.cut() {
+                assert!(texts(&cut).iter().all(|line| ["ok", "after", "end"].contains(&line.as_str())));
+            }
+        }
+        let long = cutter.take_long();
+        assert_eq!(
+            long.iter().map(|long| (long.bytes, long.offset, long.line)).collect::<Vec<_>>(),
+            [(22, 3, 1), (16, 32, 3)]
+        );
+        assert_eq!(cutter.position(), (53, 5));
+    }
+
+    proptest! {
+        /// The lines do not depend on how the stream was cut into pieces, and the offset counts every byte.
+        #[test]
+        fn lines_do_not_depend_on_the_pieces(
+            text in prop::collection::vec(prop::sample::select(b"ab\r\n {}".to_vec()), 0..200),
+            pieces in prop::collection::vec(1usize..20, 1..50),
+            cut_every_piece in any::<bool>(),
+        ) {
+            let mut cutter = LineCutter::new(0, 0, 1000);
+            let mut found = Vec::new();
+            let mut rest = text.as_slice();
+            for length in pieces.iter().cycle() {
+                if rest.is_empty() { break; }
+                let (piece, after) = rest.split_at((*length).min(rest.len()));
+                cutter.push(piece);
+                rest = after;
+                if cut_every_piece {
+                    found.extend(cutter.cut().iter().flat_map(texts));
+                }
+            }
+            found.extend(cutter.cut().iter().flat_map(texts));
+            found.extend(cutter.finish().iter().flat_map(texts));
+            let expected: Vec<_> = String::from_utf8(text.clone()).unwrap()
+                .split('\n').map(|line| line.trim_ascii().to_owned()).filter(|line| !line.is_empty()).collect();
+            prop_assert_eq!(found, expected);
+            prop_assert_eq!(cutter.position().0, text.len() as u64);
+        }
+    }
+}

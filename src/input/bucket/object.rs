@@ -1,0 +1,286 @@
+//! Reads one object: what of it is new, in chunks of whole lines.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt};
+use serde::de::IgnoredAny;
+use thiserror::Error;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::assemble::Assembler;
+use super::fingerprint::{self, Key, Repeats, Shipped};
+use super::layout::{Layout, Place};
+use super::open::OpenObjects;
+use super::position::{ObjectPosition, Plan, SEAM_BYTES, Version, plan};
+use crate::chunk::{Budget, Partition};
+use crate::input::{InputError, Read, Resume};
+use crate::state::StateError;
+use crate::time::Millis;
+
+/// Times an object may be overwritten under the reader's hands before it waits for the next look.
+const MOVES_FOLLOWED: usize = 3;
+/// Bytes read from a local file at once.
+const FILE_BLOCK_BYTES: usize = 1 << 20;
+
+/// An object as it was found.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) key: Path,
+    pub(super) place: Place,
+    pub(super) version: Version,
+    /// The version's real ETag, for `If-Match`.
+    pub(super) etag: Option<String>,
+    pub(super) modified: Option<Millis>,
+    /// Read it whole whatever the position says: its date has closed.
+    pub(super) verify: bool,
+}
+
+impl Found {
+    pub(super) fn new(meta: &ObjectMeta, place: Place) -> Self {
+        let modified = Millis::new(meta.last_modified.timestamp_millis());
+        let name = match &meta.e_tag {
+            Some(etag) => etag.clone(),
+            None => format!("{}-{}", meta.size, meta.last_modified.timestamp_millis()),
+        };
+        Self {
+            key: meta.location.clone(),
+            place,
+            version: Version { name, size: meta.size },
+            etag: meta.e_tag.clone(),
+            modified,
+            verify: false,
+        }
+    }
+
+    pub(super) fn partition(&self) -> Partition {
+        Partition::new(self.key.as_ref())
+    }
+}
+
+/// Why an object was not read.
+#[derive(Debug, Error)]
+pub(super) enum ObjectError {
+    /// Another version took its place.
+    #[error("the object was overwritten while it was read")]
+    Moved,
+    /// It is gone.
+    #[error("the object is gone")]
+    Gone,
+    /// The seam is not what it was.
+    #[error("the shipped part of the object has changed")]
+    SeamDiffers,
+    #[error(transparent)]
+    Store(object_store::Error),
+    #[error(transparent)]
+    File(#[from] io::Error),
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The pipeline has ended.
+    #[error("the pipeline has ended")]
+    Closed,
+}
+
+impl From<object_store::Error> for ObjectError {
+    fn from(error: object_store::Error) -> Self {
+        match error {
+            object_store::Error::Precondition { .. } => Self::Moved,
+            object_store::Error::NotFound { .. } => Self::Gone,
+            other => Self::Store(other),
+        }
+    }
+}
+
+/// What all readers of a bucket share.
+#[derive(Debug)]
+pub(super) struct ObjectReader {
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) cloud: Option<&'static str>,
+    pub(super) key: Key,
+    pub(super) resume: Resume,
+    pub(super) budget: Budget,
+    pub(super) long_line: Arc<Semaphore>,
+    pub(super) open: Arc<OpenObjects>,
+    pub(super) reads: mpsc::Sender<Result<Read, InputError>>,
+    pub(super) chunk_bytes: usize,
+    pub(super) max_line_bytes: usize,
+    pub(super) verify_whole_below: u64,
+    /// How long a last line without its end may stay unfinished; `None` where objects appear whole.
+    pub(super) partial_line_wait: Option<Duration>,
+}
+
+impl ObjectReader {
+    /// Reads what is new in an object and hands it on.
+    pub(super) async fn read(&self, mut found: Found, now: Millis) -> Result<(), ObjectError> {
+        let mut mismatch = false;
+        let mut moves = 0;
+        loop {
+            let position = self.resume.position(&found.partition()).await?;
+            let known = position.as_ref().and_then(ObjectPosition::parse);
+            let mut planned = plan(known.as_ref(), &found.version, self.verify_whole_below);
+            if let Some(known) = &known {
+                let overdue = known.waiting && self.is_overdue(&found, now);
+                match planned {
+                    Plan::Nothing if overdue => {
+                        planned = if known.compare || known.compressed { Plan::Compare } else { Plan::Append }
+                    }
+                    Plan::Nothing | Plan::Append if found.verify && !known.folded && !known.verified => {
+                        planned = Plan::Compare;
+                    }
+                    Plan::Append if mismatch => {
+                        planned = if known.folded { Plan::Fresh } else { Plan::Compare }
+                    }
+                    _ => {}
+                }
+            }
+            if planned == Plan::Nothing {
+                return Ok(());
+            }
+            match self.read_version(&found, known.as_ref(), planned, mismatch, now).await {
+                Err(ObjectError::SeamDiffers) if !mismatch => mismatch = true,
+                Err(ObjectError::Moved) if moves < MOVES_FOLLOWED => {
+                    moves += 1;
+                    found = Found {
+                        verify: found.verify,
+                        ..Found::new(&self.store.head(&found.key).await?, found.place)
+                    };
+                }
+                result => return result,
+            }
+        }
+    }
+
+    pub(super) fn is_overdue(&self, found: &Found, now: Millis) -> bool {
+        match (self.partial_line_wait, found.modified) {
+            (Some(wait), Some(modified)) => {
+                u128::try_from(now.get() - modified.get()).is_ok_and(|age| age >= wait.as_millis())
+            }
+            _ => true,
+        }
+    }
+
+    async fn read_version(
+        &self,
+        found: &Found,
+        known: Option<&ObjectPosition>,
+        planned: Plan,
+        mismatch: bool,
+        now: Millis,
+    ) -> Result<(), ObjectError> {
+        let origin = Layout::origin(&found.key, &found.place, self.cloud);
+        let mut assembler = match (planned, known) {
+            (Plan::Append, Some(known)) => {
+                let total = if known.folded { 0 } else { known.shipped };
+                let notes =
+                    if known.folded { Vec::new() } else { self.resume.notes(&found.partition()).await? };
+                Assembler::append(
+                    self,
+                    found,
+                    origin,
+                    known,
+                    Repeats::after(total, fingerprint::decode(&notes)),
+                )
+            }
+            (Plan::Compare, Some(known)) => {
+                let notes = self.resume.notes(&found.partition()).await?;
+                Assembler::compare(self, found, origin, known, Shipped::new(fingerprint::decode(&notes)))
+            }
+            (_, known) => Assembler::fresh(self, found, origin, known),
+        };
+        let start = match (planned, known) {
+            (Plan::Append, Some(known)) => known.offset.saturating_sub(u64::from(known.seam_bytes)),
+            _ => 0,
+        };
+        let mut pieces = self.open(found, start).await?;
+        let mut received = start;
+        while let Some(piece) = pieces.next().await {
+            let piece = piece?;
+            received += piece.len() as u64;
+            assembler.push(&piece).await?;
+        }
+        if received < found.version.size {
+            return Err(ObjectError::Moved);
+        }
+        let complete = self.is_overdue(found, now);
+        assembler
+            .finish(mismatch, |unterminated| {
+                complete || serde_json::from_slice::<IgnoredAny>(unterminated).is_ok()
+            })
+            .await
+    }
+
+    /// Opens the object's bytes from `start` on, of exactly the version that was found.
+    async fn open(
+        &self,
+        found: &Found,
+        start: u64,
+    ) -> Result<BoxStream<'static, Result<Bytes, ObjectError>>, ObjectError> {
+        if start >= found.version.size {
+            return Ok(futures::stream::empty().boxed());
+        }
+        let options = GetOptions {
+            if_match: found.etag.clone(),
+            range: (start > 0).then(|| GetRange::Bounded(start..found.version.size)),
+            ..GetOptions::default()
+        };
+        let result = self.store.get_opts(&found.key, options).await?;
+        Ok(match result.payload {
+            GetResultPayload::File(file, _) => file_pieces(file, result.range.start, result.range.end),
+            GetResultPayload::Stream(stream) => stream.map(|piece| piece.map_err(ObjectError::from)).boxed(),
+        })
+    }
+}
+
+/// A local file in large blocks: the store's own stream goes through the blocking pool every 8 KiB.
+fn file_pieces(file: std::fs::File, start: u64, end: u64) -> BoxStream<'static, Result<Bytes, ObjectError>> {
+    let blocks = futures::stream::try_unfold((file, start), move |(mut file, at)| async move {
+        let wanted = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX).min(FILE_BLOCK_BYTES);
+        if wanted == 0 {
+            return Ok(None);
+        }
+        let read = tokio::task::spawn_blocking(move || {
+            use std::io::{Read, Seek, SeekFrom};
+            let mut block = vec![0; wanted];
+            file.seek(SeekFrom::Start(at))?;
+            let mut filled = 0;
+            while let Some(rest) = block.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+                match file.read(rest)? {
+                    0 => break,
+                    read => filled += read,
+                }
+            }
+            block.truncate(filled);
+            Ok::<_, io::Error>((file, block))
+        });
+        let (file, block) = read.await.map_err(io::Error::other)??;
+        if block.is_empty() {
+            return Ok(None);
+        }
+        let next = at + block.len() as u64;
+        Ok(Some((Bytes::from(block), (file, next))))
+    });
+    blocks.boxed()
+}
+
+/// The last bytes of a stream, as many as a seam takes.
+#[derive(Debug, Default)]
+pub(super) struct Tail(Vec<u8>);
+
+impl Tail {
+    pub(super) fn extend(&mut self, bytes: &[u8]) {
+        let bytes = bytes.get(bytes.len().saturating_sub(SEAM_BYTES)..).unwrap_or_default();
+        let surplus = (self.0.len() + bytes.len()).saturating_sub(SEAM_BYTES);
+        self.0.drain(..surplus.min(self.0.len()));
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// Length and digest.
+    pub(super) fn seam(&self, key: &Key) -> (u32, u64) {
+        (u32::try_from(self.0.len()).unwrap_or(u32::MAX), key.fingerprint(&self.0))
+    }
+}

@@ -1,0 +1,294 @@
+//! Opens the store that a bucket input's `url` names: a client with the right address, credentials and time limits.
+
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::{AzureAccessKey, AzureCredential, MicrosoftAzureBuilder, split_sas};
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{BackoffConfig, ClientOptions, CredentialProvider, ObjectStore, RetryConfig};
+use url::Url;
+
+use super::credentials;
+use crate::component::BuildError;
+use crate::secret::Secret;
+
+mod settings;
+
+pub(super) use settings::{AzureSettings, GcsSettings, S3Settings, StoreSettings};
+
+/// Where the objects are.
+#[derive(Debug)]
+pub(super) struct Store {
+    /// The client; local paths are relative to `root`.
+    pub(super) store: Arc<dyn ObjectStore>,
+    /// What all keys begin with.
+    pub(super) prefix: Path,
+    /// Kind of store.
+    pub(super) scheme: Scheme,
+    /// The directory, where it is a local one.
+    pub(super) root: Option<PathBuf>,
+    /// Cloud the store belongs to: `aws`, `gcp` or `azure`.
+    pub(super) cloud: Option<&'static str>,
+}
+
+/// Kind of store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scheme {
+    /// Amazon S3 or what speaks its protocol.
+    S3,
+    /// Google Cloud Storage.
+    Gcs,
+    /// Azure Blob Storage.
+    Azure,
+    /// A directory.
+    Local,
+}
+
+/// Opens the store of a URL. No request is sent, but the region of an S3 bucket may be asked of the machine's metadata.
+///
+/// # Errors
+/// [`BuildError`] naming the key: `url`, or one below `s3`, `gcs` or `azure`.
+pub(super) fn open(url: &str, settings: &StoreSettings, base: &FilePath) -> Result<Store, BuildError> {
+    // The clients have no cryptography of their own; whoever comes first installs it for the process.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return local(base.join(url));
+    };
+    let (scheme, cloud) = match scheme {
+        "file" => return local(file_path(url)?),
+        "s3" => (Scheme::S3, "aws"),
+        "gs" => (Scheme::Gcs, "gcp"),
+        "az" => (Scheme::Azure, "azure"),
+        other => {
+            return Err(BuildError::new(
+                "url",
+                format!(
+                    "`{other}://` is no store; write s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, \
+                     file:///directory or a path"
+                ),
+            ));
+        }
+    };
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    if bucket.is_empty() {
+        return Err(BuildError::new("url", format!("`{url}` names no bucket; write one after ://")));
+    }
+    if prefix.starts_with('/') {
+        // The parser would drop it, and another prefix would be read.
+        return Err(BuildError::new("url", format!("`{url}` has an empty part in its prefix; remove one /")));
+    }
+    let prefix = Path::parse(prefix)
+        .map_err(|error| BuildError::new("url", format!("`{prefix}` cannot be a prefix: {error}")))?;
+    let store = match scheme {
+        Scheme::S3 => s3(bucket, &settings.s3)?,
+        Scheme::Gcs => gcs(bucket, &settings.gcs)?,
+        Scheme::Azure | Scheme::Local => azure(bucket, &settings.azure)?,
+    };
+    Ok(Store { store, prefix, scheme, root: None, cloud: Some(cloud) })
+}
+
+fn file_path(url: &str) -> Result<PathBuf, BuildError> {
+    Url::parse(url).ok().and_then(|url| url.to_file_path().ok()).ok_or_else(|| {
+        BuildError::new(
+            "url",
+            format!("`{url}` is no local directory; write file:///absolute/path or a path"),
+        )
+    })
+}
+
+fn local(path: PathBuf) -> Result<Store, BuildError> {
+    let failed = |reason: &dyn std::fmt::Display| {
+        BuildError::new("url", format!("cannot read the directory {}: {reason}", path.display()))
+    };
+    // Notifications name real paths: the root has to be one as well.
+    let root = path.canonicalize().map_err(|error| failed(&error))?;
+    if !root.is_dir() {
+        return Err(failed(&"it is not a directory"));
+    }
+    let store = LocalFileSystem::new_with_prefix(&root).map_err(|error| failed(&error))?;
+    Ok(Store {
+        store: Arc::new(store),
+        prefix: Path::default(),
+        scheme: Scheme::Local,
+        root: Some(root),
+        cloud: None,
+    })
+}
+
+fn s3(bucket: &str, settings: &S3Settings) -> Result<Arc<dyn ObjectStore>, BuildError> {
+    settings.check()?;
+    let region = s3_region(settings)?;
+    let builder = match credentials::provider(settings, &region)? {
+        Some(provider) => AmazonS3Builder::new().with_credentials(provider),
+        None => AmazonS3Builder::from_env(),
+    };
+    let mut builder = builder
+        .with_bucket_name(bucket)
+        .with_region(region)
+        .with_skip_signature(settings.anonymous)
+        .with_client_options(client_options(settings.allow_http))
+        .with_retry(retries());
+    // AWS wants the bucket in the host name; most other servers are known by one name only.
+    let path_style = settings.path_style.unwrap_or(settings.endpoint.is_some());
+    builder = builder.with_virtual_hosted_style_request(!path_style);
+    if let Some(endpoint) = &settings.endpoint {
+        let mut endpoint = endpoint_url("s3", endpoint, settings.allow_http)?;
+        if !path_style {
+            let host = format!("{bucket}.{}", endpoint.host_str().unwrap_or_default());
+            endpoint.set_host(Some(&host)).map_err(|error| BuildError::new("s3.endpoint", error))?;
+        }
+        builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/'));
+    }
+    Ok(Arc::new(builder.build().map_err(|error| BuildError::new("s3", error))?))
+}
+
+fn s3_region(settings: &S3Settings) -> Result<String, BuildError> {
+    if let Some(region) = &settings.region {
+        return Ok(region.clone());
+    }
+    if settings.endpoint.is_some() {
+        // A server of one's own has no regions; the signature wants a name all the same.
+        return Ok(std::env::var("AWS_REGION").unwrap_or_else(|_| "us-east-1".to_owned()));
+    }
+    credentials::region(settings).ok_or_else(|| {
+        BuildError::new(
+            "s3.region",
+            "neither the configuration nor AWS_REGION, the profile or the instance name a region; set the bucket's",
+        )
+    })
+}
+
+fn gcs(bucket: &str, settings: &GcsSettings) -> Result<Arc<dyn ObjectStore>, BuildError> {
+    let builder = match &settings.service_account_file {
+        Some(file) => GoogleCloudStorageBuilder::new().with_service_account_path(file.display().to_string()),
+        None if settings.anonymous => GoogleCloudStorageBuilder::new(),
+        None => GoogleCloudStorageBuilder::from_env(),
+    };
+    let mut builder = builder
+        .with_bucket_name(bucket)
+        .with_skip_signature(settings.anonymous)
+        .with_client_options(client_options(settings.allow_http))
+        .with_retry(retries());
+    if let Some(endpoint) = &settings.endpoint {
+        let endpoint = endpoint_url("gcs", endpoint, settings.allow_http)?;
+        builder = builder.with_base_url(endpoint.as_str().trim_end_matches('/'));
+    }
+    let key = if settings.service_account_file.is_some() { "gcs.service_account_file" } else { "gcs" };
+    Ok(Arc::new(builder.build().map_err(|error| BuildError::new(key, error))?))
+}
+
+fn azure(container: &str, settings: &AzureSettings) -> Result<Arc<dyn ObjectStore>, BuildError> {
+    settings.check()?;
+    let mut builder = MicrosoftAzureBuilder::from_env()
+        .with_container_name(container)
+        .with_client_options(client_options(settings.allow_http))
+        .with_retry(retries());
+    if let Some(account) = &settings.account {
+        builder = builder.with_account(account);
+    } else if std::env::var_os("AZURE_STORAGE_ACCOUNT_NAME").is_none() {
+        return Err(BuildError::new("azure.account", "missing; name the storage account of the container"));
+    }
+    if let Some(endpoint) = &settings.endpoint {
+        let endpoint = endpoint_url("azure", endpoint, settings.allow_http)?;
+        builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/').to_owned());
+    }
+    if let Some(client_id) = &settings.client_id {
+        builder = builder.with_client_id(client_id);
+    }
+    if let Some(tenant_id) = &settings.tenant_id {
+        builder = builder.with_tenant_id(tenant_id);
+    }
+    if let Some(secret) = &settings.client_secret {
+        let secret = secret.reveal().map_err(|error| BuildError::new("azure.client_secret", error))?;
+        builder = builder.with_client_secret(secret);
+    }
+    if let Some(key) = AzureKey::new(settings) {
+        key.reveal().map_err(|error| BuildError::new(key.key(), error))?;
+        builder = builder.with_credentials(Arc::new(key));
+    }
+    Ok(Arc::new(builder.build().map_err(|error| BuildError::new("azure", error))?))
+}
+
+/// An access key or token that is looked up for every request, so that a new one needs no restart.
+#[derive(Debug)]
+enum AzureKey {
+    Access(Secret),
+    Sas(Secret),
+}
+
+impl AzureKey {
+    fn new(settings: &AzureSettings) -> Option<Self> {
+        let access = settings.access_key.clone().map(Self::Access);
+        access.or_else(|| settings.sas_token.clone().map(Self::Sas))
+    }
+
+    fn key(&self) -> &'static str {
+        match self {
+            Self::Access(_) => "azure.access_key",
+            Self::Sas(_) => "azure.sas_token",
+        }
+    }
+
+    fn reveal(&self) -> Result<AzureCredential, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(match self {
+            Self::Access(secret) => AzureCredential::AccessKey(AzureAccessKey::try_new(&secret.reveal()?)?),
+            Self::Sas(secret) => AzureCredential::SASToken(split_sas(&secret.reveal()?)?),
+        })
+    }
+}
+
+#[async_trait]
+impl CredentialProvider for AzureKey {
+    type Credential = AzureCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<AzureCredential>> {
+        self.reveal()
+            .map(Arc::new)
+            .map_err(|source| object_store::Error::Unauthenticated { path: self.key().to_owned(), source })
+    }
+}
+
+fn endpoint_url(table: &str, endpoint: &str, allow_http: bool) -> Result<Url, BuildError> {
+    let wrong = |message: String| BuildError::new(&format!("{table}.endpoint"), message);
+    let url = Url::parse(endpoint).map_err(|error| wrong(format!("`{endpoint}` is no URL: {error}")))?;
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if allow_http => Ok(url),
+        "http" => Err(wrong(format!(
+            "`{endpoint}` would send everything in the clear; use https, or set {table}.allow_http = true"
+        ))),
+        _ => Err(wrong(format!("`{endpoint}` is no https:// URL"))),
+    }
+}
+
+fn client_options(allow_http: bool) -> ClientOptions {
+    let agent = concat!("auditferry/", env!("CARGO_PKG_VERSION"));
+    ClientOptions::new()
+        .with_user_agent(reqwest::header::HeaderValue::from_static(agent))
+        .with_allow_http(allow_http)
+        .with_connect_timeout(Duration::from_secs(5))
+        // Time without a byte. A limit of the whole request would cut off a large object, or a slow collector's.
+        .with_read_timeout(Duration::from_secs(30))
+        .with_timeout_disabled()
+}
+
+/// A few quick attempts; whatever lasts longer is the engine's to wait for, and to tell.
+fn retries() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(2),
+            base: 2.0,
+        },
+        max_retries: 3,
+        retry_timeout: Duration::from_secs(30),
+    }
+}
+
+#[cfg(test)]
+mod tests;

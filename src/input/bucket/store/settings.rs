@@ -1,0 +1,140 @@
+//! How the stores are reached, as the configuration says it.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::component::BuildError;
+use crate::secret::Secret;
+
+/// Tables of a bucket input, one per kind of store; only the one that the URL names is used.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct StoreSettings {
+    /// For `s3://`.
+    pub(crate) s3: S3Settings,
+    /// For `gs://`.
+    pub(crate) gcs: GcsSettings,
+    /// For `az://`.
+    pub(crate) azure: AzureSettings,
+}
+
+/// Amazon S3 and servers that speak its protocol. Without keys, the credentials are found as the AWS tools find them:
+/// environment, profile files, SSO, web identity, container and instance metadata.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct S3Settings {
+    /// Region of the bucket. Default: that of the environment, the profile or the instance.
+    pub(crate) region: Option<String>,
+    /// Address of an S3-compatible server, for instance `https://minio.example:9000`.
+    pub(crate) endpoint: Option<String>,
+    /// Puts the bucket in the path of a request, not in the host name. Default: true with an `endpoint`.
+    pub(crate) path_style: Option<bool>,
+    /// Profile of the AWS configuration files. Default: `AWS_PROFILE`, or `default`.
+    pub(crate) profile: Option<String>,
+    /// Access key, if not found the usual way.
+    pub(crate) access_key_id: Option<Secret>,
+    /// Secret of the access key.
+    pub(crate) secret_access_key: Option<Secret>,
+    /// Session token of temporary keys.
+    pub(crate) session_token: Option<Secret>,
+    /// Role to assume with the credentials found or given: `arn:aws:iam::123456789012:role/name`.
+    pub(crate) role_arn: Option<String>,
+    /// External id that the role's trust policy asks for.
+    pub(crate) external_id: Option<String>,
+    /// Name of the session in CloudTrail. Default: `auditferry`.
+    pub(crate) role_session_name: Option<String>,
+    /// Allows an `endpoint` without TLS.
+    pub(crate) allow_http: bool,
+    /// Reads a public bucket without credentials.
+    pub(crate) anonymous: bool,
+}
+
+/// Google Cloud Storage. Without a file, the credentials are found as the Google tools find them:
+/// `GOOGLE_APPLICATION_CREDENTIALS`, `gcloud`, instance metadata.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct GcsSettings {
+    /// Key file of a service account.
+    pub(crate) service_account_file: Option<PathBuf>,
+    /// Address of another server that speaks the protocol.
+    pub(crate) endpoint: Option<String>,
+    /// Allows an `endpoint` without TLS.
+    pub(crate) allow_http: bool,
+    /// Reads a public bucket without credentials.
+    pub(crate) anonymous: bool,
+}
+
+/// Azure Blob Storage. Without a key, a token or a client secret, the credentials are found in the environment
+/// (`AZURE_…`, workload identity) or at the managed identity of the machine.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AzureSettings {
+    /// Storage account. Default: `AZURE_STORAGE_ACCOUNT_NAME`.
+    pub(crate) account: Option<String>,
+    /// Access key of the account.
+    pub(crate) access_key: Option<Secret>,
+    /// Shared access signature with read and list permission.
+    pub(crate) sas_token: Option<Secret>,
+    /// Application (client) id of a service principal or a user-assigned managed identity.
+    pub(crate) client_id: Option<String>,
+    /// Client secret of the service principal; read once at start.
+    pub(crate) client_secret: Option<Secret>,
+    /// Directory (tenant) id of the service principal.
+    pub(crate) tenant_id: Option<String>,
+    /// Address of the blob service, for instance of a sovereign cloud or a private link.
+    pub(crate) endpoint: Option<String>,
+    /// Allows an `endpoint` without TLS.
+    pub(crate) allow_http: bool,
+}
+
+impl S3Settings {
+    /// Finds keys that do not go together.
+    pub(crate) fn check(&self) -> Result<(), BuildError> {
+        let wrong = |key: &str, message: &str| Err(BuildError::new(&format!("s3.{key}"), message));
+        let keys = self.access_key_id.is_some();
+        if keys && self.secret_access_key.is_none() {
+            return wrong("secret_access_key", "missing; it belongs to access_key_id");
+        }
+        if !keys && self.secret_access_key.is_some() {
+            return wrong("access_key_id", "missing; it belongs to secret_access_key");
+        }
+        if !keys && self.session_token.is_some() {
+            return wrong("session_token", "needs access_key_id and secret_access_key");
+        }
+        if keys && self.profile.is_some() {
+            return wrong("profile", "cannot be used together with access_key_id; remove one of them");
+        }
+        if self.role_arn.is_none() && self.external_id.is_some() {
+            return wrong("external_id", "needs role_arn");
+        }
+        if self.role_arn.is_none() && self.role_session_name.is_some() {
+            return wrong("role_session_name", "needs role_arn");
+        }
+        if self.anonymous && (keys || self.profile.is_some() || self.role_arn.is_some()) {
+            return wrong("anonymous", "cannot be used together with credentials; remove one of them");
+        }
+        Ok(())
+    }
+}
+
+impl AzureSettings {
+    /// Finds keys that do not go together.
+    pub(crate) fn check(&self) -> Result<(), BuildError> {
+        let given = [
+            ("access_key", self.access_key.is_some()),
+            ("sas_token", self.sas_token.is_some()),
+            ("client_secret", self.client_secret.is_some()),
+        ];
+        let mut given = given.into_iter().filter(|(_, given)| *given);
+        if let (Some((first, _)), Some((second, _))) = (given.next(), given.next()) {
+            let message = format!("cannot be used together with {first}; remove one of them");
+            return Err(BuildError::new(&format!("azure.{second}"), message));
+        }
+        if self.client_secret.is_some() && (self.client_id.is_none() || self.tenant_id.is_none()) {
+            return Err(BuildError::new("azure.client_secret", "needs client_id and tenant_id"));
+        }
+        Ok(())
+    }
+}

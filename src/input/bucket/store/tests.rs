@@ -1,0 +1,125 @@
+use object_store::ObjectStoreExt;
+use serde_json::json;
+
+use super::*;
+
+fn settings(value: serde_json::Value) -> StoreSettings {
+    serde_json::from_value(value).unwrap()
+}
+
+fn refused(url: &str, value: serde_json::Value) -> BuildError {
+    open(url, &settings(value), FilePath::new("/")).unwrap_err()
+}
+
+#[test]
+fn every_url_names_its_store() {
+    let all = settings(json!({
+        "s3": { "region": "eu-central-1", "access_key_id": "id", "secret_access_key": "secret" },
+        "gcs": { "anonymous": true },
+        "azure": { "account": "acme", "access_key": "c2VjcmV0" },
+    }));
+    for (url, scheme, cloud, prefix, shown) in [
+        ("s3://acme-audit/logs/all/", Scheme::S3, "aws", "logs/all", "acme-audit"),
+        ("s3://acme.audit", Scheme::S3, "aws", "", "acme.audit"),
+        ("gs://acme_audit/logs", Scheme::Gcs, "gcp", "logs", "acme_audit"),
+        ("az://insights-logs-jobs/resourceId=", Scheme::Azure, "azure", "resourceId=", "insights-logs-jobs"),
+    ] {
+        let store = open(url, &all, FilePath::new("/")).unwrap();
+        assert_eq!(
+            (store.scheme, store.cloud, store.prefix.as_ref()),
+            (scheme, Some(cloud), prefix),
+            "{url}"
+        );
+        assert!(store.store.to_string().contains(shown), "{url}: {}", store.store);
+        assert_eq!(store.root, None);
+    }
+}
+
+#[tokio::test]
+async fn a_directory_is_named_by_url_or_path() {
+    let base = tempfile::tempdir().unwrap();
+    let directory = base.path().join("a b");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("x=1.json"), "{}").unwrap();
+    let root = directory.canonicalize().unwrap();
+    let url = Url::from_directory_path(&directory).unwrap();
+    for spelled in [url.as_str(), "a b", "./a b/", directory.to_str().unwrap()] {
+        let store = open(spelled, &StoreSettings::default(), base.path()).unwrap();
+        assert_eq!(
+            (store.scheme, store.cloud, store.root.as_ref()),
+            (Scheme::Local, None, Some(&root)),
+            "{spelled}"
+        );
+        store.store.head(&Path::from("x=1.json")).await.unwrap();
+    }
+}
+
+#[test]
+fn a_url_that_names_no_store_is_refused() {
+    for (url, expected) in [
+        ("http://acme.example/logs", "`http://` is no store"),
+        ("s3:///logs", "names no bucket"),
+        ("s3://acme//logs", "empty part"),
+        ("s3://acme/a//logs", "cannot be a prefix"),
+        ("file://relative/path", "file:///absolute/path"),
+        ("no/such/directory", "/no/such/directory"),
+        ("/proc/version", "not a directory"),
+    ] {
+        let error = refused(url, json!({}));
+        assert!(error.key == "url" && error.message.contains(expected), "{url}: {error}");
+    }
+}
+
+#[test]
+fn keys_that_do_not_go_together_are_refused() {
+    for (url, value, key) in [
+        ("s3://b", json!({ "s3": { "access_key_id": "id" } }), "s3.secret_access_key"),
+        ("s3://b", json!({ "s3": { "secret_access_key": "s" } }), "s3.access_key_id"),
+        ("s3://b", json!({ "s3": { "session_token": "t" } }), "s3.session_token"),
+        ("s3://b", json!({ "s3": { "external_id": "x" } }), "s3.external_id"),
+        ("s3://b", json!({ "s3": { "role_session_name": "x" } }), "s3.role_session_name"),
+        (
+            "s3://b",
+            json!({ "s3": { "access_key_id": "id", "secret_access_key": "s", "profile": "p" } }),
+            "s3.profile",
+        ),
+        ("s3://b", json!({ "s3": { "anonymous": true, "role_arn": "arn" } }), "s3.anonymous"),
+        ("s3://b", json!({ "s3": { "anonymous": true, "endpoint": "http://minio" } }), "s3.endpoint"),
+        ("s3://b", json!({ "s3": { "anonymous": true, "endpoint": "minio:9000" } }), "s3.endpoint"),
+        ("gs://b", json!({ "gcs": { "service_account_file": "/no/such/file" } }), "gcs.service_account_file"),
+        ("az://b", json!({ "azure": { "account": "a", "access_key": "no base64!" } }), "azure.access_key"),
+        (
+            "az://b",
+            json!({ "azure": { "account": "a", "access_key": "a", "sas_token": "b" } }),
+            "azure.sas_token",
+        ),
+        ("az://b", json!({ "azure": { "account": "a", "client_secret": "s" } }), "azure.client_secret"),
+        ("az://b", json!({ "azure": {} }), "azure.account"),
+    ] {
+        let error = refused(url, value.clone());
+        assert_eq!(error.key, key, "{value}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_sas_token_is_looked_up_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("sas");
+    std::fs::write(&file, "?sig=a%2Bb&se=1").unwrap();
+    let key = AzureKey::Sas(Secret::file(&file));
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let first = AzureCredential::SASToken(vec![pair("sig", "a+b"), pair("se", "1")]);
+    assert_eq!(*key.get_credential().await.unwrap(), first);
+    std::fs::write(&file, "sig=c").unwrap();
+    assert_eq!(*key.get_credential().await.unwrap(), AzureCredential::SASToken(vec![pair("sig", "c")]));
+}
+
+#[test]
+fn a_hint_of_a_secret_is_not_printed() {
+    let all = settings(
+        json!({ "s3": { "region": "x", "access_key_id": "hunter1", "secret_access_key": "hunter2" } }),
+    );
+    let store = open("s3://bucket", &all, FilePath::new("/")).unwrap();
+    assert!(!format!("{all:?}").contains("hunter"), "{all:?}");
+    assert!(!format!("{store:?}").contains("hunter2"));
+}

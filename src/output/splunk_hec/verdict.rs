@@ -1,0 +1,251 @@
+//! What Splunk's answers mean, code by code.
+//!
+//! A refused batch was taken up to the refused event: all before `invalid-event-number` is indexed, nothing from it
+//! on is. Sending the whole batch again would duplicate the first part, giving it up would lose the last.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::batch::Request;
+use crate::http::Answer;
+use crate::output::{HoldReason, Rejection, Verdict};
+
+/// Splunk Cloud answers a body that is too large as if its first event were malformed; 1 MB is what it documents.
+const SUSPICIOUS_BYTES: usize = 1_000_000;
+
+#[derive(Default, Deserialize)]
+struct Reply {
+    #[serde(default)]
+    text: String,
+    code: Option<u16>,
+    #[serde(rename = "invalid-event-number")]
+    invalid_event: Option<usize>,
+    #[serde(rename = "ackId")]
+    ack: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Acknowledgements {
+    acks: BTreeMap<String, bool>,
+}
+
+fn reply(answer: &Answer) -> Reply {
+    serde_json::from_slice(&answer.body).unwrap_or_default()
+}
+
+/// The verdict on a request by its answer.
+pub(super) fn of_answer(answer: &Answer, request: &Request) -> Verdict {
+    let reply = reply(answer);
+    let said = answer.summary();
+    let hold = |reason, advice: &str| Verdict::hold(reason, format!("{said}; {advice}"));
+    let misconfigured = |advice: &str| hold(HoldReason::Misconfigured, advice);
+    match reply.code {
+        Some(0) if answer.is_success() => Verdict::Accepted { slow_down: false },
+        // Taken, although it sounds like an error: sending it again would duplicate.
+        Some(24 | 25) if answer.is_success() => Verdict::Accepted { slow_down: true },
+        Some(1) => hold(HoldReason::Credentials, "enable the token of `token` in Splunk"),
+        Some(2..=4) => hold(HoldReason::Credentials, "set `token` to a token that Splunk knows"),
+        Some(5) => misconfigured("events were sent and none arrived: look for a proxy that drops the body"),
+        Some(6 | 12 | 13 | 15) => refused_at(&reply, request),
+        // The number it carries is that of the event after the wrong one: of no use.
+        Some(7) => misconfigured("set `index` to one that exists and that the token may write to"),
+        Some(8) => Verdict::Retry { cause: said, after: answer.retry_after, ambiguous: true },
+        Some(9) => busy_at(&reply, answer, request),
+        Some(10 | 11 | 28) => misconfigured(
+            "a channel was sent and did not arrive: let proxies pass x-splunk-request-channel, and make them sticky",
+        ),
+        Some(14 | 16 | 17 | 21 | 22) => {
+            misconfigured("this is no answer to events: check the host and port of `url`")
+        }
+        Some(18..=20 | 23 | 26 | 27) => Verdict::retry(said, answer.retry_after),
+        _ => by_status(answer),
+    }
+}
+
+/// Prefix rule: what came before the refused event is in.
+fn refused_at(reply: &Reply, request: &Request) -> Verdict {
+    let reason = if reply.text.is_empty() { "refused by HEC" } else { &reply.text };
+    let reason = format!("{reason} (HEC code {})", reply.code.unwrap_or_default());
+    match reply.invalid_event {
+        Some(0) if request.events > 1 && request.uncompressed_bytes > SUSPICIOUS_BYTES => Verdict::TooLarge,
+        Some(number) if number < request.events => Verdict::Partial {
+            duplicate: Vec::new(),
+            retry: (number + 1..request.events).collect(),
+            rejected: vec![(number, Rejection { reason })],
+            after: None,
+        },
+        _ => Verdict::rejected(reason),
+    }
+}
+
+/// A busy server may tell where it stopped.
+fn busy_at(reply: &Reply, answer: &Answer, request: &Request) -> Verdict {
+    match reply.invalid_event {
+        Some(number) if (1..request.events).contains(&number) => Verdict::Partial {
+            duplicate: Vec::new(),
+            retry: (number..request.events).collect(),
+            rejected: Vec::new(),
+            after: answer.retry_after,
+        },
+        _ => Verdict::retry(answer.summary(), answer.retry_after),
+    }
+}
+
+/// A 400 that is not even JSON comes from something in between, which knows nothing of single events.
+fn by_status(answer: &Answer) -> Verdict {
+    if answer.status == 400 && serde_json::from_slice::<serde::de::IgnoredAny>(&answer.body).is_err() {
+        let message = format!("{}; this is not Splunk's answer: check `url` and proxies", answer.summary());
+        return Verdict::hold(HoldReason::Misconfigured, message);
+    }
+    Verdict::from_status(answer)
+}
+
+/// The number under which the request will be acknowledged.
+pub(super) fn ack_number(answer: &Answer) -> Option<u64> {
+    reply(answer).ack
+}
+
+/// Which of the polled numbers are safe. A server that no longer acknowledges has delivered what it answered with 200.
+pub(super) fn acknowledged(answer: &Answer, polled: &[u64]) -> Vec<u64> {
+    if reply(answer).code == Some(14) {
+        return polled.to_vec();
+    }
+    let Ok(Acknowledgements { acks }) = serde_json::from_slice(&answer.body) else { return Vec::new() };
+    polled.iter().copied().filter(|number| acks.get(&number.to_string()) == Some(&true)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::compress::Encoding;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        Answer { status, retry_after: None, body, cut: false, cookies: String::new() }
+    }
+
+    fn verdict(status: u16, body: &str, events: usize, uncompressed_bytes: usize) -> Verdict {
+        let request = Request { body: Bytes::new(), encoding: Encoding::None, events, uncompressed_bytes };
+        of_answer(&answer(status, body), &request)
+    }
+
+    fn coded(status: u16, code: u16) -> String {
+        let verdict = verdict(status, &format!(r#"{{"text":"t","code":{code}}}"#), 5, 100);
+        match verdict {
+            Verdict::Hold(alarm) => format!("hold {}", alarm.reason.as_str()),
+            Verdict::Accepted { slow_down } => format!("accepted {slow_down}"),
+            Verdict::Retry { ambiguous, .. } => format!("retry {ambiguous}"),
+            other => other.label().to_owned(),
+        }
+    }
+
+    #[test]
+    fn every_code_has_its_verdict() {
+        for (code, status, expected) in [
+            (0, 200, "accepted false"),
+            (1, 403, "hold credentials"),
+            (2, 401, "hold credentials"),
+            (3, 401, "hold credentials"),
+            (4, 403, "hold credentials"),
+            (5, 400, "hold misconfigured"),
+            (6, 400, "rejected"),
+            (7, 400, "hold misconfigured"),
+            (8, 500, "retry true"),
+            (9, 503, "retry false"),
+            (10, 400, "hold misconfigured"),
+            (11, 400, "hold misconfigured"),
+            (12, 400, "rejected"),
+            (13, 400, "rejected"),
+            (14, 400, "hold misconfigured"),
+            (15, 400, "rejected"),
+            (16, 400, "hold misconfigured"),
+            (17, 200, "hold misconfigured"),
+            (18, 503, "retry false"),
+            (19, 503, "retry false"),
+            (20, 503, "retry false"),
+            (21, 400, "hold misconfigured"),
+            (22, 400, "hold misconfigured"),
+            (23, 503, "retry false"),
+            (24, 200, "accepted true"),
+            (25, 200, "accepted true"),
+            (26, 429, "retry false"),
+            (27, 429, "retry false"),
+            (28, 400, "hold misconfigured"),
+            (99, 400, "rejected"),
+            (0, 503, "retry false"),
+        ] {
+            assert_eq!(coded(status, code), expected, "code {code}");
+        }
+    }
+
+    #[test]
+    fn a_refused_event_leaves_those_before_it_in_and_sends_only_those_after_it_again() {
+        for code in [6, 12, 13, 15] {
+            let body = format!(r#"{{"text":"Invalid data format","code":{code},"invalid-event-number":2}}"#);
+            let reason = format!("Invalid data format (HEC code {code})");
+            assert_eq!(
+                verdict(400, &body, 5, 100),
+                Verdict::Partial {
+                    duplicate: vec![],
+                    retry: vec![3, 4],
+                    rejected: vec![(2, Rejection { reason })],
+                    after: None
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn a_large_body_refused_at_its_first_event_is_too_large_until_one_event_is_left() {
+        let body = r#"{"text":"Invalid data format","code":6,"invalid-event-number":0}"#;
+        assert_eq!(verdict(400, body, 5, 1_000_001), Verdict::TooLarge);
+        assert_eq!(verdict(400, body, 5, 1_000_000).label(), "partial");
+        assert_eq!(verdict(400, body, 1, 2_000_000).label(), "partial");
+    }
+
+    #[test]
+    fn a_number_beyond_the_batch_is_not_trusted() {
+        let body = r#"{"text":"Invalid data format","code":6,"invalid-event-number":5}"#;
+        assert_eq!(verdict(400, body, 5, 100).label(), "rejected");
+    }
+
+    #[test]
+    fn a_busy_server_gets_again_what_lies_behind_the_point_where_it_stopped() {
+        let body = r#"{"text":"Server is busy","code":9,"invalid-event-number":3}"#;
+        assert_eq!(
+            verdict(503, body, 5, 100),
+            Verdict::Partial { duplicate: vec![], retry: vec![3, 4], rejected: vec![], after: None }
+        );
+        let body = r#"{"text":"Server is busy","code":9,"invalid-event-number":0}"#;
+        assert_eq!(verdict(503, body, 5, 100).label(), "retry");
+    }
+
+    #[test]
+    fn an_answer_that_is_not_splunks_goes_by_its_status() {
+        for (status, body, expected) in [
+            (200, "", "accepted"),
+            (201, "OK", "accepted"),
+            (303, "See other", "hold"),
+            (404, "<html>", "hold"),
+            (400, "<html>Bad Request</html>", "hold"),
+            (400, r#""No""#, "rejected"),
+            (413, "<html>", "too_large"),
+            (500, r#""Internal Server Error""#, "retry"),
+            (502, "", "retry"),
+        ] {
+            assert_eq!(verdict(status, body, 2, 100).label(), expected, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn only_numbers_answered_with_true_are_acknowledged() {
+        let poll = answer(200, r#"{"acks":{"0":true,"1":false,"7":true}}"#);
+        assert_eq!(acknowledged(&poll, &[0, 1, 2]), [0]);
+        assert_eq!(acknowledged(&answer(400, r#"{"text":"ACK is disabled","code":14}"#), &[0, 1]), [0, 1]);
+        assert!(acknowledged(&answer(503, "busy"), &[0, 1]).is_empty());
+        assert_eq!(ack_number(&answer(200, r#"{"text":"Success","code":0,"ackId":4}"#)), Some(4));
+    }
+}

@@ -1,0 +1,364 @@
+//! The engine: one input, one output, and the tasks between them.
+//!
+//! ```text
+//!            ┌─ Reader ─┐ chunks ┌─ Encoder ──────────────┐ batches ┌─ Sender ────────────┐
+//!   Input ──►│ numbers  ├───────►│ decode, map, encode    ├────────►│ compress, send,     │──► collector
+//!            └────┬─────┘        │ (all cores), batch     │         │ verdict (in_flight) │
+//!                 │ read         └────┬───────────────────┘         └────┬────────────────┘
+//!                 ▼                   ▼ counted, dead letters            ▼ settled
+//!            ┌─ Committer: Tracker ─► State (fsync) ─► Input::committed, credit ─────────┐
+//!            └────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Channels are bounded, and bytes that are read and not committed are bounded by one budget; the committer waits for
+//! nobody, so nothing here can wait in a circle. At a stop the reader ends, the channels close one after the other and
+//! everything drains; after the grace period the rest is dropped, to be read again.
+
+use std::io;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use thiserror::Error;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::{Batch, Sequence};
+use crate::chunk::{Budget, Chunk};
+use crate::compress::Encoding;
+use crate::dead_letter::{DeadLetter, DeadLetters};
+use crate::decode::Decoder;
+use crate::format::Format;
+use crate::input::{Input, InputError};
+use crate::metrics::PipelineMetrics;
+use crate::output::{HoldReason, Output};
+use crate::state::State;
+use crate::status::{Phase, Side, Status};
+use crate::time::Millis;
+
+mod batcher;
+mod commit;
+mod deliver;
+mod encode;
+mod pace;
+mod progress;
+mod read;
+mod tracker;
+
+pub use batcher::BatchLimits;
+use batcher::{Batcher, LearnedSize};
+use commit::Committer;
+use deliver::Deliverer;
+use encode::{Codec, Encoded};
+use pace::Pace;
+use progress::{Fate, Progress, Reporter};
+use read::Reader;
+
+/// Chunks between the reader and the encoder.
+const CHUNKS_WAITING: usize = 2;
+/// Batches between the encoder and the sender.
+const BATCHES_WAITING: usize = 1;
+/// News on their way to the committer.
+const NEWS_WAITING: usize = 1024;
+
+/// Why a pipeline ended before its time. A running service only ever waits; `--once` gives up.
+#[derive(Debug, Error)]
+pub enum PipelineError {
+    /// The input cannot be read.
+    #[error("{pipeline}: {source}")]
+    Input {
+        /// `<input>/<output>`
+        pipeline: String,
+        /// Why.
+        source: InputError,
+    },
+    /// The collector takes nothing.
+    #[error("{pipeline}: {message}")]
+    Collector {
+        /// `<input>/<output>`
+        pipeline: String,
+        /// What it said, and what to do.
+        message: String,
+    },
+    /// A body cannot be compressed: memory is the sole thing written to, so this is a defect.
+    #[error("cannot compress a request: {0}")]
+    Compress(io::Error),
+    /// A task panicked.
+    #[error("a task of the pipeline failed: {0}; this is a defect, please report it")]
+    Task(#[from] tokio::task::JoinError),
+    /// What was under way at the end of the grace period will be read again.
+    #[error(
+        "{pipeline}: not everything was delivered within the grace period; the rest is read again at the next start"
+    )]
+    Unfinished {
+        /// `<input>/<output>`
+        pipeline: String,
+    },
+}
+
+/// A pipeline, ready to run.
+pub struct Pipeline {
+    /// `<input>/<output>`: its name in logs and its namespace in the state.
+    pub name: Arc<str>,
+    /// Where records come from.
+    pub input: Arc<dyn Input>,
+    /// What they mean.
+    pub decoder: Arc<dyn Decoder>,
+    /// How events are written.
+    pub format: Arc<dyn Format>,
+    /// Where they go.
+    pub output: Arc<dyn Output>,
+    /// Size and age of batches.
+    pub limits: BatchLimits,
+    /// How bodies are compressed.
+    pub encoding: Encoding,
+    /// Requests under way at once.
+    pub in_flight: usize,
+    /// Bytes read and not committed; the same that the input takes from.
+    pub budget: Budget,
+    /// Where positions are kept.
+    pub state: Arc<dyn State>,
+    /// Where undeliverable records are kept.
+    pub dead_letters: Arc<dyn DeadLetters>,
+    /// What is counted.
+    pub metrics: PipelineMetrics,
+    /// What is shown.
+    pub status: Status,
+    /// End when everything is read, and give up rather than wait for a human.
+    pub once: bool,
+    /// How long a stop waits for what is under way.
+    pub grace: Duration,
+    /// The time of day, for lags.
+    pub clock: fn() -> Millis,
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Pipeline({})", self.name)
+    }
+}
+
+impl Pipeline {
+    /// Runs until `stop` and everything under way is settled; with `once`, until all there is has been delivered.
+    ///
+    /// # Errors
+    /// [`PipelineError`] if it gave up; what was not committed will be read again.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), PipelineError> {
+        let (status, grace, name) = (self.status.clone(), self.grace, Arc::clone(&self.name));
+        status.enter(Phase::Running);
+        // Tasks live in this set: when it is dropped, none outlives the pipeline.
+        let mut tasks = self.spawn(&stop);
+        let result = tokio::select! {
+            result = join_all(&mut tasks) => result,
+            () = async { stop.cancelled().await; status.enter(Phase::Stopping); tokio::time::sleep(grace).await } => {
+                Err(PipelineError::Unfinished { pipeline: name.to_string() })
+            }
+        };
+        status.enter(Phase::Stopped);
+        result
+    }
+
+    fn spawn(self, stop: &CancellationToken) -> JoinSet<Result<(), PipelineError>> {
+        let (chunks_in, chunks) = mpsc::channel(CHUNKS_WAITING);
+        let (batches_in, batches) = mpsc::channel(BATCHES_WAITING);
+        let (news_in, news) = mpsc::channel(NEWS_WAITING);
+        let reporter = Reporter(news_in);
+        let learned = Arc::new(LearnedSize::new(self.limits.max_bytes));
+        let reader = Reader {
+            input: Arc::clone(&self.input),
+            chunks: chunks_in,
+            reporter: reporter.clone(),
+            budget: self.budget,
+            status: self.status.clone(),
+            metrics: self.metrics.clone(),
+            name: Arc::clone(&self.name),
+            once: self.once,
+            stop: stop.clone(),
+        };
+        let encoder = Encoder {
+            codec: Codec { decoder: self.decoder, format: self.format, output: Arc::clone(&self.output) },
+            batcher: Batcher::new(self.limits, Arc::clone(&learned)),
+            batches: batches_in,
+            dead_letters: Arc::clone(&self.dead_letters),
+            reporter: reporter.clone(),
+            status: self.status.clone(),
+            metrics: self.metrics.clone(),
+            name: Arc::clone(&self.name),
+        };
+        let deliverer = Deliverer {
+            output: self.output,
+            encoding: self.encoding,
+            pace: Pace::new(fastrand::u64(..)),
+            learned,
+            status: self.status.clone(),
+            metrics: self.metrics.clone(),
+            dead_letters: self.dead_letters,
+            reporter,
+            name: Arc::clone(&self.name),
+            once: self.once,
+        };
+        let committer = Committer {
+            namespace: self.name,
+            input: self.input,
+            state: self.state,
+            status: self.status,
+            metrics: self.metrics,
+            clock: self.clock,
+            tracker: tracker::Tracker::default(),
+            counts: commit::Counts::default(),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(reader.run());
+        tasks.spawn(encoder.run(chunks));
+        tasks.spawn(send(Arc::new(deliverer), batches, self.in_flight));
+        tasks.spawn(async move {
+            committer.run(news).await;
+            Ok(())
+        });
+        tasks
+    }
+}
+
+async fn join_all(tasks: &mut JoinSet<Result<(), PipelineError>>) -> Result<(), PipelineError> {
+    let mut first_error = Ok(());
+    while let Some(result) = tasks.join_next().await {
+        match result? {
+            Ok(()) => {}
+            // What was read before the input gave up is still delivered and committed.
+            Err(error @ PipelineError::Input { .. }) => first_error = Err(error),
+            Err(error) => return Err(error),
+        }
+    }
+    first_error
+}
+
+/// Sends batches, several at once.
+async fn send(
+    deliverer: Arc<Deliverer>,
+    mut batches: mpsc::Receiver<Batch>,
+    in_flight: usize,
+) -> Result<(), PipelineError> {
+    let slots = Arc::new(Semaphore::new(in_flight));
+    let mut deliveries = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(delivered) = deliveries.join_next() => delivered??,
+            batch = next_with_slot(&slots, &mut batches) => {
+                let Some((batch, slot)) = batch else { break };
+                let deliverer = Arc::clone(&deliverer);
+                deliveries.spawn(async move {
+                    let delivered = deliverer.deliver(batch).await;
+                    drop(slot);
+                    delivered
+                });
+            }
+        }
+    }
+    while let Some(delivered) = deliveries.join_next().await {
+        delivered??;
+    }
+    Ok(())
+}
+
+/// A slot first, then a batch: a batch that was taken must not be lost when another branch wins.
+async fn next_with_slot(
+    slots: &Arc<Semaphore>,
+    batches: &mut mpsc::Receiver<Batch>,
+) -> Option<(Batch, tokio::sync::OwnedSemaphorePermit)> {
+    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
+    Some((batches.recv().await?, slot))
+}
+
+/// Decodes, encodes and batches.
+struct Encoder {
+    codec: Codec,
+    batcher: Batcher,
+    batches: mpsc::Sender<Batch>,
+    dead_letters: Arc<dyn DeadLetters>,
+    reporter: Reporter,
+    status: Status,
+    metrics: PipelineMetrics,
+    name: Arc<str>,
+}
+
+impl Encoder {
+    async fn run(mut self, chunks: mpsc::Receiver<(Sequence, Arc<Chunk>)>) -> Result<(), PipelineError> {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let codec = self.codec.clone();
+        let received =
+            futures::stream::unfold(chunks, |mut chunks| async { Some((chunks.recv().await?, chunks)) });
+        // In parallel over the cores, in order to the batcher.
+        let encoded = received
+            .map(|(sequence, chunk)| {
+                let codec = codec.clone();
+                tokio::task::spawn_blocking(move || codec.encode(sequence, chunk))
+            })
+            .buffered(cores);
+        futures::pin_mut!(encoded);
+        loop {
+            let due = self.batcher.due();
+            tokio::select! {
+                next = encoded.next() => match next {
+                    Some(encoded) => self.batch(encoded?).await,
+                    None => break,
+                },
+                () = sleep_until(due), if due.is_some() => {
+                    if let Some(batch) = self.batcher.take() {
+                        let _ended = self.batches.send(batch).await;
+                    }
+                }
+            }
+        }
+        if let Some(batch) = self.batcher.take() {
+            let _ended = self.batches.send(batch).await;
+        }
+        Ok(())
+    }
+
+    async fn batch(&mut self, encoded: Encoded) {
+        let Encoded { frames, dead, newest } = encoded;
+        let (sequence, dead_count) = (frames.sequence, dead.len());
+        let events = frames.frames.len() + dead_count;
+        self.reporter.tell(Progress::Counted { sequence, events, newest }).await;
+        if dead_count > 0 {
+            keep_letters(&*self.dead_letters, dead, &self.status, &self.metrics, &self.name).await;
+            self.reporter.tell(Progress::Settled { sequence, events: dead_count, fate: Fate::Dead }).await;
+        }
+        for batch in self.batcher.add(&Arc::new(frames), Instant::now()) {
+            let _ended = self.batches.send(batch).await;
+        }
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Keeps dead letters, again and again while the disk refuses: their events may not be settled before.
+async fn keep_letters(
+    dead_letters: &dyn DeadLetters,
+    letters: Vec<DeadLetter>,
+    status: &Status,
+    metrics: &PipelineMetrics,
+    name: &str,
+) {
+    while let Err(error) = dead_letters.keep(letters.clone()).await {
+        metrics.hold(HoldReason::Local, true);
+        if status.trouble(Side::Local, Phase::Holding, &error.to_string()) {
+            tracing::error!(pipeline = name, "{error}");
+        }
+        tokio::time::sleep(deliver::LOCAL_RETRY).await;
+    }
+    if status.recovered(Side::Local) {
+        metrics.hold(HoldReason::Local, false);
+    }
+    for letter in &letters {
+        metrics.dead_letter(&letter.reason);
+    }
+}

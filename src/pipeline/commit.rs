@@ -1,0 +1,148 @@
+//! The committer: the one task that knows what is settled, and makes it durable.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::deliver::LOCAL_RETRY;
+use super::progress::{Fate, Progress};
+use super::tracker::Tracker;
+use crate::chunk::Credit;
+use crate::input::Input;
+use crate::metrics::PipelineMetrics;
+use crate::output::HoldReason;
+use crate::state::{Change, State};
+use crate::status::{Phase, Side, Status};
+use crate::time::Millis;
+
+/// Shortest time between two commits: one fsync for many acknowledgements.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(50);
+/// Messages taken at once.
+const AT_ONCE: usize = 1024;
+
+pub(crate) struct Committer {
+    pub(crate) namespace: Arc<str>,
+    pub(crate) input: Arc<dyn Input>,
+    pub(crate) state: Arc<dyn State>,
+    pub(crate) status: Status,
+    pub(crate) metrics: PipelineMetrics,
+    pub(crate) clock: fn() -> Millis,
+    pub(crate) tracker: Tracker<Uncommitted>,
+    pub(crate) counts: Counts,
+}
+
+/// What rides along with an uncommitted chunk.
+#[derive(Debug)]
+pub(crate) struct Uncommitted {
+    workspace: Option<Arc<str>>,
+    newest: Option<Millis>,
+    credit: Credit,
+}
+
+/// Totals since the last commit.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    delivered: u64,
+    duplicate: u64,
+    dead: u64,
+}
+
+impl Committer {
+    /// Runs until all that could tell news are gone; commits what is settled by then.
+    pub(crate) async fn run(mut self, mut news: mpsc::Receiver<Progress>) {
+        let mut batch = Vec::with_capacity(AT_ONCE);
+        let mut last_commit = Instant::now() - COMMIT_INTERVAL;
+        loop {
+            match tokio::time::timeout(Duration::from_secs(1), news.recv_many(&mut batch, AT_ONCE)).await {
+                Ok(0) => break,
+                Ok(_) | Err(_) => {}
+            }
+            if last_commit.elapsed() < COMMIT_INTERVAL && !news.is_closed() {
+                tokio::time::sleep_until(last_commit + COMMIT_INTERVAL).await;
+                while let Ok(progress) = news.try_recv() {
+                    batch.push(progress);
+                }
+            }
+            for progress in batch.drain(..) {
+                self.take_in(progress);
+            }
+            if self.commit().await {
+                last_commit = Instant::now();
+            }
+            let oldest = self.tracker.oldest().map_or(0.0, |read_at| read_at.elapsed().as_secs_f64());
+            self.metrics.oldest_unacknowledged.set(oldest);
+            self.metrics.objects_open.set(i64::try_from(self.input.backlog().open).unwrap_or(i64::MAX));
+        }
+    }
+
+    fn take_in(&mut self, progress: Progress) {
+        match progress {
+            Progress::Read { sequence, change, read_at, credit, workspace } => {
+                let rider = Uncommitted { workspace, newest: None, credit };
+                self.tracker.track(sequence, change, read_at, rider);
+            }
+            Progress::Counted { sequence, events, newest } => {
+                if let Some(rider) = self.tracker.expect(sequence, events) {
+                    rider.newest = newest;
+                }
+            }
+            Progress::Settled { sequence, events, fate } => {
+                let count = match fate {
+                    Fate::Delivered => &mut self.counts.delivered,
+                    Fate::Duplicate => &mut self.counts.duplicate,
+                    Fate::Dead => &mut self.counts.dead,
+                };
+                *count += events as u64;
+                self.tracker.settle(sequence, events);
+            }
+        }
+    }
+
+    /// Makes the settled prefix durable; `false` if there is none.
+    async fn commit(&mut self) -> bool {
+        let (changes, riders) = self.tracker.take_committable();
+        if changes.is_empty() {
+            return false;
+        }
+        let counts = std::mem::take(&mut self.counts);
+        self.write(&changes, &counts).await;
+        self.metrics.commits.inc();
+        // After the fsync and not before: the input may let go of what it holds.
+        for change in &changes {
+            self.input.committed(&change.partition, &change.position).await;
+        }
+        let now = (self.clock)();
+        for Uncommitted { workspace, newest, credit } in riders {
+            if let Some(newest) = newest {
+                #[allow(clippy::cast_precision_loss)] // milliseconds of this era are exact
+                let seconds = (now.get() - newest.get()) as f64 / 1000.0;
+                self.metrics.lag(workspace.as_deref().unwrap_or("none"), seconds);
+            }
+            drop(credit);
+        }
+        true
+    }
+
+    /// Commits, again and again while the disk refuses: without it nothing may be forgotten and nothing new is read.
+    async fn write(&self, changes: &[Change], counts: &Counts) {
+        let counts = || {
+            vec![
+                ("events_delivered", counts.delivered),
+                ("events_duplicate", counts.duplicate),
+                ("dead_letters", counts.dead),
+            ]
+        };
+        while let Err(error) = self.state.commit(&self.namespace, changes.to_vec(), counts()).await {
+            self.metrics.hold(HoldReason::Local, true);
+            if self.status.trouble(Side::Local, Phase::Holding, &error.to_string()) {
+                tracing::error!(pipeline = %self.namespace, "{error}; waiting, nothing is lost");
+            }
+            tokio::time::sleep(LOCAL_RETRY).await;
+        }
+        if self.status.recovered(Side::Local) {
+            self.metrics.hold(HoldReason::Local, false);
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! From a verdict to what the engine does.
+//!
+//! | verdict | events | next |
+//! |---|---|---|
+//! | accepted | settled | next batch; a second's pause if the collector asks to slow down |
+//! | partial | accepted and duplicate settled, rejected dead-lettered | the rest again, after the back-off |
+//! | pending ack | settled once acknowledged | asked for up to 5 minutes, then sent again |
+//! | retry | kept | the same bytes again, after the back-off, without end |
+//! | too large | kept | halves; a single event is dead-lettered |
+//! | hold | kept | the same again every 15 s, loudly, until a human has acted |
+//! | rejected | kept | halves, down to the event to blame, which is dead-lettered |
+//!
+//! Order of safety: a dead letter is on disk before its event is settled.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::batcher::LearnedSize;
+use super::encode::refused_letter;
+use super::pace::Pace;
+use super::progress::{Fate, Reporter};
+use super::{PipelineError, keep_letters};
+use crate::backoff::HOLD_INTERVAL;
+use crate::batch::{Batch, Request};
+use crate::compress::Encoding;
+use crate::dead_letter::{DeadLetter, DeadLetters};
+use crate::metrics::PipelineMetrics;
+use crate::output::{AckId, HoldReason, Output, Rejection, Verdict};
+use crate::status::{Phase, Side, Status};
+
+/// How long a collector may take to acknowledge: Splunk keeps its last partial batch for two minutes.
+const ACK_PATIENCE: Duration = Duration::from_secs(300);
+/// First and longest wait between two questions for an acknowledgement.
+const ACK_POLLS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// How long `--once` waits for a collector that fails.
+const ONCE_PATIENCE: Duration = Duration::from_secs(120);
+/// Pause after a collector said that it nears its limits.
+const SLOW_DOWN: Duration = Duration::from_secs(1);
+
+/// Delivers batches to one output.
+pub(crate) struct Deliverer {
+    pub(crate) output: Arc<dyn Output>,
+    pub(crate) encoding: Encoding,
+    pub(crate) pace: Pace,
+    pub(crate) learned: Arc<LearnedSize>,
+    pub(crate) status: Status,
+    pub(crate) metrics: PipelineMetrics,
+    pub(crate) dead_letters: Arc<dyn DeadLetters>,
+    pub(crate) reporter: Reporter,
+    pub(crate) name: Arc<str>,
+    pub(crate) once: bool,
+}
+
+/// A batch, and its request once it is made: a retry sends the same bytes.
+struct Piece {
+    batch: Batch,
+    request: Option<Request>,
+}
+
+impl Piece {
+    fn new(batch: Batch) -> Self {
+        Self { batch, request: None }
+    }
+}
+
+impl Deliverer {
+    /// Returns when every event of the batch is settled.
+    pub(crate) async fn deliver(&self, batch: Batch) -> Result<(), PipelineError> {
+        // Depth first, so that the halves of a batch go out in their order.
+        let mut pieces = vec![Piece::new(batch)];
+        while let Some(piece) = pieces.pop() {
+            let request = match piece.request {
+                Some(request) => request,
+                None => self.request(&piece.batch).await?,
+            };
+            let turn = self.pace.turn().await;
+            let sent_at = Instant::now();
+            let mut verdict = self.output.send(&request).await;
+            self.metrics.request_duration.observe(sent_at.elapsed().as_secs_f64());
+            self.metrics.request(&verdict);
+            if let Verdict::PendingAck(ack) = verdict {
+                self.works();
+                verdict = self.acknowledged(ack).await;
+            }
+            self.act(verdict, Piece { batch: piece.batch, request: Some(request) }, &mut pieces).await?;
+            drop(turn);
+        }
+        Ok(())
+    }
+
+    /// Frames and compresses a batch, off the network threads.
+    async fn request(&self, batch: &Batch) -> Result<Request, PipelineError> {
+        let (encoding, framing, batch) = (self.encoding, self.output.framing(), batch.clone());
+        let compressed = tokio::task::spawn_blocking(move || {
+            let slices = batch.body(framing);
+            let uncompressed_bytes = slices.iter().map(|slice| slice.len()).sum();
+            let body = encoding.compress(&slices)?.into();
+            Ok::<_, std::io::Error>(Request { body, encoding, events: batch.events(), uncompressed_bytes })
+        });
+        compressed.await.map_err(std::io::Error::other).flatten().map_err(PipelineError::Compress)
+    }
+
+    async fn act(
+        &self,
+        verdict: Verdict,
+        piece: Piece,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<(), PipelineError> {
+        match verdict {
+            Verdict::Accepted { slow_down } => {
+                self.accepted(piece.request.as_ref());
+                self.settle(&piece.batch, Fate::Delivered).await;
+                if slow_down {
+                    tokio::time::sleep(SLOW_DOWN).await;
+                }
+            }
+            Verdict::Partial { duplicate, retry, rejected, after } => {
+                let again = self.partial(&piece, &duplicate, &retry, rejected).await;
+                if !again.is_empty() {
+                    self.metrics.retries.inc();
+                    self.pace.failed(after);
+                    pieces.push(Piece::new(again));
+                }
+            }
+            Verdict::PendingAck(_) => pieces.push(piece),
+            Verdict::Retry { cause, after, ambiguous } => {
+                self.pace.failed(after);
+                self.metrics.retries.inc();
+                if ambiguous {
+                    self.metrics.ambiguous_resends.inc_by(piece.batch.events() as u64);
+                }
+                if self.status.trouble(Side::Output, Phase::Retrying, &cause) {
+                    tracing::warn!(pipeline = %self.name, "{cause}; trying again until it works, nothing is lost");
+                }
+                if self.once && self.pace.failing_for() > ONCE_PATIENCE {
+                    return Err(PipelineError::Collector { pipeline: self.name.to_string(), message: cause });
+                }
+                pieces.push(piece);
+            }
+            Verdict::TooLarge => {
+                self.learned.refused(piece.batch.bytes());
+                let reason = format!("the collector takes no body of {} bytes", piece.batch.bytes());
+                self.narrow(piece.batch, "too_large", &Rejection { reason }, pieces).await;
+            }
+            Verdict::Hold(alarm) => {
+                self.pace.held();
+                for reason in HoldReason::ALL {
+                    self.metrics.hold(reason, reason == alarm.reason);
+                }
+                if self.status.trouble(Side::Output, Phase::Holding, &alarm.message) {
+                    tracing::error!(pipeline = %self.name, "{}; waiting, nothing is lost", alarm.message);
+                }
+                if self.once {
+                    let pipeline = self.name.to_string();
+                    return Err(PipelineError::Collector { pipeline, message: alarm.message });
+                }
+                pieces.push(piece);
+            }
+            Verdict::Rejected(rejection) => {
+                self.works();
+                self.narrow(piece.batch, "rejected", &rejection, pieces).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn accepted(&self, request: Option<&Request>) {
+        self.works();
+        self.learned.accepted();
+        if let Some(request) = request {
+            self.metrics.bytes_sent.inc_by(request.body.len() as u64);
+            self.metrics.bytes_encoded.inc_by(request.uncompressed_bytes as u64);
+        }
+    }
+
+    /// The collector answers for events again.
+    fn works(&self) {
+        self.pace.succeeded();
+        if self.status.recovered(Side::Output) {
+            for reason in HoldReason::ALL {
+                self.metrics.hold(reason, false);
+            }
+            tracing::info!(pipeline = %self.name, "the collector takes events again");
+        }
+    }
+
+    async fn settle(&self, batch: &Batch, fate: Fate) {
+        let events = batch.events() as u64;
+        match fate {
+            Fate::Delivered => self.metrics.events_delivered.inc_by(events),
+            Fate::Duplicate => self.metrics.events_duplicate.inc_by(events),
+            Fate::Dead => {}
+        }
+        self.reporter.settle(batch, fate).await;
+    }
+
+    /// Settles what an event-by-event answer settles; gives back what must go again.
+    async fn partial(
+        &self,
+        piece: &Piece,
+        duplicate: &[usize],
+        retry: &[usize],
+        rejected: Vec<(usize, Rejection)>,
+    ) -> Batch {
+        let duplicate: HashSet<usize> = duplicate.iter().copied().collect();
+        let retry: HashSet<usize> = retry.iter().copied().collect();
+        let refused: HashSet<usize> = rejected.iter().map(|(index, _)| *index).collect();
+        let batch = &piece.batch;
+        if retry.len() < batch.events() {
+            self.accepted(piece.request.as_ref());
+        } else if self.status.trouble(Side::Output, Phase::Retrying, "the collector puts every event off") {
+            tracing::warn!(pipeline = %self.name, "the collector puts every event off; trying again, nothing is lost");
+        }
+        for (index, rejection) in rejected {
+            let one = batch.select(|at| at == index);
+            self.dead_letter(&one, "rejected", &rejection).await;
+        }
+        let gone =
+            |index: usize| duplicate.contains(&index) || retry.contains(&index) || refused.contains(&index);
+        self.settle(&batch.select(|index| duplicate.contains(&index)), Fate::Duplicate).await;
+        self.settle(&batch.select(|index| !gone(index)), Fate::Delivered).await;
+        batch.select(|index| retry.contains(&index))
+    }
+
+    /// Halves a batch; a single event is dead-lettered.
+    async fn narrow(&self, batch: Batch, reason: &str, rejection: &Rejection, pieces: &mut Vec<Piece>) {
+        if batch.events() > 1 {
+            let (first, second) = batch.halves();
+            pieces.push(Piece::new(second));
+            pieces.push(Piece::new(first));
+            return;
+        }
+        self.dead_letter(&batch, reason, rejection).await;
+    }
+
+    async fn dead_letter(&self, batch: &Batch, reason: &str, rejection: &Rejection) {
+        let letters: Vec<DeadLetter> = batch
+            .each()
+            .filter_map(|(frames, index)| refused_letter(frames, index, reason, &rejection.reason))
+            .collect();
+        keep_letters(&*self.dead_letters, letters, &self.status, &self.metrics, &self.name).await;
+        self.settle(batch, Fate::Dead).await;
+    }
+
+    /// Waits until the collector keeps its promise; gives up after [`ACK_PATIENCE`].
+    async fn acknowledged(&self, ack: AckId) -> Verdict {
+        let asked_until = Instant::now() + ACK_PATIENCE;
+        let (mut wait, longest) = ACK_POLLS;
+        while Instant::now() < asked_until {
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(longest);
+            if self.output.acknowledged(std::slice::from_ref(&ack)).await.contains(&ack) {
+                return Verdict::Accepted { slow_down: false };
+            }
+        }
+        let cause = format!("no acknowledgement within {} s", ACK_PATIENCE.as_secs());
+        Verdict::Retry { cause, after: None, ambiguous: true }
+    }
+}
+
+/// How long to wait before a local disk is tried again.
+pub(super) const LOCAL_RETRY: Duration = HOLD_INTERVAL;

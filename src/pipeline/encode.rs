@@ -1,0 +1,130 @@
+//! From a chunk to frames: decode, map, encode. Pure; runs beside the network tasks.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::batch::{Frame, Frames, Sequence};
+use crate::chunk::{Chunk, Malformed, Origin, Record};
+use crate::dead_letter::{DeadLetter, DeadLetterOrigin};
+use crate::decode::Decoder;
+use crate::format::Format;
+use crate::output::Output;
+use crate::time::Millis;
+
+/// What a pipeline encodes with.
+#[derive(Clone)]
+pub(crate) struct Codec {
+    pub(crate) decoder: Arc<dyn Decoder>,
+    pub(crate) format: Arc<dyn Format>,
+    pub(crate) output: Arc<dyn Output>,
+}
+
+/// A chunk as frames.
+pub(crate) struct Encoded {
+    pub(crate) frames: Frames,
+    pub(crate) dead: Vec<DeadLetter>,
+    /// Newest event of the chunk.
+    pub(crate) newest: Option<Millis>,
+}
+
+impl Codec {
+    /// Decodes and encodes a chunk's records; what is no event becomes a dead letter.
+    pub(crate) fn encode(&self, sequence: Sequence, chunk: Arc<Chunk>) -> Encoded {
+        let terminator = self.output.framing().terminator;
+        let mut buffer = Vec::with_capacity(chunk.payload.len() + chunk.payload.len() / 4);
+        let mut frames = Vec::with_capacity(chunk.records.len());
+        let mut scratch = Vec::new();
+        let mut dead = Vec::new();
+        let mut newest = None;
+        for record in &chunk.records {
+            let bytes = chunk.record(record);
+            let result =
+                self.decoder.decode(bytes, record.occurrence, &chunk.origin, &mut scratch, &mut |event| {
+                    self.output.encode(event, &*self.format, &mut buffer);
+                    buffer.extend_from_slice(terminator);
+                    newest = newest.max(event.event_time);
+                    let span = span(bytes, event.raw).map_or(record.start..record.end, |span| {
+                        record.start + narrow(span.start)..record.start + narrow(span.end)
+                    });
+                    frames.push(Frame {
+                        end: narrow(buffer.len()),
+                        record_start: span.start,
+                        record_end: span.end,
+                        line: record.line,
+                        occurrence: record.occurrence,
+                    });
+                });
+            if let Err(error) = result {
+                dead.push(undecodable(&chunk, record, error.reason, error.detail));
+            }
+        }
+        dead.extend(chunk.malformed.iter().map(|malformed| malformed_letter(&chunk.origin, malformed)));
+        Encoded { frames: Frames { sequence, chunk, buffer, frames }, dead, newest }
+    }
+}
+
+/// The dead letter of a frame that a collector refused.
+pub(crate) fn refused_letter(
+    frames: &Frames,
+    index: usize,
+    reason: &str,
+    detail: &str,
+) -> Option<DeadLetter> {
+    let frame = frames.frames.get(index)?;
+    let chunk = &frames.chunk;
+    Some(DeadLetter {
+        reason: reason.to_owned(),
+        detail: detail.to_owned(),
+        origin: DeadLetterOrigin {
+            offset: chunk.offset + u64::from(frame.record_start),
+            line: chunk.line + u64::from(frame.line),
+            occurrence: frame.occurrence,
+            ..origin(&chunk.origin)
+        },
+        record: chunk.payload.slice(frame.record_start as usize..frame.record_end as usize),
+        truncated: false,
+    })
+}
+
+fn undecodable(chunk: &Chunk, record: &Record, reason: &str, detail: String) -> DeadLetter {
+    DeadLetter {
+        reason: reason.to_owned(),
+        detail,
+        origin: DeadLetterOrigin {
+            offset: chunk.offset + u64::from(record.start),
+            line: chunk.line + u64::from(record.line),
+            occurrence: record.occurrence,
+            ..origin(&chunk.origin)
+        },
+        record: chunk.payload.slice(record.start as usize..record.end as usize),
+        truncated: false,
+    }
+}
+
+fn malformed_letter(from: &Origin, malformed: &Malformed) -> DeadLetter {
+    DeadLetter {
+        reason: malformed.reason.to_owned(),
+        detail: malformed.detail.clone(),
+        origin: DeadLetterOrigin { offset: malformed.offset, line: malformed.line, ..origin(from) },
+        record: malformed.record.clone(),
+        truncated: true,
+    }
+}
+
+fn origin(origin: &Origin) -> DeadLetterOrigin {
+    DeadLetterOrigin {
+        object: origin.object.to_string(),
+        workspace: origin.workspace.as_deref().map(str::to_owned),
+        ..DeadLetterOrigin::default()
+    }
+}
+
+/// Where a slice lies in the one it was taken from.
+fn span(whole: &[u8], part: &[u8]) -> Option<Range<usize>> {
+    let start = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
+    (start + part.len() <= whole.len()).then(|| start..start + part.len())
+}
+
+fn narrow(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}

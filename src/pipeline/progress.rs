@@ -1,0 +1,49 @@
+//! What the tasks of a pipeline tell the committer.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::batch::{Batch, Sequence};
+use crate::chunk::Credit;
+use crate::state::Change;
+use crate::time::Millis;
+
+/// News of a chunk.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// It was read.
+    Read { sequence: Sequence, change: Change, read_at: Instant, credit: Credit, workspace: Option<Arc<str>> },
+    /// It holds this many events, dead letters included.
+    Counted { sequence: Sequence, events: usize, newest: Option<Millis> },
+    /// Some of its events are delivered or dead-lettered.
+    Settled { sequence: Sequence, events: usize, fate: Fate },
+}
+
+/// How an event ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Delivered,
+    Duplicate,
+    Dead,
+}
+
+/// Tells the committer.
+#[derive(Clone, Debug)]
+pub(crate) struct Reporter(pub(crate) mpsc::Sender<Progress>);
+
+impl Reporter {
+    /// Waits for room: the committer waits for nobody, so this ends.
+    pub(crate) async fn tell(&self, progress: Progress) {
+        let _ended = self.0.send(progress).await;
+    }
+
+    /// Every event of a batch ended alike.
+    pub(crate) async fn settle(&self, batch: &Batch, fate: Fate) {
+        for part in batch.parts() {
+            let (sequence, events) = (part.frames.sequence, part.range.len());
+            self.tell(Progress::Settled { sequence, events, fate }).await;
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The reader: takes chunks from the input, numbers them, and announces them to the committer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::PipelineError;
+use super::progress::{Progress, Reporter};
+use crate::backoff::Backoff;
+use crate::batch::Sequence;
+use crate::chunk::{Budget, Chunk};
+use crate::input::{Input, InputError, Read};
+use crate::metrics::PipelineMetrics;
+use crate::state::Change;
+use crate::status::{Phase, Side, Status};
+
+/// Times `--once` tries an input that fails in a way that passes.
+const ONCE_TRIES: u32 = 5;
+/// Lines logged a minute for single objects that cannot be read.
+const TROUBLES_LOGGED: u32 = 10;
+
+pub(crate) struct Reader {
+    pub(crate) input: Arc<dyn Input>,
+    pub(crate) chunks: mpsc::Sender<(Sequence, Arc<Chunk>)>,
+    pub(crate) reporter: Reporter,
+    pub(crate) budget: Budget,
+    pub(crate) status: Status,
+    pub(crate) metrics: PipelineMetrics,
+    pub(crate) name: Arc<str>,
+    pub(crate) once: bool,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Reader {
+    /// Reads until told to stop, or (`--once`) to the end.
+    pub(crate) async fn run(self) -> Result<(), PipelineError> {
+        let mut backoff = Backoff::new(fastrand::u64(..));
+        let mut failures = 0;
+        let mut sequence = 0;
+        let mut unread: Option<InputError> = None;
+        let mut troubles = Troubles { window: Instant::now(), logged: 0 };
+        loop {
+            let read = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                read = self.input.read() => read,
+            };
+            match read {
+                Ok(Read::Chunk(chunk)) => {
+                    sequence += 1;
+                    if !self.hand_on(Sequence(sequence), chunk).await {
+                        break;
+                    }
+                }
+                Ok(Read::Trouble { partition, error }) => {
+                    self.metrics.input_errors.inc();
+                    if troubles.may_log() {
+                        tracing::warn!(pipeline = %self.name, %partition, "{error}; it is tried again, others go on");
+                    }
+                    unread = Some(error);
+                }
+                Ok(Read::Idle) => {
+                    failures = 0;
+                    backoff.reset();
+                    if self.status.recovered(Side::Input) {
+                        tracing::info!(pipeline = %self.name, "the input can be read again");
+                    }
+                }
+                Ok(Read::End) => break,
+                Err(error) => {
+                    failures += 1;
+                    self.failed(&error);
+                    if self.once && (error.needs_a_human() || failures >= ONCE_TRIES) {
+                        return Err(PipelineError::Input { pipeline: self.name.to_string(), source: error });
+                    }
+                    tokio::select! {
+                        () = self.stop.cancelled() => break,
+                        () = tokio::time::sleep(backoff.next(None)) => {}
+                    }
+                }
+            }
+        }
+        match unread {
+            Some(source) if self.once => {
+                Err(PipelineError::Input { pipeline: self.name.to_string(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn failed(&self, error: &InputError) {
+        self.metrics.input_errors.inc();
+        let phase = if error.needs_a_human() { Phase::Holding } else { Phase::Retrying };
+        if !self.status.trouble(Side::Input, phase, &error.to_string()) {
+            return;
+        }
+        match phase {
+            Phase::Holding => tracing::error!(pipeline = %self.name, "{error}; waiting, nothing is lost"),
+            _ => tracing::warn!(pipeline = %self.name, "{error}; trying again, nothing is lost"),
+        }
+    }
+
+    /// Announces a chunk and passes it on; `false` if nobody takes it any more.
+    async fn hand_on(&self, sequence: Sequence, mut chunk: Chunk) -> bool {
+        self.metrics.records_read.inc_by((chunk.records.len() + chunk.malformed.len()) as u64);
+        let bytes: u64 = chunk.records.iter().map(|record| u64::from(record.end - record.start)).sum();
+        self.metrics.bytes_read.inc_by(bytes);
+        self.metrics.bytes_fetched.inc_by(chunk.counts.bytes_fetched);
+        self.metrics.records_skipped.inc_by(chunk.counts.records_skipped);
+        self.metrics.prefix_mismatch.inc_by(chunk.counts.prefix_mismatches);
+        self.metrics.bytes_uncommitted.set(i64::try_from(self.budget.used()).unwrap_or(i64::MAX));
+        let change = Change {
+            partition: chunk.partition.clone(),
+            position: chunk.position.clone(),
+            note: std::mem::take(&mut chunk.note),
+        };
+        let credit = std::mem::take(&mut chunk.credit);
+        let workspace = chunk.origin.workspace.clone();
+        let read = Progress::Read { sequence, change, read_at: Instant::now(), credit, workspace };
+        self.reporter.tell(read).await;
+        self.chunks.send((sequence, Arc::new(chunk))).await.is_ok()
+    }
+}
+
+/// Keeps the log readable when thousands of objects cannot be read.
+struct Troubles {
+    window: Instant,
+    logged: u32,
+}
+
+impl Troubles {
+    fn may_log(&mut self) -> bool {
+        if self.window.elapsed() > Duration::from_secs(60) {
+            *self = Self { window: Instant::now(), logged: 0 };
+        }
+        self.logged += 1;
+        self.logged <= TROUBLES_LOGGED
+    }
+}

@@ -1,0 +1,178 @@
+//! Which positions may be committed: the settled prefix of each partition.
+//!
+//! ```text
+//!   partition   a ── b ── c ── d        tracked in reading order
+//!               ✓    ✓    ·    ✓        settled in any order
+//!               └─ committable          c holds d back
+//! ```
+
+use std::collections::{HashMap, VecDeque};
+
+use tokio::time::Instant;
+
+use crate::batch::Sequence;
+use crate::chunk::Partition;
+use crate::state::Change;
+
+/// Chunks that are read and not committed. `P` rides along with each and is given back with it.
+#[derive(Debug)]
+pub(crate) struct Tracker<P> {
+    partitions: HashMap<Partition, VecDeque<Entry<P>>>,
+    partition_of: HashMap<Sequence, Partition>,
+    /// Partitions that may have something to commit.
+    touched: Vec<Partition>,
+    by_age: VecDeque<(Sequence, Instant)>,
+}
+
+#[derive(Debug)]
+struct Entry<P> {
+    sequence: Sequence,
+    change: Change,
+    /// Events that are not settled; `None` until they are counted.
+    open: Option<usize>,
+    /// Events settled before they were counted.
+    settled_early: usize,
+    payload: P,
+}
+
+impl<P> Default for Tracker<P> {
+    fn default() -> Self {
+        Self {
+            partitions: HashMap::new(),
+            partition_of: HashMap::new(),
+            touched: Vec::new(),
+            by_age: VecDeque::new(),
+        }
+    }
+}
+
+impl<P> Tracker<P> {
+    /// Takes in a chunk. Called in reading order.
+    pub(crate) fn track(&mut self, sequence: Sequence, change: Change, read_at: Instant, payload: P) {
+        self.partition_of.insert(sequence, change.partition.clone());
+        self.by_age.push_back((sequence, read_at));
+        let entry = Entry { sequence, change, open: None, settled_early: 0, payload };
+        self.partitions.entry(entry.change.partition.clone()).or_default().push_back(entry);
+    }
+
+    /// Says how many events a chunk holds; gives what rides along with it.
+    pub(crate) fn expect(&mut self, sequence: Sequence, events: usize) -> Option<&mut P> {
+        let entry = self.entry(sequence)?;
+        entry.open = Some(events.saturating_sub(entry.settled_early));
+        Some(&mut entry.payload)
+    }
+
+    /// Counts events of a chunk as delivered or dead-lettered.
+    pub(crate) fn settle(&mut self, sequence: Sequence, events: usize) {
+        if let Some(entry) = self.entry(sequence) {
+            match &mut entry.open {
+                Some(open) => *open = open.saturating_sub(events),
+                None => entry.settled_early += events,
+            }
+        }
+    }
+
+    fn entry(&mut self, sequence: Sequence) -> Option<&mut Entry<P>> {
+        let partition = self.partition_of.get(&sequence)?;
+        self.touched.push(partition.clone());
+        self.partitions.get_mut(partition)?.iter_mut().find(|entry| entry.sequence == sequence)
+    }
+
+    /// Takes out the settled prefix of each partition: changes in order, and what rode along with them.
+    pub(crate) fn take_committable(&mut self) -> (Vec<Change>, Vec<P>) {
+        let (mut changes, mut payloads) = (Vec::new(), Vec::new());
+        for partition in std::mem::take(&mut self.touched) {
+            let Some(entries) = self.partitions.get_mut(&partition) else { continue };
+            while entries.front().is_some_and(|entry| entry.open == Some(0)) {
+                let Some(entry) = entries.pop_front() else { break };
+                self.partition_of.remove(&entry.sequence);
+                changes.push(entry.change);
+                payloads.push(entry.payload);
+            }
+            if entries.is_empty() {
+                self.partitions.remove(&partition);
+            }
+        }
+        while self.by_age.front().is_some_and(|(sequence, _)| !self.partition_of.contains_key(sequence)) {
+            self.by_age.pop_front();
+        }
+        (changes, payloads)
+    }
+
+    /// When the oldest uncommitted chunk was read.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        self.by_age.front().map(|(_, read_at)| *read_at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{Just, Strategy, prop, prop_assert, prop_assert_eq, proptest};
+
+    use super::*;
+    use crate::chunk::{Note, Position};
+
+    fn change(partition: usize, position: usize) -> Change {
+        Change {
+            partition: Partition::new(&partition.to_string()),
+            position: Position::new(&position.to_string()),
+            note: Note::Keep,
+        }
+    }
+
+    /// Chunks as `(partition, events)`, and the order in which their events settle.
+    fn runs() -> impl Strategy<Value = (Vec<(usize, usize)>, Vec<usize>)> {
+        prop::collection::vec((0usize..3, 0usize..4), 1..20).prop_flat_map(|chunks| {
+            let settles: Vec<usize> =
+                chunks.iter().enumerate().flat_map(|(index, (_, events))| vec![index; *events]).collect();
+            (Just(chunks), Just(settles).prop_shuffle())
+        })
+    }
+
+    proptest! {
+        /// No committed position passes an unsettled chunk of its partition, all are committed in reading order, and
+        /// when everything is settled everything is committed.
+        #[test]
+        fn what_is_committed_is_the_settled_prefix_of_each_partition((chunks, settles) in runs(), late in 0usize..20) {
+            let mut tracker = Tracker::default();
+            let start = Instant::now();
+            for (index, (partition, _)) in chunks.iter().enumerate() {
+                tracker.track(Sequence(index as u64), change(*partition, index), start, index);
+            }
+            let mut open: Vec<usize> = chunks.iter().map(|(_, events)| *events).collect();
+            let mut counted = vec![false; chunks.len()];
+            let mut committed = Vec::new();
+            let mut check = |tracker: &mut Tracker<usize>, open: &[usize], counted: &[bool]| {
+                let (changes, payloads) = tracker.take_committable();
+                for (change, index) in changes.iter().zip(&payloads) {
+                    prop_assert_eq!(change.position.as_str(), index.to_string());
+                    let partition = chunks[*index].0;
+                    for (before, (other, _)) in chunks.iter().enumerate().take(*index + 1) {
+                        prop_assert!(*other != partition || (open[before] == 0 && counted[before]));
+                    }
+                    prop_assert!(committed.iter().all(|done: &usize| chunks[*done].0 != partition || done < index));
+                    committed.push(*index);
+                }
+                Ok(())
+            };
+            for (step, index) in settles.iter().enumerate() {
+                if step >= late && !counted[*index] {
+                    counted[*index] = true;
+                    tracker.expect(Sequence(*index as u64), chunks[*index].1);
+                }
+                open[*index] -= 1;
+                tracker.settle(Sequence(*index as u64), 1);
+                check(&mut tracker, &open, &counted)?;
+            }
+            for (index, (_, events)) in chunks.iter().enumerate() {
+                if !counted[index] {
+                    counted[index] = true;
+                    tracker.expect(Sequence(index as u64), *events);
+                    check(&mut tracker, &open, &counted)?;
+                }
+            }
+            prop_assert_eq!(committed.len(), chunks.len());
+            prop_assert!(tracker.oldest().is_none());
+        }
+    }
+}

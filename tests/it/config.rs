@@ -1,0 +1,131 @@
+//! The configuration of the registered components, and the files made from it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use auditferry::config::{self, Config};
+use auditferry::registry;
+
+/// Compares a generated file with the one in the repository; `UPDATE_GOLDEN=1` writes it.
+fn golden(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let known = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(known == text, "config/{name} is out of date: run UPDATE_GOLDEN=1 cargo test --test it config");
+}
+
+fn load(text: &str) -> Result<Config, String> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.toml");
+    std::fs::write(&path, text).unwrap();
+    Config::load(&[path], &BTreeMap::new()).map_err(|errors| errors.to_string())
+}
+
+#[test]
+fn the_reference_and_the_schema_in_the_repository_are_those_of_the_code() {
+    golden("auditferry.toml", &config::reference());
+    golden("auditferry.schema.json", &format!("{:#}\n", config::schema()));
+}
+
+#[test]
+fn every_configuration_in_the_repository_is_toml() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let files: Vec<PathBuf> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let tomls = files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    for path in tomls.clone() {
+        toml::from_str::<toml::Table>(&std::fs::read_to_string(path).unwrap()).unwrap();
+    }
+    assert!(tomls.count() > 0);
+}
+
+#[test]
+fn the_reference_uncommented_has_no_key_that_a_component_does_not_know() {
+    let text: String = config::reference()
+        .lines()
+        .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.is_empty() && !rest.starts_with(' ')))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    if let Err(errors) = load(&text) {
+        // Examples of keys without a default need not be right in their value, only in name and type.
+        assert!(!errors.contains("unknown") && !errors.contains("must be"), "{errors}\n{text}");
+    }
+}
+
+/// The names here are promised: other tools write them.
+const DOCUMENTED: &str = r#"
+state_dir = "/var/lib/auditferry"
+[server]
+listen = "127.0.0.1:9598"
+[inputs.audit]
+type = "bucket"
+url = "s3://acme-audit/logs"
+layout = "databricks_delivery"
+poll_interval = "60s"
+[outputs.splunk]
+type = "splunk_hec"
+url = "https://splunk.example:8088"
+token = { file = "/etc/auditferry/hec-token" }
+index = "databricks"
+ack = false
+[outputs.sumo]
+type = "sumo"
+url = { file = "/etc/auditferry/sumo-url" }
+[outputs.elastic]
+type = "elastic"
+url = "https://es.example:9200"
+api_key = { env = "ES_API_KEY" }
+index = "databricks-audit-{event_date}"
+format = "ecs"
+[outputs.out]
+type = "file"
+path = "/var/log/auditferry/events.ndjson"
+compression = "none"
+batch = { max_bytes = "1MiB", max_events = 100, max_age = "1s" }
+in_flight = 1
+timeout = "30s"
+tls = { ca_file = "/ca.pem", cert_file = "/cert.pem", key_file = "/key.pem", insecure = false }
+proxy = "http://proxy:3128"
+[[pipelines]]
+input = "audit"
+output = "splunk"
+[[pipelines]]
+input = "audit"
+output = "out"
+"#;
+
+#[test]
+fn the_documented_configuration_loads_and_its_description_names_its_pipelines() {
+    let config = load(DOCUMENTED).unwrap();
+    let text = config::describe(&config);
+    assert!(text.contains("  audit -> splunk\n  audit -> out\n"), "{text}");
+    assert!(
+        config.warnings.iter().any(|warning| warning.starts_with("outputs.elastic: no pipeline")),
+        "{text}"
+    );
+}
+
+#[test]
+fn every_registered_type_is_offered_where_a_type_is_wrong_or_missing() {
+    let errors = load("[inputs.a]\ntype = \"nothing\"\n[outputs.b]\ntype = \"splunk\"\n").unwrap_err();
+    for name in
+        registry::INPUTS.iter().map(|kind| kind.name).chain(registry::OUTPUTS.iter().map(|kind| kind.name))
+    {
+        assert!(errors.contains(name), "{name} is not in {errors}");
+    }
+    assert!(errors.contains("did you mean `splunk_hec`?"), "{errors}");
+}
+
+#[test]
+fn no_component_has_a_key_of_its_own_with_the_name_of_a_common_one() {
+    let common = ["format", "event_original", "ocsf_version", "compression", "batch", "in_flight"];
+    let http = ["timeout", "tls", "proxy"];
+    for kind in registry::OUTPUTS {
+        let schema = (kind.schema)().to_value();
+        for key in common.iter().chain(&http) {
+            assert!(schema["properties"].get(key).is_none(), "{}: {key}", kind.name);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Tests over real sockets, files and processes: one binary, so that they link once.
+
+// `cfg(test)` holds anyway; it tells clippy that what test support does is done in tests.
+#[cfg(test)]
+mod architecture;
+#[cfg(test)]
+mod config;
+#[cfg(test)]
+mod outputs;
+#[cfg(test)]
+mod support;

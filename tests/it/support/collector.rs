@@ -1,0 +1,441 @@
+//! Scripted collectors: servers on a local port that keep what they are sent and answer as a test tells them.
+//!
+//! Plain TCP instead of a server library, since a collector has to misbehave: hang up, talk garbage, stop half-way.
+
+use std::collections::{HashSet, VecDeque};
+use std::io::Read;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+/// What a collector speaks when its script is empty.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Protocol {
+    Hec,
+    Sumo,
+    /// `_bulk` of Elasticsearch: a document created twice is answered with 409.
+    Bulk,
+    /// Lines or an array of JSON.
+    Any,
+}
+
+/// One answer of a script.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    status: u16,
+    body: String,
+    headers: Vec<(String, String)>,
+    keep: bool,
+    delay: Duration,
+    fault: Fault,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    None,
+    HangUp,
+    Garbage,
+    HalfAnswer,
+}
+
+impl Step {
+    /// This status and body; the events are not kept.
+    pub(crate) fn answer(status: u16, body: impl Into<String>) -> Self {
+        Self {
+            status,
+            body: body.into(),
+            headers: Vec::new(),
+            keep: false,
+            delay: Duration::ZERO,
+            fault: Fault::None,
+        }
+    }
+
+    /// Closes the connection without an answer.
+    pub(crate) fn hang_up() -> Self {
+        Self { fault: Fault::HangUp, ..Self::answer(200, "") }
+    }
+
+    /// Answers with something that is not HTTP.
+    pub(crate) fn garbage() -> Self {
+        Self { fault: Fault::Garbage, ..Self::answer(200, "") }
+    }
+
+    /// Announces more body than it sends, then closes the connection.
+    pub(crate) fn half_answer(body: impl Into<String>) -> Self {
+        Self { fault: Fault::HalfAnswer, ..Self::answer(200, body) }
+    }
+
+    /// Adds a header.
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Waits before it answers; what it keeps, it keeps at once.
+    pub(crate) fn delayed(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
+    /// Keeps the events all the same: they have arrived, whatever the answer says.
+    pub(crate) fn keeping(mut self) -> Self {
+        self.keep = true;
+        self
+    }
+}
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Received {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    headers: Vec<(String, String)>,
+    /// Decompressed.
+    pub(crate) body: String,
+}
+
+impl Received {
+    /// A header by its lower-case name.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// An event that arrived: as the collector's users see it, and what it was wrapped in.
+#[derive(Clone, Debug)]
+struct Event {
+    id: String,
+    document: Value,
+    envelope: Value,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    script: VecDeque<Step>,
+    down: Option<u16>,
+    authorization: Option<String>,
+    most_bytes: Option<usize>,
+    poison: Option<String>,
+    acknowledging: Option<bool>,
+    given_acks: u64,
+    received: Vec<Received>,
+    events: Vec<Event>,
+    ids: HashSet<String>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    protocol: Protocol,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+/// A running collector; it stops when dropped.
+#[derive(Debug)]
+pub(crate) struct Collector {
+    url: String,
+    shared: Arc<Shared>,
+    _server: JoinSet<()>,
+}
+
+impl Collector {
+    /// Starts one on a free local port.
+    pub(crate) async fn start(protocol: Protocol) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let shared = Arc::new(Shared { protocol, state: Mutex::default(), changed: Notify::new() });
+        let mut server = JoinSet::new();
+        let state = Arc::clone(&shared);
+        server.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                connections.spawn(serve(stream, Arc::clone(&state)));
+            }
+        });
+        Self { url, shared, _server: server }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap()
+    }
+
+    /// Its address, without a path.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Adds an answer to the script. Each is given once, in order; then the protocol's own follow.
+    pub(crate) fn push(&self, step: Step) {
+        self.state().script.push_back(step);
+    }
+
+    /// Answers everything with this status, or, with none, is back.
+    pub(crate) fn set_down(&self, status: Option<u16>) {
+        self.state().down = status;
+    }
+
+    /// Refuses requests without this `Authorization`.
+    pub(crate) fn want_authorization(&self, value: &str) {
+        self.state().authorization = Some(value.to_owned());
+    }
+
+    /// Answers 413 to longer bodies (uncompressed).
+    pub(crate) fn set_most_bytes(&self, bytes: usize) {
+        self.state().most_bytes = Some(bytes);
+    }
+
+    /// Refuses events whose text contains this, in the protocol's way.
+    pub(crate) fn set_poison(&self, text: &str) {
+        self.state().poison = Some(text.to_owned());
+    }
+
+    /// HEC: promises acknowledgement, and says whether requests are acknowledged when asked.
+    pub(crate) fn set_acknowledging(&self, done: bool) {
+        self.state().acknowledging = Some(done);
+    }
+
+    /// All requests so far.
+    pub(crate) fn requests(&self) -> Vec<Received> {
+        self.state().received.clone()
+    }
+
+    /// The events it keeps, as its users see them, in the order of arrival.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        self.state().events.iter().map(|event| event.document.clone()).collect()
+    }
+
+    /// What the events were wrapped in: the HEC envelope, the `_bulk` action, or the event itself.
+    pub(crate) fn envelopes(&self) -> Vec<Value> {
+        self.state().events.iter().map(|event| event.envelope.clone()).collect()
+    }
+
+    /// The ids of the events it keeps, in the order of arrival.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        self.state().events.iter().map(|event| event.id.clone()).collect()
+    }
+
+    /// Waits until it keeps this many events.
+    pub(crate) async fn keeps(&self, count: usize) {
+        loop {
+            let changed = self.shared.changed.notified();
+            if self.state().events.len() >= count {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+    let mut stream = BufStream::new(stream);
+    while let Some(request) = read_request(&mut stream).await {
+        let step = shared.answer(&request);
+        shared.changed.notify_waiters();
+        tokio::time::sleep(step.delay).await;
+        let extra: String = step.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let announced = step.body.len() + if step.fault == Fault::HalfAnswer { 100 } else { 0 };
+        let text = match step.fault {
+            Fault::HangUp => return,
+            Fault::Garbage => "\u{1}\u{2}not http\r\n\r\n".to_owned(),
+            Fault::None | Fault::HalfAnswer => {
+                format!(
+                    "HTTP/1.1 {} x\r\ncontent-length: {announced}\r\n{extra}\r\n{}",
+                    step.status, step.body
+                )
+            }
+        };
+        if stream.write_all(text.as_bytes()).await.is_err() || stream.flush().await.is_err() {
+            return;
+        }
+        if step.fault != Fault::None {
+            return;
+        }
+    }
+}
+
+/// The next request of a connection; none when the client is done.
+async fn read_request(stream: &mut BufStream<TcpStream>) -> Option<Received> {
+    let mut line = String::new();
+    stream.read_line(&mut line).await.ok().filter(|read| *read > 0)?;
+    let mut words = line.split_whitespace();
+    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.ok()?;
+        let Some((name, value)) = line.split_once(':') else { break };
+        headers.push((name.to_lowercase(), value.trim().to_owned()));
+    }
+    let mut request = Received { method, path, headers, body: String::new() };
+    // The outputs never send chunks: Elasticsearch advises against them.
+    let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.ok()?;
+    request.body = String::from_utf8(decompress(request.header("content-encoding"), body)).unwrap();
+    Some(request)
+}
+
+fn decompress(encoding: Option<&str>, body: Vec<u8>) -> Vec<u8> {
+    match encoding {
+        None => body,
+        Some("zstd") => zstd::decode_all(body.as_slice()).unwrap(),
+        Some("gzip") => {
+            let mut plain = Vec::new();
+            flate2::read::GzDecoder::new(body.as_slice()).read_to_end(&mut plain).unwrap();
+            plain
+        }
+        Some(other) => panic!("no collector takes {other}"),
+    }
+}
+
+impl Shared {
+    fn answer(&self, request: &Received) -> Step {
+        let mut state = self.state.lock().unwrap();
+        state.received.push(request.clone());
+        if let Some(status) = state.down {
+            return Step::answer(status, "down");
+        }
+        if state.authorization.as_deref().is_some_and(|value| request.header("authorization") != Some(value))
+        {
+            return match self.protocol {
+                Protocol::Hec => Step::answer(403, json!({"text": "Invalid token", "code": 4}).to_string()),
+                _ => Step::answer(401, "who are you?"),
+            };
+        }
+        if request.path.ends_with("/services/collector/ack") {
+            return state.answer_poll(request);
+        }
+        if state.most_bytes.is_some_and(|most| request.body.len() > most) {
+            return Step::answer(413, "<html>Request Entity Too Large</html>");
+        }
+        let events = events(self.protocol, request);
+        match state.script.pop_front() {
+            Some(step) => {
+                if step.keep {
+                    state.keep_all(events);
+                }
+                step
+            }
+            None if self.protocol == Protocol::Hec => state.answer_hec(events),
+            None if self.protocol == Protocol::Bulk => state.answer_bulk(events),
+            None => {
+                state.keep_all(events);
+                Step::answer(200, "")
+            }
+        }
+    }
+}
+
+impl State {
+    /// Keeps an event; false if its id is there already and the protocol knows ids.
+    fn keep(&mut self, event: Event) -> bool {
+        let is_new = self.ids.insert(event.id.clone());
+        let knows_ids = event.envelope.get("create").is_some();
+        if is_new || !knows_ids {
+            self.events.push(event);
+        }
+        is_new
+    }
+
+    fn keep_all(&mut self, events: Vec<Event>) {
+        for event in events {
+            self.keep(event);
+        }
+    }
+
+    fn is_poison(&self, event: &Event) -> bool {
+        self.poison.as_ref().is_some_and(|text| event.document.to_string().contains(text))
+    }
+
+    /// Like Splunk: keeps what comes before the first bad event, and nothing from it on.
+    fn answer_hec(&mut self, events: Vec<Event>) -> Step {
+        for (number, event) in events.into_iter().enumerate() {
+            if self.is_poison(&event) {
+                let refusal =
+                    json!({"text": "Invalid data format", "code": 6, "invalid-event-number": number});
+                return Step::answer(400, refusal.to_string());
+            }
+            self.keep(event);
+        }
+        if self.acknowledging.is_none() {
+            return Step::answer(200, json!({"text": "Success", "code": 0}).to_string());
+        }
+        let number = self.given_acks;
+        self.given_acks += 1;
+        // As a load balancer does it: only with this cookie a poll finds the indexer that knows the number.
+        Step::answer(200, json!({"text": "Success", "code": 0, "ackId": number}).to_string())
+            .header("set-cookie", "indexer=1; Path=/; HttpOnly")
+    }
+
+    fn answer_poll(&self, request: &Received) -> Step {
+        let at_home = request.header("cookie") == Some("indexer=1");
+        let done = at_home && self.acknowledging == Some(true);
+        let asked: Value = serde_json::from_str(&request.body).unwrap();
+        let asked = asked["acks"].as_array().unwrap();
+        let acks: serde_json::Map<_, _> =
+            asked.iter().map(|number| (number.to_string(), json!(done))).collect();
+        Step::answer(200, json!({ "acks": acks }).to_string())
+    }
+
+    fn answer_bulk(&mut self, events: Vec<Event>) -> Step {
+        let mut errors = false;
+        let mut items = Vec::new();
+        for event in events {
+            let failure = if self.is_poison(&event) {
+                Some((400, "document_parsing_exception"))
+            } else {
+                (!self.keep(event)).then_some((409, "version_conflict_engine_exception"))
+            };
+            errors |= failure.is_some();
+            items.push(match failure {
+                Some((status, kind)) => {
+                    json!({"create": {"status": status, "error": {"type": kind, "reason": "refused"}}})
+                }
+                None => json!({"create": {"status": 201}}),
+            });
+        }
+        Step::answer(200, json!({"errors": errors, "items": items}).to_string())
+    }
+}
+
+/// The events of a body.
+fn events(protocol: Protocol, request: &Received) -> Vec<Event> {
+    let values: Vec<Value> = serde_json::Deserializer::from_str(&request.body)
+        .into_iter::<Value>()
+        .map(|value| value.unwrap_or_else(|error| panic!("{error} in {}", request.body)))
+        .collect();
+    let id = |value: &Value| value["event_id"].as_str().unwrap_or_default().to_owned();
+    match protocol {
+        Protocol::Hec => values
+            .into_iter()
+            .map(|envelope| Event {
+                id: id(&envelope["event"]),
+                document: envelope["event"].clone(),
+                envelope,
+            })
+            .collect(),
+        Protocol::Bulk => values
+            .chunks(2)
+            .map(|pair| Event {
+                id: pair[0]["create"]["_id"].as_str().unwrap_or_default().to_owned(),
+                document: pair[1].clone(),
+                envelope: pair[0].clone(),
+            })
+            .collect(),
+        Protocol::Sumo | Protocol::Any => values
+            .into_iter()
+            .flat_map(|value| match value {
+                Value::Array(values) => values,
+                value => vec![value],
+            })
+            .map(|value| Event { id: id(&value), document: value.clone(), envelope: value })
+            .collect(),
+    }
+}
