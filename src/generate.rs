@@ -5,10 +5,9 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fastrand::Rng;
-use thiserror::Error;
 
 use crate::time::{Date, Millis};
 
@@ -16,6 +15,7 @@ mod catalog;
 pub mod command;
 mod event;
 mod layout;
+mod options;
 mod record;
 mod rounds;
 #[cfg(test)]
@@ -26,6 +26,8 @@ use catalog::Pool;
 use event::{Event, Scene, scramble};
 pub use layout::Layout;
 use layout::Slot;
+pub use options::{GenerateError, Options};
+use options::{out_of_range, within};
 use record::{Owner, Recorder};
 pub use rounds::Rewrite;
 use rounds::{Contents, Life};
@@ -35,75 +37,6 @@ const FLUSH_BYTES: usize = 512 * 1024;
 /// One event in so many is delivered in a later object than its time belongs to.
 const LATE_ONE_IN: u32 = 400;
 const LATE_MILLIS: i64 = 3 * 3_600_000;
-
-/// What a bucket is made of. The same options give the same bytes.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Paths and record shape.
-    pub layout: Layout,
-    /// Workspaces; in a delivery bucket of two or more the first one is the account's folder, `workspaceId=0`.
-    pub workspaces: u32,
-    /// Days, ending at `end_date`.
-    pub days: u32,
-    /// Lines over all objects.
-    pub events: u64,
-    /// Objects per workspace and day; `None` is the layout's usual number.
-    pub objects_per_day: Option<u32>,
-    /// Rounds after the first one.
-    pub overwrite_rounds: u32,
-    /// What the rounds do, one after the other; empty is what the layout's writer does.
-    pub rewrites: Vec<Rewrite>,
-    /// Of a million lines, how many repeat the line before them, byte for byte: up to 100,000.
-    pub repeats: u32,
-    /// Another seed, other events.
-    pub seed: u64,
-    /// The last day.
-    pub end_date: Date,
-}
-
-impl Options {
-    /// A delivery bucket that is written once.
-    pub fn new(workspaces: u32, days: u32, events: u64, end_date: Date) -> Self {
-        Self {
-            layout: Layout::DatabricksDelivery,
-            workspaces,
-            days,
-            events,
-            objects_per_day: None,
-            overwrite_rounds: 0,
-            rewrites: Vec::new(),
-            repeats: 0,
-            seed: 1,
-            end_date,
-        }
-    }
-}
-
-/// Why a bucket could not be made.
-#[derive(Debug, Error)]
-pub enum GenerateError {
-    /// An option is out of its range.
-    #[error("{option} must be {allowed}, not {found}")]
-    Option {
-        /// Its flag.
-        option: &'static str,
-        /// The range.
-        allowed: String,
-        /// What was given.
-        found: String,
-    },
-    /// A file or folder could not be written.
-    #[error("cannot write {}", path.display())]
-    Write {
-        /// Which one.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The summary could not be printed.
-    #[error("cannot print the summary")]
-    Print(#[source] io::Error),
-}
 
 /// What a round wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -364,10 +297,10 @@ impl Bucket {
         let (start, length) = self.options.layout.span(object.date, object.slot);
         let lines = i64::from(object.lines.max(1));
         let mut rng = Rng::with_seed(!unique);
-        let step = rng.i64(..(length / lines).max(1));
+        let step = rng.i64(0..(length / lines).max(1));
         let mut millis = start.get() + length * i64::from(number) / lines + step;
         if self.options.layout != Layout::LogAnalyticsExport && rng.u32(..LATE_ONE_IN) == 0 {
-            millis -= rng.i64(..LATE_MILLIS);
+            millis -= rng.i64(0..LATE_MILLIS);
         }
         Millis::new(millis).unwrap_or(start)
     }
@@ -405,15 +338,4 @@ fn replace_file(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) ->
     }
     File::create(&partial).and_then(|mut file| write(&mut file)).map_err(failed)?;
     fs::rename(&partial, path).map_err(failed)
-}
-
-fn within(option: &'static str, found: u32, least: u32, most: u32) -> Result<(), GenerateError> {
-    if (least..=most).contains(&found) {
-        return Ok(());
-    }
-    Err(out_of_range(option, &format!("{least} to {most}"), found))
-}
-
-fn out_of_range(option: &'static str, allowed: &str, found: impl ToString) -> GenerateError {
-    GenerateError::Option { option, allowed: allowed.to_owned(), found: found.to_string() }
 }

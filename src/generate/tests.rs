@@ -119,7 +119,7 @@ fn azure_lines_hold_json_texts_within_json() {
                     ]
                 }
                 _ => {
-                    assert_eq!(keys(&record).len(), 18);
+                    assert_eq!(keys(&record).len(), 19);
                     vec![&record["Identity"], &record["RequestParams"], &record["Response"]]
                 }
             };
@@ -163,7 +163,7 @@ fn objects_lie_where_each_layout_has_them() {
     ));
     let export = written(of_layout(Layout::LogAnalyticsExport, 300), 0);
     assert!(export.contains_key(
-        "am-databricksunitycatalog/WorkspaceResourceId=/subscriptions/11111111-2222-3333-4444-555555555555/resourcegroups/rg-logs/providers/microsoft.operationalinsights/workspaces/log-0001/y=2026/m=01/d=05/h=06/m=00/PT05M.json"
+        "am-databricksunitycatalog/WorkspaceResourceId=/subscriptions/11111111-2222-3333-4444-555555555555/resourcegroups/rg-logs/providers/microsoft.operationalinsights/workspaces/log-0001/y=2026/m=01/d=05/h=08/m=00/PT05M.json"
     ));
     assert!(!export.keys().any(|key| key.contains("databrickssql")), "data export leaves that table out");
 }
@@ -194,6 +194,45 @@ fn events_lie_in_the_hour_of_their_blob_or_come_late() {
     }
     assert_eq!(inside + late, 5000);
     assert!((1..50).contains(&late), "{late}");
+}
+
+#[test]
+fn exported_rows_lie_in_the_five_minutes_of_their_blob() {
+    for (key, text) in written(of_layout(Layout::LogAnalyticsExport, 5000), 0) {
+        let (_, time) = key.split_once("/y=").unwrap();
+        let first = format!(
+            "{}-{}-{}T{}:{}:00Z",
+            &time[..4],
+            &time[7..9],
+            &time[12..14],
+            &time[17..19],
+            &time[22..24]
+        );
+        let first = Millis::parse(&first).unwrap().get();
+        for line in text.lines() {
+            let record: Value = serde_json::from_str(line).unwrap();
+            let time = Millis::parse(record["TimeGenerated"].as_str().unwrap()).unwrap().get();
+            assert!((first..first + 300_000).contains(&time), "{line}");
+        }
+    }
+}
+
+#[test]
+fn delivered_lines_follow_each_other_in_time_but_for_the_late_ones() {
+    let (mut backwards, mut of_another_date) = (0, 0);
+    for (key, text) in written(options(12_000), 0) {
+        let mut last = 0;
+        for line in text.lines() {
+            let record: Value = serde_json::from_str(line).unwrap();
+            let time = record["timestamp"].as_i64().unwrap();
+            let date = Millis::new(time).unwrap().date();
+            of_another_date += i32::from(!key.contains(&format!("/date={date}/")));
+            backwards += i32::from(time < last);
+            last = time.max(last);
+        }
+    }
+    assert!((10..60).contains(&backwards), "{backwards}");
+    assert!((1..20).contains(&of_another_date), "{of_another_date}");
 }
 
 #[test]
@@ -369,4 +408,13 @@ fn more_objects_than_events_leave_the_rest_out() {
     let bucket = Bucket::new(options(5)).unwrap();
     assert_eq!(bucket.keys().count(), 5);
     assert_eq!(bucket.lines().count(), 5);
+}
+
+#[test]
+fn the_bucket_of_the_quick_start_is_what_the_generator_writes() {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/delivery");
+    assert!(
+        read(&samples) == written(options(300), 0),
+        "write it anew: auditferry generate --out samples/delivery --events 300 --end-date 2026-01-06"
+    );
 }
