@@ -167,7 +167,7 @@ fn store_error(path: String, error: &CredentialsError) -> object_store::Error {
     }
 }
 
-/// An error with its causes: the SDK keeps the one that matters innermost.
+/// An error with its causes, in one line: the SDK keeps the one that matters innermost, and lists what it tried.
 fn chain_text(error: &CredentialsError) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -176,7 +176,7 @@ fn chain_text(error: &CredentialsError) -> String {
         text.push_str(&inner.to_string());
         cause = inner.source();
     }
-    text
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The region that the environment, the profile or the instance metadata name. Waits for the answer, on a thread of
