@@ -9,19 +9,19 @@ use tempfile::TempDir;
 
 use crate::moto::BUCKET;
 
-pub struct Ferry {
-    pub directory: TempDir,
+pub(crate) struct Ferry {
+    pub(crate) directory: TempDir,
     config: PathBuf,
 }
 
 impl Ferry {
     /// Reads `s3://audit/logs` at an address; `s3` holds further lines of the input's table `s3`.
-    pub fn new(endpoint: SocketAddr, s3: &str) -> Self {
+    pub(crate) fn new(endpoint: SocketAddr, s3: &str) -> Self {
         Self::reading(&format!("s3://{BUCKET}/logs"), endpoint, s3)
     }
 
     /// Reads a URL at an address.
-    pub fn reading(url: &str, endpoint: SocketAddr, s3: &str) -> Self {
+    pub(crate) fn reading(url: &str, endpoint: SocketAddr, s3: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let here = directory.path().display();
         let text = format!(
@@ -52,7 +52,7 @@ impl Ferry {
     }
 
     /// Ships what there is. The environment holds nothing but what is given; nothing asks the machine's metadata.
-    pub fn run_with(&self, environment: &[(&str, &str)]) -> Output {
+    pub(crate) fn run_with(&self, environment: &[(&str, &str)]) -> Output {
         Command::new("timeout")
             .args(["120", env!("CARGO_BIN_EXE_auditferry"), "run", "--once", "--config"])
             .arg(&self.config)
@@ -66,12 +66,12 @@ impl Ferry {
     }
 
     /// Ships what there is, and succeeds.
-    pub fn run(&self) {
+    pub(crate) fn run(&self) {
         succeeded(&self.run_with(&[]));
     }
 
     /// How often each request id was delivered by all runs so far.
-    pub fn delivered(&self) -> BTreeMap<String, usize> {
+    pub(crate) fn delivered(&self) -> BTreeMap<String, usize> {
         let text = std::fs::read_to_string(self.directory.path().join("events.ndjson")).unwrap_or_default();
         let mut counts = BTreeMap::new();
         for line in text.lines() {
@@ -82,7 +82,7 @@ impl Ferry {
     }
 }
 
-pub fn succeeded(output: &Output) {
+pub(crate) fn succeeded(output: &Output) {
     assert!(
         output.status.success(),
         "{}\n{}\n{}",
@@ -93,16 +93,16 @@ pub fn succeeded(output: &Output) {
 }
 
 /// Static keys, which moto takes for good.
-pub const KEYS: &str = "access_key_id = \"AKIDSTATIC\"\nsecret_access_key = \"secret\"";
+pub(crate) const KEYS: &str = "access_key_id = \"AKIDSTATIC\"\nsecret_access_key = \"secret\"";
 
 /// The key of an object of a workspace, today: its date is open.
-pub fn key(workspace: u64, object: &str) -> String {
+pub(crate) fn key(workspace: u64, object: &str) -> String {
     let now = jiff::Timestamp::now().strftime("%Y-%m-%d");
     format!("logs/workspaceId={workspace}/date={now}/auditlogs_{object}.json")
 }
 
 /// A record as Databricks delivers it, without a line end; `number` names it.
-pub fn record(number: usize) -> String {
+pub(crate) fn record(number: usize) -> String {
     format!(
         r#"{{"version":"2.0","auditLevel":"WORKSPACE_LEVEL","timestamp":{},"orgId":"1","accountId":"5f1d8a52-0b7c-4c1e-9a44-2f6f3f0c9d10","sourceIPAddress":"198.51.100.24","userAgent":"databricks-cli/0.240.0","sessionId":null,"userIdentity":{{"email":"dana@example.com","subjectName":null}},"serviceName":"jobs","actionName":"create","requestId":"{}","requestParams":{{"name":"nightly-load-{number}"}},"response":{{"statusCode":200,"errorMessage":null,"result":null}}}}"#,
         1_767_609_296_123 + number,
@@ -111,16 +111,16 @@ pub fn record(number: usize) -> String {
 }
 
 /// The request id of [`record`].
-pub fn name(number: usize) -> String {
+pub(crate) fn name(number: usize) -> String {
     format!("request-{number:06}")
 }
 
 /// An object's content: records, each with its line end.
-pub fn content(numbers: &[usize]) -> String {
+pub(crate) fn content(numbers: &[usize]) -> String {
     numbers.iter().map(|number| record(*number) + "\n").collect()
 }
 
 /// Each of these numbers, delivered once.
-pub fn once(numbers: impl IntoIterator<Item = usize>) -> BTreeMap<String, usize> {
+pub(crate) fn once(numbers: impl IntoIterator<Item = usize>) -> BTreeMap<String, usize> {
     numbers.into_iter().map(|number| (name(number), 1)).collect()
 }

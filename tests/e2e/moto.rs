@@ -12,18 +12,18 @@ use object_store::{ObjectStoreExt, PutPayload};
 use tokio::runtime::{Builder, Runtime};
 
 /// The bucket that every test uses.
-pub const BUCKET: &str = "audit";
+pub(crate) const BUCKET: &str = "audit";
 
-pub struct Moto {
-    pub address: SocketAddr,
+pub(crate) struct Moto {
+    pub(crate) address: SocketAddr,
     process: Child,
-    pub store: Arc<AmazonS3>,
-    pub runtime: Runtime,
+    pub(crate) store: Arc<AmazonS3>,
+    pub(crate) runtime: Runtime,
 }
 
 impl Moto {
     /// Starts a server and makes an empty bucket in it.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let program = std::env::var_os("AUDITFERRY_E2E_MOTO").unwrap_or_else(|| "moto_server".into());
         let mut process = Command::new(&program)
             .args(["-H", "127.0.0.1", "-p", "0"])
@@ -73,15 +73,16 @@ impl Moto {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 
-    pub fn put(&self, key: &str, content: &str) {
-        let put = self.store.put(&Path::from(key), PutPayload::from(content.to_owned()));
-        self.runtime.block_on(put).unwrap();
+    pub(crate) fn put(&self, key: &str, content: &str) {
+        let path = Path::from(key);
+        self.runtime.block_on(self.store.put(&path, PutPayload::from(content.to_owned()))).unwrap();
     }
 
     /// Puts many objects, several at once.
-    pub fn put_all(&self, objects: impl IntoIterator<Item = (String, String)>) {
+    pub(crate) fn put_all(&self, objects: impl IntoIterator<Item = (String, String)>) {
         let puts = futures::stream::iter(objects).for_each_concurrent(16, async |(key, content)| {
-            self.store.put(&Path::from(key), PutPayload::from(content)).await.unwrap();
+            let path = Path::from(key);
+            self.store.put(&path, PutPayload::from(content)).await.unwrap();
         });
         self.runtime.block_on(puts);
     }

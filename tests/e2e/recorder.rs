@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-pub struct Recorder {
-    pub address: SocketAddr,
+pub(crate) struct Recorder {
+    pub(crate) address: SocketAddr,
     record: Arc<Mutex<Record>>,
 }
 
@@ -22,7 +22,7 @@ struct Interruption {
 }
 
 impl Recorder {
-    pub fn start(server: SocketAddr) -> Self {
+    pub(crate) fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let record = Arc::new(Mutex::new(Record::default()));
@@ -36,22 +36,22 @@ impl Recorder {
     }
 
     /// Does something once, just before a request that holds both needles (in lower case) reaches the server.
-    pub fn interrupt(&self, needles: [&str; 2], act: impl FnOnce() + Send + 'static) {
+    pub(crate) fn interrupt(&self, needles: [&str; 2], act: impl FnOnce() + Send + 'static) {
         let needles = needles.map(str::to_owned);
         self.record.lock().unwrap().interruption = Some(Interruption { needles, act: Box::new(act) });
     }
 
     /// All requests so far, in lower case.
-    pub fn asked(&self) -> String {
+    pub(crate) fn asked(&self) -> String {
         String::from_utf8_lossy(&self.record.lock().unwrap().asked).to_lowercase()
     }
 
     /// All answers so far.
-    pub fn answered(&self) -> String {
+    pub(crate) fn answered(&self) -> String {
         String::from_utf8_lossy(&self.record.lock().unwrap().answered).into_owned()
     }
 
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         let mut record = self.record.lock().unwrap();
         record.asked.clear();
         record.answered.clear();

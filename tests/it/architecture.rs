@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const LONGEST: usize = 450;
 
 const VALUES: &[&str] = &[
+    "action",
     "backoff",
     "batch",
     "canonical",
@@ -14,6 +15,7 @@ const VALUES: &[&str] = &[
     "compress",
     "event",
     "json",
+    "principal",
     "secret",
     "status",
     "template",

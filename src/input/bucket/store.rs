@@ -57,10 +57,10 @@ pub(super) fn open(url: &str, settings: &StoreSettings, base: &FilePath) -> Resu
     // The clients have no cryptography of their own; whoever comes first installs it for the process.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let Some((scheme, rest)) = url.split_once("://") else {
-        return local(base.join(url));
+        return local(&base.join(url));
     };
     let (scheme, cloud) = match scheme {
-        "file" => return local(file_path(url)?),
+        "file" => return local(&file_path(url)?),
         "s3" => (Scheme::S3, "aws"),
         "gs" => (Scheme::Gcs, "gcp"),
         "az" => (Scheme::Azure, "azure"),
@@ -101,7 +101,7 @@ fn file_path(url: &str) -> Result<PathBuf, BuildError> {
     })
 }
 
-fn local(path: PathBuf) -> Result<Store, BuildError> {
+fn local(path: &FilePath) -> Result<Store, BuildError> {
     let failed = |reason: &dyn std::fmt::Display| {
         BuildError::new("url", format!("cannot read the directory {}: {reason}", path.display()))
     };

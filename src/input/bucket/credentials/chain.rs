@@ -74,7 +74,7 @@ impl CredentialProvider for Chain {
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
         let mut kept = self.kept.lock().await;
-        kept.get(SystemTime::now(), self.find()).await.map_err(|error| store_error(self.describe(), error))
+        kept.get(SystemTime::now(), self.find()).await.map_err(|error| store_error(self.describe(), &error))
     }
 }
 
@@ -145,7 +145,7 @@ impl ProvideCredentials for Keys {
 
 /// Tells what a human has to change from what passes by itself. The SDK has one kind of error for a refusal and for a
 /// lost connection: the codes by which STS refuses are the only difference.
-fn store_error(path: String, error: CredentialsError) -> object_store::Error {
+fn store_error(path: String, error: &CredentialsError) -> object_store::Error {
     const REFUSALS: [&str; 7] = [
         "AccessDenied",
         "ExpiredToken",
@@ -155,8 +155,8 @@ fn store_error(path: String, error: CredentialsError) -> object_store::Error {
         "UnrecognizedClient",
         "ValidationError",
     ];
-    let text = chain_text(&error);
-    let refused = match &error {
+    let text = chain_text(error);
+    let refused = match error {
         CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => true,
         _ => REFUSALS.iter().any(|code| text.contains(code)),
     };
@@ -167,7 +167,7 @@ fn store_error(path: String, error: CredentialsError) -> object_store::Error {
     }
 }
 
-/// An error with its causes: the SDK keeps the one that matters innermost.
+/// An error with its causes, in one line: the SDK keeps the one that matters innermost, and lists what it tried.
 fn chain_text(error: &CredentialsError) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -176,7 +176,7 @@ fn chain_text(error: &CredentialsError) -> String {
         text.push_str(&inner.to_string());
         cause = inner.source();
     }
-    text
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The region that the environment, the profile or the instance metadata name. Waits for the answer, on a thread of
@@ -255,13 +255,13 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_from_a_lost_connection() {
-        let lost = store_error("role".into(), CredentialsError::provider_error("connection reset"));
+        let lost = store_error("role".into(), &CredentialsError::provider_error("connection reset"));
         assert!(matches!(lost, object_store::Error::Generic { .. }), "{lost}");
         for refusal in [
             CredentialsError::provider_error("service error: AccessDenied: not yours"),
             CredentialsError::not_loaded("nothing found"),
         ] {
-            let refused = store_error("role".into(), refusal);
+            let refused = store_error("role".into(), &refusal);
             assert!(matches!(refused, object_store::Error::Unauthenticated { .. }), "{refused}");
         }
     }

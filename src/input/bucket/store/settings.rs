@@ -24,69 +24,69 @@ pub(crate) struct StoreSettings {
 /// environment, profile files, SSO, web identity, container and instance metadata.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct S3Settings {
+pub struct S3Settings {
     /// Region of the bucket. Default: that of the environment, the profile or the instance.
-    pub(crate) region: Option<String>,
+    pub region: Option<String>,
     /// Address of an S3-compatible server, for instance `https://minio.example:9000`.
-    pub(crate) endpoint: Option<String>,
+    pub endpoint: Option<String>,
     /// Puts the bucket in the path of a request, not in the host name. Default: true with an `endpoint`.
-    pub(crate) path_style: Option<bool>,
+    pub path_style: Option<bool>,
     /// Profile of the AWS configuration files. Default: `AWS_PROFILE`, or `default`.
-    pub(crate) profile: Option<String>,
+    pub profile: Option<String>,
     /// Access key, if not found the usual way.
-    pub(crate) access_key_id: Option<Secret>,
+    pub access_key_id: Option<Secret>,
     /// Secret of the access key.
-    pub(crate) secret_access_key: Option<Secret>,
+    pub secret_access_key: Option<Secret>,
     /// Session token of temporary keys.
-    pub(crate) session_token: Option<Secret>,
+    pub session_token: Option<Secret>,
     /// Role to assume with the credentials found or given: `arn:aws:iam::123456789012:role/name`.
-    pub(crate) role_arn: Option<String>,
+    pub role_arn: Option<String>,
     /// External id that the role's trust policy asks for.
-    pub(crate) external_id: Option<String>,
+    pub external_id: Option<String>,
     /// Name of the session in CloudTrail. Default: `auditferry`.
-    pub(crate) role_session_name: Option<String>,
+    pub role_session_name: Option<String>,
     /// Allows an `endpoint` without TLS.
-    pub(crate) allow_http: bool,
+    pub allow_http: bool,
     /// Reads a public bucket without credentials.
-    pub(crate) anonymous: bool,
+    pub anonymous: bool,
 }
 
 /// Google Cloud Storage. Without a file, the credentials are found as the Google tools find them:
 /// `GOOGLE_APPLICATION_CREDENTIALS`, `gcloud`, instance metadata.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct GcsSettings {
+pub struct GcsSettings {
     /// Key file of a service account.
-    pub(crate) service_account_file: Option<PathBuf>,
+    pub service_account_file: Option<PathBuf>,
     /// Address of another server that speaks the protocol.
-    pub(crate) endpoint: Option<String>,
+    pub endpoint: Option<String>,
     /// Allows an `endpoint` without TLS.
-    pub(crate) allow_http: bool,
+    pub allow_http: bool,
     /// Reads a public bucket without credentials.
-    pub(crate) anonymous: bool,
+    pub anonymous: bool,
 }
 
 /// Azure Blob Storage. Without a key, a token or a client secret, the credentials are found in the environment
 /// (`AZURE_…`, workload identity) or at the managed identity of the machine.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct AzureSettings {
+pub struct AzureSettings {
     /// Storage account. Default: `AZURE_STORAGE_ACCOUNT_NAME`.
-    pub(crate) account: Option<String>,
+    pub account: Option<String>,
     /// Access key of the account.
-    pub(crate) access_key: Option<Secret>,
+    pub access_key: Option<Secret>,
     /// Shared access signature with read and list permission.
-    pub(crate) sas_token: Option<Secret>,
+    pub sas_token: Option<Secret>,
     /// Application (client) id of a service principal or a user-assigned managed identity.
-    pub(crate) client_id: Option<String>,
+    pub client_id: Option<String>,
     /// Client secret of the service principal; read once at start.
-    pub(crate) client_secret: Option<Secret>,
+    pub client_secret: Option<Secret>,
     /// Directory (tenant) id of the service principal.
-    pub(crate) tenant_id: Option<String>,
+    pub tenant_id: Option<String>,
     /// Address of the blob service, for instance of a sovereign cloud or a private link.
-    pub(crate) endpoint: Option<String>,
+    pub endpoint: Option<String>,
     /// Allows an `endpoint` without TLS.
-    pub(crate) allow_http: bool,
+    pub allow_http: bool,
 }
 
 impl S3Settings {
