@@ -24,7 +24,7 @@ pub(crate) struct StoreSettings {
 /// environment, profile files, SSO, web identity, container and instance metadata.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct S3Settings {
+pub(crate) struct S3Settings {
     /// Region of the bucket. Default: that of the environment, the profile or the instance.
     pub region: Option<String>,
     /// Address of an S3-compatible server, for instance `https://minio.example:9000`.
@@ -55,7 +55,7 @@ pub struct S3Settings {
 /// `GOOGLE_APPLICATION_CREDENTIALS`, `gcloud`, instance metadata.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct GcsSettings {
+pub(crate) struct GcsSettings {
     /// Key file of a service account.
     pub service_account_file: Option<PathBuf>,
     /// Address of another server that speaks the protocol.
@@ -70,7 +70,7 @@ pub struct GcsSettings {
 /// (`AZURE_…`, workload identity) or at the managed identity of the machine.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct AzureSettings {
+pub(crate) struct AzureSettings {
     /// Storage account. Default: `AZURE_STORAGE_ACCOUNT_NAME`.
     pub account: Option<String>,
     /// Access key of the account.
