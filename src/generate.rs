@@ -107,11 +107,11 @@ impl Bucket {
             return Err(out_of_range(
                 "--workspaces × --days × --objects-per-day",
                 "at most 2^32 objects",
-                objects,
+                &objects,
             ));
         }
         if options.events.div_ceil(objects) > u64::from(u32::MAX) {
-            return Err(out_of_range("--events", "at most 2^32 per object", options.events));
+            return Err(out_of_range("--events", "at most 2^32 per object", &options.events));
         }
         let with_account = options.layout == Layout::DatabricksDelivery && options.workspaces > 1;
         let folders =

@@ -82,9 +82,9 @@ pub(super) fn within(option: &'static str, found: u32, least: u32, most: u32) ->
     if (least..=most).contains(&found) {
         return Ok(());
     }
-    Err(out_of_range(option, &format!("{least} to {most}"), found))
+    Err(out_of_range(option, &format!("{least} to {most}"), &found))
 }
 
-pub(super) fn out_of_range(option: &'static str, allowed: &str, found: impl ToString) -> GenerateError {
+pub(super) fn out_of_range(option: &'static str, allowed: &str, found: &impl ToString) -> GenerateError {
     GenerateError::Option { option, allowed: allowed.to_owned(), found: found.to_string() }
 }

@@ -5,6 +5,10 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::*;
+use crate::canonical;
+use crate::chunk::Origin;
+use crate::decode::Decoder;
+use crate::decode::audit::AuditDecoder;
 
 const LAYOUTS: [Layout; 3] =
     [Layout::DatabricksDelivery, Layout::AzureDiagnostic, Layout::LogAnalyticsExport];
@@ -417,4 +421,33 @@ fn the_bucket_of_the_quick_start_is_what_the_generator_writes() {
         read(&samples) == written(options(300), 0),
         "write it anew: auditferry generate --out samples/delivery --events 300 --end-date 2026-01-06"
     );
+}
+
+#[test]
+fn every_generated_record_maps_to_one_event_with_an_id_of_its_own() {
+    let decoder = AuditDecoder::default();
+    let mut scratch = Vec::new();
+    for layout in LAYOUTS {
+        let bucket = Bucket::new(of_layout(layout, 3000)).unwrap();
+        let mut ids = BTreeSet::new();
+        for line in bucket.lines() {
+            let decoded = decoder.decode(&line, 0, &Origin::default(), &mut scratch, &mut |event| {
+                let mut canonical = Vec::new();
+                canonical::write(event, &mut canonical);
+                let event: Value = serde_json::from_slice(&canonical).unwrap();
+                ids.insert(event["event_id"].to_string());
+                assert!(event["event_time"].as_str().unwrap().starts_with("2026-01-0"));
+                for column in ["service_name", "action_name", "request_id"] {
+                    assert!(event[column].is_string(), "{column}: {event}");
+                }
+                assert!(event["user_identity"]["email"].is_string(), "{event}");
+                let parameters = event["request_params"].as_object().unwrap();
+                assert!(parameters.values().all(Value::is_string), "{event}");
+                let response = &event["response"];
+                assert!(response.is_null() || response["status_code"].is_number(), "{event}");
+            });
+            assert_eq!(decoded, Ok(()), "{}", String::from_utf8_lossy(&line));
+        }
+        assert_eq!(ids.len(), 3000, "{layout:?}");
+    }
 }
