@@ -1,6 +1,6 @@
 //! AWS credentials as AWS users have them.
 
-use crate::ferry::{Ferry, KEYS, content, key, once, succeeded};
+use crate::ferry::{Ferry, KEYS, content, key, succeeded};
 use crate::moto::Moto;
 use crate::recorder::Recorder;
 
@@ -26,7 +26,7 @@ fn ship(s3: &str, aws_config: &str, aws_credentials: &str, environment: &[(&str,
     let mut all = vec![("AWS_ENDPOINT_URL_STS", sts_url.as_str())];
     all.extend_from_slice(environment);
     succeeded(&ferry.run_with(&all));
-    assert_eq!(ferry.delivered(), once(1..=3));
+    ferry.assert_delivered_once(1..=3);
     Calls { sts: sts.asked(), s3: bucket.asked() }
 }
 

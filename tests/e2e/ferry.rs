@@ -1,6 +1,6 @@
 //! Runs the binary with a configuration, a state directory and a file that it delivers to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -70,15 +70,27 @@ impl Ferry {
         succeeded(&self.run_with(&[]));
     }
 
-    /// How often each request id was delivered by all runs so far.
-    pub(crate) fn delivered(&self) -> BTreeMap<String, usize> {
+    /// All runs so far delivered each of these records once, and nothing else.
+    pub(crate) fn assert_delivered_once(&self, numbers: impl IntoIterator<Item = usize>) {
         let text = std::fs::read_to_string(self.directory.path().join("events.ndjson")).unwrap_or_default();
-        let mut counts = BTreeMap::new();
+        let mut delivered: BTreeMap<String, usize> = BTreeMap::new();
         for line in text.lines() {
             let event: serde_json::Value = serde_json::from_str(line).unwrap();
-            *counts.entry(event["request_id"].as_str().unwrap().to_owned()).or_default() += 1;
+            *delivered.entry(event["request_id"].as_str().unwrap().to_owned()).or_default() += 1;
         }
-        counts
+        let expected: BTreeSet<String> = numbers.into_iter().map(name).collect();
+        let missing: Vec<&String> = expected.iter().filter(|name| !delivered.contains_key(*name)).collect();
+        let wrong: Vec<_> =
+            delivered.iter().filter(|(name, count)| **count != 1 || !expected.contains(*name)).collect();
+        // Thousands of names would hide everything else.
+        assert!(
+            missing.is_empty() && wrong.is_empty(),
+            "{} missing: {:?} …; {} repeated or unexpected: {:?} …",
+            missing.len(),
+            missing.iter().take(5).collect::<Vec<_>>(),
+            wrong.len(),
+            wrong.iter().take(5).collect::<Vec<_>>()
+        );
     }
 }
 
@@ -111,16 +123,11 @@ pub(crate) fn record(number: usize) -> String {
 }
 
 /// The request id of [`record`].
-pub(crate) fn name(number: usize) -> String {
+fn name(number: usize) -> String {
     format!("request-{number:06}")
 }
 
 /// An object's content: records, each with its line end.
 pub(crate) fn content(numbers: &[usize]) -> String {
     numbers.iter().map(|number| record(*number) + "\n").collect()
-}
-
-/// Each of these numbers, delivered once.
-pub(crate) fn once(numbers: impl IntoIterator<Item = usize>) -> BTreeMap<String, usize> {
-    numbers.into_iter().map(|number| (name(number), 1)).collect()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, ObjectStoreExt, PutPayload};
 
-use crate::ferry::{Ferry, KEYS, content, key, once};
+use crate::ferry::{Ferry, KEYS, content, key};
 use crate::moto::Moto;
 use crate::recorder::Recorder;
 
@@ -45,7 +45,7 @@ fn an_object_that_is_overwritten_again_and_again_is_delivered_once() {
         }
         moto.put(&key, &content(&lines));
         ferry.run();
-        assert_eq!(ferry.delivered(), once(lines.iter().copied()), "round {round}");
+        ferry.assert_delivered_once(lines.iter().copied());
     }
 }
 
@@ -58,14 +58,14 @@ fn of_a_large_object_little_more_than_the_new_bytes_is_fetched() {
     let mut lines: Vec<usize> = (0..4000).collect();
     moto.put(&key, &content(&lines));
     ferry.run();
-    assert_eq!(ferry.delivered(), once(0..4000));
+    ferry.assert_delivered_once(0..4000);
     assert!(recorder.answered().len() > 2_000_000, "the object is a large one");
 
     recorder.forget();
     lines.extend(4000..4100);
     moto.put(&key, &content(&lines));
     ferry.run();
-    assert_eq!(ferry.delivered(), once(0..4100));
+    ferry.assert_delivered_once(0..4100);
     let asked = recorder.asked();
     assert!(asked.contains("\r\nrange: bytes=") && asked.contains("\r\nif-match:"), "{asked}");
     // The new lines, the seam of at most 64 KiB, and a listing.
@@ -94,7 +94,7 @@ fn an_object_that_changes_between_listing_and_reading_is_read_as_it_became() {
     assert!(recorder.answered().contains("HTTP/1.1 412"), "the read met the change");
     // Nothing twice from the run that met it; whatever it left for later comes with the next.
     ferry.run();
-    assert_eq!(ferry.delivered(), once(all));
+    ferry.assert_delivered_once(all);
 }
 
 #[test]
@@ -107,9 +107,9 @@ fn a_bucket_of_thousands_of_keys_is_delivered_once() {
         (0..3000).map(|number| (key(workspace(number), &format!("{number:05}")), content(&[number]))),
     );
     ferry.run();
-    assert_eq!(ferry.delivered(), once(0..3000));
+    ferry.assert_delivered_once(0..3000);
     ferry.run();
-    assert_eq!(ferry.delivered(), once(0..3000));
+    ferry.assert_delivered_once(0..3000);
 }
 
 #[test]
