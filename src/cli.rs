@@ -112,7 +112,8 @@ impl Cli {
             Ok(Ended::WithRest) => ExitCode::from(1),
             Err(error) => {
                 // Whoever closed our output wants no complaint.
-                let closed = error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe);
+                let closed =
+                    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe);
                 if !closed {
                     for line in error.to_string().lines() {
                         let _ = writeln!(io::stderr(), "auditferry: {line}");
@@ -190,7 +191,12 @@ fn catalog(out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "\nFormats (format = …)")?;
     for format in crate::format::FormatName::value_variants() {
         if let Some(value) = format.to_possible_value() {
-            writeln!(out, "  {:<12} {}", value.get_name(), value.get_help().map(ToString::to_string).unwrap_or_default())?;
+            writeln!(
+                out,
+                "  {:<12} {}",
+                value.get_name(),
+                value.get_help().map(ToString::to_string).unwrap_or_default()
+            )?;
         }
     }
     Ok(())

@@ -270,7 +270,10 @@ impl Config {
     /// The error of a name that no output has.
     pub(crate) fn no_such_output(&self, name: &str) -> ConfigError {
         let known: Vec<_> = self.outputs.keys().map(String::as_str).collect();
-        self.error(&format!("outputs.{name}"), &format!("there is no such output; there are {}", known.join(", ")))
+        self.error(
+            &format!("outputs.{name}"),
+            &format!("there is no such output; there are {}", known.join(", ")),
+        )
     }
 
     fn error(&self, key: &str, message: &str) -> ConfigError {

@@ -170,10 +170,8 @@ async fn status(State(shown): State<Shown>) -> Response {
             lag_seconds_by_workspace: metrics.lags().into_iter().collect(),
         }
     };
-    let page = StatusPage {
-        version: env!("CARGO_PKG_VERSION"),
-        pipelines: shown.routes.iter().map(row).collect(),
-    };
+    let page =
+        StatusPage { version: env!("CARGO_PKG_VERSION"), pipelines: shown.routes.iter().map(row).collect() };
     match serde_json::to_string_pretty(&page) {
         Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),

@@ -108,7 +108,9 @@ impl<'de> Deserialize<'de> for ByteSize {
 impl fmt::Display for ByteSize {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let binary = [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-        for (unit, factor) in binary.into_iter().chain([("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1000)]) {
+        for (unit, factor) in
+            binary.into_iter().chain([("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1000)])
+        {
             if self.0 >= factor && self.0.is_multiple_of(factor) {
                 return write!(out, "{}{unit}", self.0 / factor);
             }

@@ -39,7 +39,9 @@ pub(super) enum DeadLettersCommand {
         limit: usize,
     },
     /// Send them again, after what they were refused for is put right; a service may run meanwhile
-    #[command(after_help = "Those that are refused again become dead letters again. Exit code 1 if any were.")]
+    #[command(
+        after_help = "Those that are refused again become dead letters again. Exit code 1 if any were."
+    )]
     Replay {
         #[command(flatten)]
         files: ConfigFiles,
@@ -102,7 +104,12 @@ fn list(state_dir: &Path, out: &mut impl Write) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn show(state_dir: &Path, pipeline: Option<&str>, limit: usize, out: &mut impl Write) -> Result<(), CommandError> {
+fn show(
+    state_dir: &Path,
+    pipeline: Option<&str>,
+    limit: usize,
+    out: &mut impl Write,
+) -> Result<(), CommandError> {
     let mut shown = 0;
     for file in file::list(state_dir)? {
         for kept in file::read(&file.path)? {
@@ -126,8 +133,13 @@ fn show(state_dir: &Path, pipeline: Option<&str>, limit: usize, out: &mut impl W
     Ok(())
 }
 
-async fn replay_all(config: &Config, only: Option<&str>, out: &mut impl Write) -> Result<Ended, CommandError> {
-    let mut names: Vec<PathBuf> = file::list(&config.state_dir)?.into_iter().map(|file| own_name(&file)).collect();
+async fn replay_all(
+    config: &Config,
+    only: Option<&str>,
+    out: &mut impl Write,
+) -> Result<Ended, CommandError> {
+    let mut names: Vec<PathBuf> =
+        file::list(&config.state_dir)?.into_iter().map(|file| own_name(&file)).collect();
     names.dedup();
     let (mut delivered, mut dead, mut found) = (0, 0, false);
     for path in names {
@@ -164,11 +176,8 @@ fn own_name(file: &LetterFile) -> PathBuf {
     if file.replaying { file.path.with_extension("") } else { file.path.clone() }
 }
 
-fn first_pipeline(letters: Letters) -> Result<Option<String>, CommandError> {
-    for kept in letters {
-        return Ok(Some(kept?.pipeline));
-    }
-    Ok(None)
+fn first_pipeline(mut letters: Letters) -> Result<Option<String>, CommandError> {
+    Ok(letters.next().transpose()?.map(|kept| kept.pipeline))
 }
 
 /// Sends letters through their pipeline's output; `(delivered, dead again)`.
@@ -177,7 +186,12 @@ async fn replay(config: &Config, name: &str, letters: Letters) -> Result<(u64, u
     let (input_name, _) = name.split_once('/').unwrap_or_default();
     let budget = Budget::new(config.memory.get());
     let kept = FileDeadLetters::open(&config.state_dir, name)?;
-    let input = Arc::new(ReplayInput { letters: Mutex::new(letters), budget: budget.clone(), kept, number: Mutex::new(0) });
+    let input = Arc::new(ReplayInput {
+        letters: Mutex::new(letters),
+        budget: budget.clone(),
+        kept,
+        number: Mutex::new(0),
+    });
     let metrics = Metrics::new()?.pipeline(input_name, output_name);
     let source = Source { name, input, budget, state: Arc::new(NoState), once: true };
     let pipeline = app::pipeline(config, output_name, source, &config.state_dir, metrics.clone())?;

@@ -65,7 +65,9 @@ async fn join(
             // The rest is read again at the next start: an orderly stop all the same.
             Ok(Err(error @ PipelineError::Unfinished { .. })) => tracing::warn!("{error}"),
             Ok(Err(error)) => errors.push(error.to_string()),
-            Err(error) => errors.push(format!("a pipeline failed: {error}; this is a defect, please report it")),
+            Err(error) => {
+                errors.push(format!("a pipeline failed: {error}; this is a defect, please report it"));
+            }
         }
         if !errors.is_empty() && !once {
             stop.cancel();

@@ -51,7 +51,9 @@ pub(super) fn run(args: &SimulateArgs, out: &mut impl Write) -> Result<Ended, Co
     };
     for path in &args.files {
         let workspace = match args.layout {
-            Some(SimulatedLayout::DatabricksDelivery) => workspace_in(&path.to_string_lossy()).map(Into::into),
+            Some(SimulatedLayout::DatabricksDelivery) => {
+                workspace_in(&path.to_string_lossy()).map(Into::into)
+            }
             _ => None,
         };
         let origin = Origin { workspace, ..Origin::default() };
@@ -103,7 +105,12 @@ impl<W: Write> Simulation<'_, W> {
         Ok(self.record(text.trim_ascii(), 0, origin)?.is_ok())
     }
 
-    fn record(&mut self, record: &[u8], occurrence: u32, origin: &Origin) -> io::Result<Result<(), Undecodable>> {
+    fn record(
+        &mut self,
+        record: &[u8],
+        occurrence: u32,
+        origin: &Origin,
+    ) -> io::Result<Result<(), Undecodable>> {
         let mut frames = Vec::new();
         let decoded = self.decoder.decode(record, occurrence, origin, &mut self.scratch, &mut |event| {
             self.format.encode(event, &mut frames);

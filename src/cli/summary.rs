@@ -78,5 +78,8 @@ pub(super) fn print(app: &App) -> io::Result<()> {
             metrics.dead_letters(),
         )?;
     }
-    writeln!(out, "skipped: lines of overwritten objects that were shipped before; dead: see `auditferry dead-letters list`")
+    writeln!(
+        out,
+        "skipped: lines of overwritten objects that were shipped before; dead: see `auditferry dead-letters list`"
+    )
 }

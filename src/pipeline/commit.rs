@@ -55,9 +55,11 @@ impl Committer {
         let mut batch = Vec::with_capacity(AT_ONCE);
         let mut last_commit = Instant::now() - COMMIT_INTERVAL;
         loop {
-            match tokio::time::timeout(Duration::from_secs(1), news.recv_many(&mut batch, AT_ONCE)).await {
-                Ok(0) => break,
-                Ok(_) | Err(_) => {}
+            // The time-out only keeps the gauges true while nothing happens.
+            let news_in =
+                tokio::time::timeout(Duration::from_secs(1), news.recv_many(&mut batch, AT_ONCE)).await;
+            if news_in == Ok(0) {
+                break;
             }
             if last_commit.elapsed() < COMMIT_INTERVAL && !news.is_closed() {
                 tokio::time::sleep_until(last_commit + COMMIT_INTERVAL).await;

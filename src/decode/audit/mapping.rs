@@ -67,7 +67,7 @@ impl<'a> Mapping<'a> {
     fn member(&mut self, key: &str, value: &'a str) {
         let Some(column) = column(self.shape, key) else { return self.keep(key, value) };
         let event = &mut self.event;
-        let (slot, read): (&mut Option<Text<'a>>, fn(&'a str) -> Option<Text<'a>>) = match column {
+        let (slot, read): (_, fn(&'a str) -> Option<Text<'a>>) = match column {
             Column::AccountId => (&mut event.account_id, values::text_or_none),
             Column::WorkspaceId => (&mut event.workspace_id, values::text_or_none),
             Column::OrgId => (&mut self.org_id, values::text_or_none),

@@ -225,7 +225,7 @@ impl ObjectReader {
         }
         let options = GetOptions {
             if_match: found.etag.clone(),
-            range: (start > 0).then(|| GetRange::Bounded(start..found.version.size)),
+            range: (start > 0).then_some(GetRange::Bounded(start..found.version.size)),
             ..GetOptions::default()
         };
         let result = self.store.get_opts(&found.key, options).await?;
