@@ -59,7 +59,7 @@ fn of_a_large_object_little_more_than_the_new_bytes_is_fetched() {
     moto.put(&key, &content(&lines));
     ferry.run();
     ferry.assert_delivered_once(0..4000);
-    assert!(recorder.answered().len() > 2_000_000, "the object is a large one");
+    assert!(recorder.answered().len() > content(&lines).len(), "the first run goes through the recorder");
 
     recorder.forget();
     lines.extend(4000..4100);
