@@ -407,8 +407,13 @@ fn trouble(key: &Path, error: ObjectError) -> InputError {
 
 /// Tells what passes from what a human must put right.
 fn refusal(action: String, error: &object_store::Error) -> InputError {
-    let source = error.to_string().into();
+    let text = error.to_string();
+    // Listing a bucket that is not there is no `NotFound` of the store's: only the answer's code tells.
+    let no_bucket =
+        ["NoSuchBucket", "ContainerNotFound", "bucket does not exist"].iter().any(|code| text.contains(code));
+    let source = text.into();
     let remedy = match error {
+        _ if no_bucket => "check the bucket's name in `url`",
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
             "check the credentials and that they may list and read the bucket and decrypt with its key"
         }

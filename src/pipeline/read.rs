@@ -17,8 +17,6 @@ use crate::metrics::PipelineMetrics;
 use crate::state::Change;
 use crate::status::{Phase, Side, Status};
 
-/// Times `--once` tries an input that fails in a way that passes.
-const ONCE_TRIES: u32 = 5;
 /// Lines logged a minute for single objects that cannot be read.
 const TROUBLES_LOGGED: u32 = 10;
 
@@ -38,9 +36,9 @@ impl Reader {
     /// Reads until told to stop, or (`--once`) to the end.
     pub(crate) async fn run(self) -> Result<(), PipelineError> {
         let mut backoff = Backoff::new(fastrand::u64(..));
-        let mut failures = 0;
         let mut sequence = 0;
-        let mut unread: Option<InputError> = None;
+        // What could not be read: single objects, and the source as a whole.
+        let (mut unread, mut failed): (Option<InputError>, Option<InputError>) = (None, None);
         let mut troubles = Troubles { window: Instant::now(), logged: 0 };
         loop {
             let read = tokio::select! {
@@ -63,7 +61,7 @@ impl Reader {
                     unread = Some(error);
                 }
                 Ok(Read::Idle) => {
-                    failures = 0;
+                    failed = None;
                     backoff.reset();
                     if self.status.recovered(Side::Input) {
                         tracing::info!(pipeline = %self.name, "the input can be read again");
@@ -71,10 +69,11 @@ impl Reader {
                 }
                 Ok(Read::End) => break,
                 Err(error) => {
-                    failures += 1;
                     self.failed(&error);
-                    if self.once && (error.needs_a_human() || failures >= ONCE_TRIES) {
-                        return Err(PipelineError::Input { pipeline: self.name.to_string(), source: error });
+                    let hopeless = error.needs_a_human();
+                    failed = Some(error);
+                    if self.once && hopeless {
+                        break;
                     }
                     tokio::select! {
                         () = self.stop.cancelled() => break,
@@ -83,7 +82,7 @@ impl Reader {
                 }
             }
         }
-        match unread {
+        match failed.or(unread) {
             Some(source) if self.once => {
                 Err(PipelineError::Input { pipeline: self.name.to_string(), source })
             }

@@ -28,6 +28,9 @@ const LOOK_UP: usize = 1000;
 const LISTINGS: usize = 8;
 /// How often the workspaces are listed.
 const WORKSPACES_INTERVAL: Duration = Duration::from_secs(300);
+/// Times `--once` lists, and the pause between, where listing fails in a way that passes.
+const ONCE_TRIES: u32 = 4;
+const ONCE_PAUSE: Duration = Duration::from_secs(2);
 /// Objects that failed and are tried at the next poll; what goes beyond is found again by its folder's next listing.
 const MAX_AGAIN: usize = 10_000;
 /// Where the beginning of the last complete pass is kept. Not a key any store could have: no part of a key is empty.
@@ -110,17 +113,21 @@ impl Discovery {
         if let Ok(Some(position)) = self.reader.resume.position(&Partition::new(PASS)).await {
             self.last = position.as_str().parse().ok().and_then(Millis::new);
         }
+        let mut tries = 0;
         loop {
             let began = Instant::now();
             self.hints.rescan.store(false, Ordering::Relaxed);
-            let passed = match self.pass().await {
-                Ok(()) => self.reader.reads.send(Ok(Read::Idle)).await,
-                Err(error) => self.reader.reads.send(Err(error)).await,
-            };
-            if passed.is_err() || self.once {
+            let result = self.pass().await;
+            // A single run has no next poll to make up for a listing that failed.
+            tries = if result.is_err() { tries + 1 } else { 0 };
+            let again =
+                self.once && result.as_ref().is_err_and(|error| !error.needs_a_human()) && tries < ONCE_TRIES;
+            let told = self.reader.reads.send(result.map(|()| Read::Idle)).await;
+            if told.is_err() || (self.once && !again) {
                 return;
             }
-            if !self.wait(began + self.poll_interval).await {
+            let pause = if self.once { ONCE_PAUSE } else { self.poll_interval };
+            if !self.wait(began + pause).await {
                 return;
             }
         }
