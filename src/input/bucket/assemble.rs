@@ -227,14 +227,7 @@ impl<'r> Assembler<'r> {
         let cut = if taken { self.cutter.finish() } else { self.cutter.cut() };
         self.position.done = true;
         self.counts.objects_read = 1;
-        self.position.compare = match &self.lines {
-            Lines::New(_) => false,
-            Lines::Compared(shipped) => shipped.missing() > 0,
-        };
-        self.rewritten |= self.position.compare;
-        if let Lines::Compared(_) = &self.lines {
-            self.counts.prefix_mismatches = u64::from(self.rewritten || mismatch);
-        }
+        self.rewritten |= mismatch;
         self.hand_on(cut).await
     }
 
@@ -262,6 +255,7 @@ impl<'r> Assembler<'r> {
         }
         if self.position.done {
             malformed.extend(self.broken.take().map(|error| broken(&error, offset, line)));
+            self.conclude();
         }
         self.tail.extend(&text);
         (self.position.offset, self.position.lines) = self.cutter.position();
@@ -286,6 +280,16 @@ impl<'r> Assembler<'r> {
             credit,
         };
         self.reader.reads.send(Ok(Read::Chunk(chunk))).await.map_err(|_| ObjectError::Closed)
+    }
+
+    /// All lines have been met: what the comparison found.
+    fn conclude(&mut self) {
+        let Lines::Compared(shipped) = &self.lines else {
+            self.position.compare = false;
+            return;
+        };
+        self.position.compare = shipped.missing() > 0;
+        self.counts.prefix_mismatches = u64::from(self.rewritten || self.position.compare);
     }
 
     /// The occurrence number of a line that is new, `None` if it was shipped.

@@ -1,1 +1,364 @@
+use std::collections::BTreeMap;
 
+use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use proptest::prelude::{Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
+
+use super::*;
+use crate::chunk::{Budget, Chunk};
+use crate::input::Resume;
+use crate::state::sqlite::SqliteState;
+use crate::state::{Change, State};
+
+const KEY: &str = "logs/workspaceId=7/date=2026-01-05/auditlogs_1.json";
+
+fn noon() -> Millis {
+    Millis::parse("2026-01-05T12:00:00Z").unwrap()
+}
+
+/// A bucket in memory and the state of a pipeline that reads it.
+struct Bench {
+    store: Arc<InMemory>,
+    state: Arc<SqliteState>,
+    _directory: tempfile::TempDir,
+    settings: Value,
+    clock: fn() -> Millis,
+}
+
+/// What one run gave.
+#[derive(Debug, Default)]
+struct Outcome {
+    /// Lines by object, in the order they came, with their occurrence numbers.
+    lines: BTreeMap<String, Vec<(String, u32)>>,
+    malformed: Vec<String>,
+    fetched: u64,
+    mismatches: u64,
+    skipped: u64,
+}
+
+impl Outcome {
+    fn texts(&self) -> Vec<&str> {
+        self.lines.values().flatten().map(|(text, _)| text.as_str()).collect()
+    }
+}
+
+impl Bench {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let state = Arc::new(SqliteState::open(directory.path()).unwrap());
+        let settings = serde_json::json!({ "url": "s3://memory/logs", "verify_whole_below": 0 });
+        Self { store: Arc::default(), state, _directory: directory, settings, clock: noon }
+    }
+
+    async fn put(&self, key: &str, content: impl AsRef<[u8]>) {
+        self.store.put(&Path::from(key), PutPayload::from(content.as_ref().to_vec())).await.unwrap();
+    }
+
+    fn bucket(&self) -> Bucket {
+        let Checked { config, layout } = parse(self.settings.clone()).unwrap();
+        let context = InputContext {
+            name: "audit".to_owned(),
+            resume: Resume::new(Arc::clone(&self.state) as Arc<dyn State>, "audit/out"),
+            budget: Budget::new(4 << 20),
+            once: true,
+            base: PathBuf::new(),
+        };
+        let store = Store {
+            store: Arc::clone(&self.store) as Arc<dyn ObjectStore>,
+            prefix: Path::from("logs"),
+            scheme: Scheme::S3,
+            root: None,
+            cloud: None,
+        };
+        let plan = Plan { config, layout, store, context, clock: self.clock };
+        Bucket { plan: Mutex::new(Some(plan)), running: OnceCell::new(), tasks: Mutex::new(JoinSet::new()) }
+    }
+
+    async fn run(&self) -> Outcome {
+        self.run_and_commit(usize::MAX).await
+    }
+
+    /// Reads all there is; commits only the first chunks, as if the process died then.
+    async fn run_and_commit(&self, commits: usize) -> Outcome {
+        let bucket = self.bucket();
+        let mut outcome = Outcome::default();
+        let mut chunks = 0;
+        loop {
+            match bucket.read().await.unwrap() {
+                Read::Chunk(chunk) => {
+                    chunks += 1;
+                    if chunks > commits {
+                        return outcome;
+                    }
+                    take_in(&chunk, &mut outcome);
+                    let Chunk { partition, position, note, .. } = chunk;
+                    let change = Change { partition: partition.clone(), position: position.clone(), note };
+                    self.state.commit("audit/out", vec![change], Vec::new()).await.unwrap();
+                    bucket.committed(&partition, &position).await;
+                }
+                Read::Trouble { error, .. } => panic!("{error}"),
+                Read::Idle => {}
+                Read::End => return outcome,
+            }
+        }
+    }
+}
+
+fn take_in(chunk: &Chunk, outcome: &mut Outcome) {
+    for record in &chunk.records {
+        let text = String::from_utf8_lossy(chunk.record(record)).into_owned();
+        outcome.lines.entry(chunk.partition.to_string()).or_default().push((text, record.occurrence));
+    }
+    outcome.malformed.extend(chunk.malformed.iter().map(|malformed| malformed.reason.to_owned()));
+    outcome.fetched += chunk.counts.bytes_fetched;
+    outcome.mismatches += chunk.counts.prefix_mismatches;
+    outcome.skipped += chunk.counts.records_skipped;
+}
+
+/// Lines of about 1 KB: `n` of them, from `from` on.
+fn lines(from: usize, n: usize) -> String {
+    (from..from + n).map(|line| format!("{{\"line\":{line},\"pad\":\"{}\"}}\n", "x".repeat(1000))).collect()
+}
+
+#[tokio::test]
+async fn an_appended_object_costs_its_seam_and_what_is_new() {
+    let bench = Bench::new();
+    bench.put(KEY, lines(0, 1000)).await;
+    assert_eq!(bench.run().await.texts().len(), 1000);
+    bench.put(KEY, lines(0, 1010)).await;
+    let second = bench.run().await;
+    assert_eq!(second.texts().len(), 10);
+    assert!(second.texts()[0].contains("\"line\":1000"));
+    let new = lines(1000, 10).len() as u64;
+    assert!(second.fetched <= new + position::SEAM_BYTES as u64, "{} bytes", second.fetched);
+    assert_eq!(bench.run().await.fetched, 0, "nothing has changed");
+}
+
+#[tokio::test]
+async fn lines_inserted_before_the_offset_are_found_and_no_other_is_sent_again() {
+    let bench = Bench::new();
+    bench.put(KEY, lines(0, 300)).await;
+    bench.run().await;
+    bench.put(KEY, lines(0, 100) + &lines(9000, 2) + &lines(100, 201)).await;
+    let second = bench.run().await;
+    let texts = second.texts();
+    assert_eq!(texts.len(), 3);
+    assert!(texts[0].contains("9000") && texts[1].contains("9001") && texts[2].contains("\"line\":300"));
+    assert_eq!((second.mismatches, second.skipped), (1, 300));
+}
+
+#[tokio::test]
+async fn an_object_that_shrinks_and_grows_back_sends_nothing_twice() {
+    let bench = Bench::new();
+    bench.put(KEY, lines(0, 300)).await;
+    bench.run().await;
+    bench.put(KEY, lines(0, 100)).await;
+    assert!(bench.run().await.texts().is_empty());
+    bench.put(KEY, lines(0, 301)).await;
+    assert_eq!(bench.run().await.texts().len(), 1);
+    bench.put(KEY, lines(0, 302)).await;
+    assert_eq!(bench.run().await.skipped, 0, "growth is cheap again once nothing is missing");
+}
+
+#[tokio::test]
+async fn the_same_content_under_a_new_etag_sends_nothing() {
+    let bench = Bench::new();
+    bench.put(KEY, lines(0, 10)).await;
+    bench.run().await;
+    bench.put(KEY, lines(0, 10)).await;
+    let second = bench.run().await;
+    assert_eq!((second.texts().len(), second.mismatches), (0, 0));
+    assert_eq!(bench.run().await.fetched, 0);
+}
+
+#[tokio::test]
+async fn equal_lines_are_numbered_and_an_added_one_goes_on_counting() {
+    let bench = Bench::new();
+    bench.put(KEY, "{\"a\":1}\n{\"a\":1}\n{\"b\":1}\n").await;
+    let numbers = |outcome: &Outcome| outcome.lines[KEY].iter().map(|(_, n)| *n).collect::<Vec<_>>();
+    assert_eq!(numbers(&bench.run().await), [0, 1, 0]);
+    bench.put(KEY, "{\"a\":1}\n{\"a\":1}\n{\"b\":1}\n{\"a\":1}\n").await;
+    assert_eq!(numbers(&bench.run().await), [2]);
+    bench.put(KEY, "{\"a\":1}\n{\"a\":1}\n{\"a\":1}\n{\"b\":1}\n{\"a\":1}\n").await;
+    assert_eq!(numbers(&bench.run().await), [3]);
+}
+
+#[tokio::test]
+async fn an_unterminated_last_line_of_a_delivered_object_is_a_line() {
+    let bench = Bench::new();
+    bench.put(KEY, "{\"a\":1}\n{\"b\":2}").await;
+    assert_eq!(bench.run().await.texts(), ["{\"a\":1}", "{\"b\":2}"]);
+    bench.put(KEY, "{\"a\":1}\n{\"b\":2}\n{\"c\":3}\n").await;
+    assert_eq!(bench.run().await.texts(), ["{\"c\":3}"]);
+}
+
+#[tokio::test]
+async fn compressed_objects_are_compared_line_by_line() {
+    let bench = Bench::new();
+    for encoding in [crate::compress::Encoding::Gzip, crate::compress::Encoding::Zstd] {
+        let key = format!("{KEY}.{encoding:?}");
+        bench.put(&key, encoding.compress(&[lines(0, 50).as_bytes()]).unwrap()).await;
+        assert_eq!(bench.run().await.texts().len(), 50);
+        bench.put(&key, encoding.compress(&[lines(0, 60).as_bytes()]).unwrap()).await;
+        assert_eq!(bench.run().await.texts().len(), 10);
+    }
+    let whole = crate::compress::Encoding::Gzip.compress(&[lines(0, 50).as_bytes()]).unwrap();
+    bench.put(&format!("{KEY}.cut.gz"), &whole[..whole.len() - 20]).await;
+    assert_eq!(bench.run().await.malformed, ["broken_compression"]);
+    assert!(bench.run().await.malformed.is_empty(), "said once");
+    bench.put(&format!("{KEY}.cut.gz"), &whole).await;
+    bench.run().await;
+    assert_eq!(bench.run().await.fetched, 0);
+}
+
+#[tokio::test]
+async fn other_workspaces_and_dates_are_found_and_old_dates_only_now_and_then() {
+    let bench = Bench::new();
+    let key =
+        |workspace: u32, date: &str| format!("logs/workspaceId={workspace}/date={date}/auditlogs_1.json");
+    bench.put(&key(0, "2026-01-05"), "{\"a\":1}\n").await;
+    bench.put(&key(9, "2020-02-02"), "{\"b\":1}\n").await;
+    bench.put("logs/workspaceId=9/date=2026-01-05/_SUCCESS", "no line\n").await;
+    assert_eq!(bench.run().await.texts(), ["{\"a\":1}", "{\"b\":1}"]);
+    bench.put(&key(9, "2020-02-02"), "{\"b\":1}\n{\"b\":2}\n").await;
+    bench.put(&key(0, "2026-01-04"), "{\"a\":2}\n").await;
+    assert_eq!(bench.run().await.texts(), ["{\"a\":2}", "{\"b\":2}"], "everything, as no pass was completed");
+}
+
+#[tokio::test]
+async fn filters_choose_workspaces_and_dates() {
+    let mut bench = Bench::new();
+    bench.settings["exclude_workspaces"] = serde_json::json!(["9"]);
+    bench.settings["start_date"] = serde_json::json!("2026-01-01");
+    for (workspace, date) in [("7", "2026-01-02"), ("9", "2026-01-02"), ("7", "2025-12-31")] {
+        let key = format!("logs/workspaceId={workspace}/date={date}/auditlogs_1.json");
+        bench.put(&key, format!("{{\"w\":\"{workspace} {date}\"}}\n")).await;
+    }
+    assert_eq!(bench.run().await.texts(), ["{\"w\":\"7 2026-01-02\"}"]);
+}
+
+#[tokio::test]
+async fn an_object_that_changes_while_it_is_read_is_read_as_it_is_then() {
+    let bench = Bench::new();
+    bench.put(KEY, lines(0, 10)).await;
+    let bucket = bench.bucket();
+    let running = bucket.start().await.unwrap();
+    drop(running);
+    let stale = bench.store.head(&Path::from(KEY)).await.unwrap();
+    bench.put(KEY, lines(0, 12)).await;
+    let (reads_in, mut reads) = mpsc::channel(16);
+    let reader = ObjectReader {
+        store: Arc::clone(&bench.store) as Arc<dyn ObjectStore>,
+        cloud: None,
+        key: Key::new([7; 192]),
+        resume: Resume::new(Arc::clone(&bench.state) as Arc<dyn State>, "audit/out"),
+        budget: Budget::new(1 << 20),
+        long_line: Arc::new(Semaphore::new(1)),
+        open: Arc::default(),
+        reads: reads_in,
+        chunk_bytes: 64 << 10,
+        max_line_bytes: 1 << 20,
+        verify_whole_below: 0,
+        partial_line_wait: None,
+    };
+    let place = layout::Place { workspace: None, date: None };
+    // The listing's ETag is refused with 412: the object is looked at again, not skipped.
+    reader.read(Found::new(&stale, place.clone()), noon()).await.unwrap();
+    let mut outcome = Outcome::default();
+    while let Ok(Ok(Read::Chunk(chunk))) = reads.try_recv() {
+        take_in(&chunk, &mut outcome);
+    }
+    assert_eq!(outcome.texts().len(), 12);
+    bench.store.delete(&Path::from(KEY)).await.unwrap();
+    let gone = reader.read(Found::new(&stale, place), noon()).await;
+    assert!(matches!(gone, Err(ObjectError::Gone)), "{gone:?}");
+}
+
+/// One rewriting of an object's lines.
+#[derive(Clone, Debug)]
+enum Rewrite {
+    Append(Vec<u8>),
+    Insert(usize, Vec<u8>),
+    Remove(usize),
+    Reverse,
+    Touch,
+}
+
+fn rewrites() -> impl Strategy<Value = Vec<(Rewrite, usize)>> {
+    let line = prop::collection::vec(0u8..12, 1..4);
+    let rewrite = prop_oneof![
+        4 => line.clone().prop_map(Rewrite::Append),
+        2 => (any::<usize>(), line).prop_map(|(at, lines)| Rewrite::Insert(at, lines)),
+        1 => any::<usize>().prop_map(Rewrite::Remove),
+        1 => proptest::strategy::Just(Rewrite::Reverse),
+        1 => proptest::strategy::Just(Rewrite::Touch),
+    ];
+    prop::collection::vec(
+        (rewrite, prop_oneof![3 => proptest::strategy::Just(usize::MAX), 1 => 0usize..4]),
+        1..10,
+    )
+}
+
+fn rewritten(mut lines: Vec<u8>, rewrite: Rewrite) -> Vec<u8> {
+    match rewrite {
+        Rewrite::Append(more) => lines.extend(more),
+        Rewrite::Insert(at, more) => {
+            let at = at % (lines.len() + 1);
+            lines.splice(at..at, more);
+        }
+        Rewrite::Remove(at) if !lines.is_empty() => {
+            lines.remove(at % lines.len());
+        }
+        Rewrite::Remove(_) | Rewrite::Touch => {}
+        Rewrite::Reverse => lines.reverse(),
+    }
+    lines
+}
+
+proptest! {
+    #![proptest_config(proptest::test_runner::Config { cases: 48, ..Default::default() })]
+
+    /// Whatever is done to an object and wherever the process dies: every line ends up shipped as often as it ever
+    /// stood in one version, with numbers from 0 on, and none more often (what was not committed was not shipped here).
+    #[test]
+    fn shipped_is_the_union_of_all_versions(rewrites in rewrites(), small in any::<bool>(), terminated in any::<bool>()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut bench = Bench::new();
+            if small {
+                bench.settings["verify_whole_below"] = serde_json::json!("256KiB");
+            }
+            let text = |line: u8| format!("{{\"line\":{line},\"pad\":\"{}\"}}", "y".repeat(usize::from(line) * 3000));
+            let mut version = Vec::new();
+            let mut most = [0usize; 12];
+            let mut shipped: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+            for (rewrite, commits) in rewrites {
+                version = rewritten(version, rewrite);
+                let mut content: String = version.iter().map(|line| text(*line) + "\n").collect();
+                if !terminated {
+                    content.pop();
+                }
+                bench.put(KEY, content).await;
+                let outcome = bench.run_and_commit(commits).await;
+                for (line, number) in outcome.lines.into_values().flatten() {
+                    shipped.entry(line).or_default().push(number);
+                }
+                if commits == usize::MAX {
+                    for line in 0..12u8 {
+                        let now = version.iter().filter(|other| **other == line).count();
+                        most[usize::from(line)] = most[usize::from(line)].max(now);
+                    }
+                    for line in 0..12u8 {
+                        let mut numbers = shipped.get(&text(line)).cloned().unwrap_or_default();
+                        numbers.sort_unstable();
+                        // A version that was read in part may have held more of a line than any read in whole.
+                        let least = u32::try_from(most[usize::from(line)]).unwrap();
+                        let all: Vec<u32> = (0..least.max(u32::try_from(numbers.len()).unwrap())).collect();
+                        prop_assert_eq!(numbers, all, "line {}", line);
+                    }
+                }
+            }
+            Ok(())
+        })?;
+    }
+}
