@@ -6,6 +6,8 @@ mod architecture;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod delivery;
+#[cfg(test)]
 mod outputs;
 #[cfg(test)]
 mod support;
