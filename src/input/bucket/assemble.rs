@@ -110,7 +110,8 @@ impl<'r> Assembler<'r> {
         let mut assembler = Self::new(reader, found, origin, known.clone(), Lines::New(repeats));
         assembler.seam = (known.seam_bytes > 0).then(Vec::new);
         assembler.before = Some(known.clone());
-        assembler.decompressor = Some(Decompressor::Plain);
+        // An object that was empty so far may turn out to be a compressed one.
+        assembler.decompressor = (known.offset > 0).then_some(Decompressor::Plain);
         assembler
     }
 
