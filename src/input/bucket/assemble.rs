@@ -222,9 +222,11 @@ impl<'r> Assembler<'r> {
         }
         let taken = match self.cutter.unterminated() {
             None => true,
+            // What an object that cannot be decompressed any further ends with is no line.
+            Some(_) if self.broken.is_some() => false,
             Some(rest) => self.position.compressed || accept(rest),
         };
-        self.position.waiting = !taken;
+        self.position.waiting = !taken && self.broken.is_none();
         let cut = if taken { self.cutter.finish() } else { self.cutter.cut() };
         self.position.done = true;
         self.counts.objects_read = 1;
