@@ -239,7 +239,10 @@ impl<'r> Assembler<'r> {
         let mut credit = self.credit.take().unwrap_or_default();
         let (offset, line, text, lines) = match cut {
             Some(cut) => (cut.offset, cut.line, cut.text, cut.lines),
-            None => (self.position.offset, self.position.lines, Bytes::new(), Vec::new()),
+            None => {
+                let (offset, line) = self.cutter.position();
+                (offset, line, Bytes::new(), Vec::new())
+            }
         };
         credit.shrink_to(text.len());
         let mut fingerprints = Vec::with_capacity(lines.len());
@@ -252,6 +255,10 @@ impl<'r> Assembler<'r> {
         }
         let mut malformed = Vec::new();
         for long in self.cutter.take_long() {
+            if long.offset < offset {
+                // It was dropped piece by piece: a seam can only begin behind it.
+                self.tail = Tail::default();
+            }
             if self.occurrence(&long.head, &mut fingerprints).is_some() {
                 malformed.push(too_long(long, self.reader.max_line_bytes));
             }
@@ -263,6 +270,8 @@ impl<'r> Assembler<'r> {
         self.tail.extend(&text);
         (self.position.offset, self.position.lines) = self.cutter.position();
         (self.position.seam_bytes, self.position.seam) = self.tail.seam(&self.reader.key);
+        // Without a seam nothing tells whether what comes before the offset is still the same.
+        self.position.compare |= self.position.seam_bytes == 0 && self.position.offset > 0;
         let note = self.note(&fingerprints);
         if self.before.as_ref() == Some(&self.position) {
             return Ok(());

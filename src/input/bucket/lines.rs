@@ -158,9 +158,9 @@ impl LineCutter {
         std::mem::take(&mut self.long)
     }
 
-    /// Where the stream stands behind the last cut: (offset, line).
+    /// Where the stream stands behind the last whole line: (offset, line).
     pub(super) fn position(&self) -> (u64, u64) {
-        (self.offset, self.line)
+        self.dropping.as_ref().map_or((self.offset, self.line), |long| (long.offset, long.line))
     }
 }
 
