@@ -3,7 +3,7 @@
 //! | verdict | events | next |
 //! |---|---|---|
 //! | accepted | settled | next batch; a second's pause if the collector asks to slow down |
-//! | partial | accepted and duplicate settled, rejected dead-lettered | the rest again, after the back-off |
+//! | partial | accepted and duplicate settled, rejected dead-lettered | the rest again, after the back-off; at once where it was not looked at |
 //! | pending ack | settled once acknowledged | asked for up to 5 minutes, then sent again |
 //! | retry | kept | the same bytes again, after the back-off, without end |
 //! | too large | kept | halves; a single event is dead-lettered |
@@ -78,15 +78,20 @@ impl Deliverer {
             };
             let turn = self.pace.turn().await;
             let sent_at = Instant::now();
-            let mut verdict = self.output.send(&request).await;
+            let verdict = self.output.send(&request).await;
             self.metrics.request_duration.observe(sent_at.elapsed().as_secs_f64());
             self.metrics.request(&verdict);
+            let piece = Piece { batch: piece.batch, request: Some(request) };
             if let Verdict::PendingAck(ack) = verdict {
                 self.works();
-                verdict = self.acknowledged(ack).await;
+                // The collector answers: others need not wait for this acknowledgement.
+                drop(turn);
+                let verdict = self.acknowledged(ack).await;
+                self.act(verdict, piece, &mut pieces).await?;
+            } else {
+                self.act(verdict, piece, &mut pieces).await?;
+                drop(turn);
             }
-            self.act(verdict, Piece { batch: piece.batch, request: Some(request) }, &mut pieces).await?;
-            drop(turn);
         }
         Ok(())
     }
@@ -118,10 +123,13 @@ impl Deliverer {
                 }
             }
             Verdict::Partial { duplicate, retry, rejected, after } => {
+                let unread = stopped_at_refusal(&retry, &rejected, piece.batch.events());
                 let again = self.partial(&piece, &duplicate, &retry, rejected).await;
                 if !again.is_empty() {
                     self.metrics.retries.inc();
-                    self.pace.failed(after);
+                    if !unread || after.is_some() {
+                        self.pace.failed(after);
+                    }
                     pieces.push(Piece::new(again));
                 }
             }
@@ -259,6 +267,12 @@ impl Deliverer {
         let cause = format!("no acknowledgement within {} s", ACK_PATIENCE.as_secs());
         Verdict::Retry { cause, after: None, ambiguous: true }
     }
+}
+
+/// True if a collector read up to an event it refused, and no further: that it looked at nothing behind it does not say
+/// that it is busy.
+fn stopped_at_refusal(retry: &[usize], rejected: &[(usize, Rejection)], events: usize) -> bool {
+    rejected.last().is_some_and(|(index, _)| retry.iter().copied().eq(index + 1..events))
 }
 
 /// How long to wait before a local disk is tried again.
