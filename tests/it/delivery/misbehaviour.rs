@@ -1,11 +1,12 @@
 //! Collectors that fail, refuse, lie and fall silent.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use auditferry::dead_letter::file::KeptLetter;
 use auditferry::status::Phase;
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::support::collector::{Collector, Protocol, Step};
 use crate::support::ferry::{

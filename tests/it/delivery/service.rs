@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use auditferry::server::Server;
 use serde_json::Value;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::collector::{Collector, Protocol};
 use crate::support::ferry::{Ferry, Place, has, output, record};
 
-/// Starts the server of a running auditferry; gives its address.
-async fn serve(ferry: &Ferry) -> String {
+/// Starts the server of a running auditferry, until the set is dropped; gives its address.
+async fn serve(ferry: &Ferry) -> (String, JoinSet<std::io::Result<()>>) {
     let server = Server::bind("127.0.0.1:0".parse().unwrap(), &ferry.app).await.unwrap();
     let address = server.address().unwrap();
-    tokio::spawn(server.run(CancellationToken::new()));
-    format!("http://{address}")
+    let mut serving = JoinSet::new();
+    serving.spawn(server.run(CancellationToken::new()));
+    (format!("http://{address}"), serving)
 }
 
 async fn get(url: String) -> (u16, String) {
@@ -44,7 +46,7 @@ async fn health_and_status_tell_what_a_pipeline_does() {
     place.put("a.json", record("a") + "\nno json\n" + &record("b") + "\n");
     let quick = Duration::from_millis(100);
     let ferry = place.start_with("", &[output(&hec, "")], |app| app.retry_holds_every(quick)).await;
-    let url = serve(&ferry).await;
+    let (url, _serving) = serve(&ferry).await;
     has(&hec, 2).await;
     ferry.rests().await;
     assert_eq!(get(format!("{url}/healthz")).await, (200, "ok\n".to_owned()));
