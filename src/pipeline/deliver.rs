@@ -81,14 +81,26 @@ impl Deliverer {
             let mut verdict = self.output.send(&request).await;
             self.metrics.request_duration.observe(sent_at.elapsed().as_secs_f64());
             self.metrics.request(&verdict);
+            // Whoever waits for the turn must find the pace set, and must not wait for what follows.
+            self.set_pace(&verdict);
+            drop(turn);
             if let Verdict::PendingAck(ack) = verdict {
-                self.works();
                 verdict = self.acknowledged(ack).await;
+                self.set_pace(&verdict);
             }
             self.act(verdict, Piece { batch: piece.batch, request: Some(request) }, &mut pieces).await?;
-            drop(turn);
         }
         Ok(())
+    }
+
+    fn set_pace(&self, verdict: &Verdict) {
+        match verdict {
+            Verdict::Accepted { .. } | Verdict::PendingAck(_) | Verdict::Rejected(_) => self.pace.succeeded(),
+            Verdict::Partial { retry, .. } if retry.is_empty() => self.pace.succeeded(),
+            Verdict::Partial { after, .. } | Verdict::Retry { after, .. } => self.pace.failed(*after),
+            Verdict::Hold(_) => self.pace.held(),
+            Verdict::TooLarge => {}
+        }
     }
 
     /// Frames and compresses a batch, off the network threads.
@@ -117,17 +129,15 @@ impl Deliverer {
                     tokio::time::sleep(SLOW_DOWN).await;
                 }
             }
-            Verdict::Partial { duplicate, retry, rejected, after } => {
+            Verdict::Partial { duplicate, retry, rejected, after: _ } => {
                 let again = self.partial(&piece, &duplicate, &retry, rejected).await;
                 if !again.is_empty() {
                     self.metrics.retries.inc();
-                    self.pace.failed(after);
                     pieces.push(Piece::new(again));
                 }
             }
             Verdict::PendingAck(_) => pieces.push(piece),
-            Verdict::Retry { cause, after, ambiguous } => {
-                self.pace.failed(after);
+            Verdict::Retry { cause, after: _, ambiguous } => {
                 self.metrics.retries.inc();
                 if ambiguous {
                     self.metrics.ambiguous_resends.inc_by(piece.batch.events() as u64);
@@ -146,7 +156,6 @@ impl Deliverer {
                 self.narrow(piece.batch, "too_large", &Rejection { reason }, pieces).await;
             }
             Verdict::Hold(alarm) => {
-                self.pace.held();
                 for reason in HoldReason::ALL {
                     self.metrics.hold(reason, reason == alarm.reason);
                 }
@@ -178,7 +187,6 @@ impl Deliverer {
 
     /// The collector answers for events again.
     fn works(&self) {
-        self.pace.succeeded();
         if self.status.recovered(Side::Output) {
             for reason in HoldReason::ALL {
                 self.metrics.hold(reason, false);
