@@ -4,7 +4,13 @@
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
 mod config;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod outputs;
 #[cfg(test)]

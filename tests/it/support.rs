@@ -1,3 +1,4 @@
 //! What the tests lean on.
 
 pub(crate) mod collector;
+pub(crate) mod process;

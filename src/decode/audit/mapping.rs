@@ -157,6 +157,11 @@ impl<'a> Mapping<'a> {
             self.keep("event_date", date);
         }
         let mut event = self.event;
+        event.event_id = match event.event_id.take().or(self.fallback_id) {
+            Some(id) => Some(id),
+            None if enveloped => Some(event_id::derive_enveloped(&event, occurrence, scratch, seen)),
+            None => Some(event_id::derive(&event, occurrence, scratch)),
+        };
         if let Some(cloud) = origin.cloud {
             event.extras.push(Extra {
                 key: Text::from_static("\"cloud\""),
@@ -173,11 +178,6 @@ impl<'a> Mapping<'a> {
                 value: Cow::Borrowed(&origin.object_json),
             });
         }
-        event.event_id = match event.event_id.take().or(self.fallback_id) {
-            Some(id) => Some(id),
-            None if enveloped => Some(event_id::derive_enveloped(&event, occurrence, scratch, seen)),
-            None => Some(event_id::derive(&event, occurrence, scratch)),
-        };
         event
     }
 
