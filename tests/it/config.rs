@@ -1,7 +1,7 @@
 //! The configuration of the registered components, and the files made from it.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use auditferry::config::{self, Config};
 use auditferry::registry;
