@@ -122,9 +122,11 @@ fn show(
                 return Ok(());
             }
             shown += 1;
+            // As editors count lines; in the file they are counted from 0.
+            let line_number = letter.origin.line.saturating_add(1);
             let line = serde_json::json!({
                 "index": index, "time": time, "pipeline": of, "reason": letter.reason, "detail": letter.detail,
-                "object": letter.origin.object, "offset": letter.origin.offset, "line": letter.origin.line,
+                "object": letter.origin.object, "offset": letter.origin.offset, "line": line_number,
                 "truncated": letter.truncated, "record": String::from_utf8_lossy(&letter.record),
             });
             writeln!(out, "{line}")?;

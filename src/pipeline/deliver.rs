@@ -150,12 +150,12 @@ impl Deliverer {
                 for reason in HoldReason::ALL {
                     self.metrics.hold(reason, reason == alarm.reason);
                 }
-                if self.status.trouble(Side::Output, Phase::Holding, &alarm.message) {
-                    tracing::error!(pipeline = %self.name, "{}; waiting, nothing is lost", alarm.message);
-                }
                 if self.once {
                     let pipeline = self.name.to_string();
                     return Err(PipelineError::Collector { pipeline, message: alarm.message });
+                }
+                if self.status.trouble(Side::Output, Phase::Holding, &alarm.message) {
+                    tracing::error!(pipeline = %self.name, "{}; waiting, nothing is lost", alarm.message);
                 }
                 pieces.push(piece);
             }

@@ -72,10 +72,11 @@ impl Reader {
                 Ok(Read::End) => break,
                 Err(error) => {
                     failures += 1;
-                    self.failed(&error);
+                    self.metrics.input_errors.inc();
                     if self.once && (error.needs_a_human() || failures >= ONCE_TRIES) {
                         return Err(PipelineError::Input { pipeline: self.name.to_string(), source: error });
                     }
+                    self.failed(&error);
                     tokio::select! {
                         () = self.stop.cancelled() => break,
                         () = tokio::time::sleep(backoff.next(None)) => {}
@@ -92,7 +93,6 @@ impl Reader {
     }
 
     fn failed(&self, error: &InputError) {
-        self.metrics.input_errors.inc();
         let phase = if error.needs_a_human() { Phase::Holding } else { Phase::Retrying };
         if !self.status.trouble(Side::Input, phase, &error.to_string()) {
             return;

@@ -1,10 +1,14 @@
 //! The commands as a user types them: what they print, what they leave, and how they end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use auditferry::app::App;
+use auditferry::config::Config;
+use auditferry::pipeline::PipelineError;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::collector::{Collector, Protocol, Step};
 use crate::support::process::{Process, SECRET, repository, run};
@@ -117,7 +121,7 @@ fn check_prints_the_pipelines_and_no_secret() {
 
 #[test]
 fn each_mistake_is_one_line_with_file_key_and_remedy() {
-    let input = "[inputs.in]\ntype = \"bucket\"\nurl = \"x\"\n";
+    let input = "[inputs.in]\ntype = \"bucket\"\nurl = \"{samples}\"\n";
     let splunk = "[outputs.o]\ntype = \"splunk_hec\"\nurl = \"https://splunk.example:8088\"\n";
     let token = "token = { env = \"TOKEN\" }\n";
     for (text, expected) in [
@@ -198,12 +202,32 @@ async fn a_single_run_gives_up_at_a_collector_that_wants_another_token() {
     ));
     let ended = run(&ONCE, directory.path()).with(2);
     assert!(ended.stderr.contains("auditferry: in/out: "), "{}", ended.stderr);
-    assert!(ended.stderr.contains("outputs.out.token"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("set `token` to a token that Splunk knows"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("waiting"), "it does not wait: {}", ended.stderr);
     assert!(!ended.stderr.contains(SECRET), "{}", ended.stderr);
     // Put right, nothing is missing.
     collector.want_authorization(&format!("Splunk {SECRET}"));
     run(&ONCE, directory.path()).with(0);
     assert_eq!(request_ids(&collector.events()), ["request-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_run_gives_up_at_a_collector_that_is_not_there_after_minutes_not_never() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let directory = growing(&format!("type = \"http\"\nurl = \"http://{nobody}\"\nproxy = \"none\""));
+    let here = directory.path().display();
+    let text = std::fs::read_to_string(directory.path().join("a.toml")).unwrap();
+    let text = text
+        .replace("\"state\"", &format!("\"{here}/state\""))
+        .replace("\"bucket\"\n[out", &format!("\"{here}/bucket\"\n[out"));
+    write_config(directory.path(), &text);
+    let config = Config::load(&[directory.path().join("a.toml")], &BTreeMap::new()).unwrap();
+    let start = tokio::time::Instant::now();
+    let mut running = App::build(&config, true).unwrap().start(&CancellationToken::new());
+    let error = running.join_next().await.unwrap().unwrap().unwrap_err();
+    assert!(matches!(error, PipelineError::Collector { .. }), "{error}");
+    let minutes = start.elapsed().as_secs() / 60;
+    assert!((2..=5).contains(&minutes), "{minutes}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
