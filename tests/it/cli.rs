@@ -130,7 +130,7 @@ fn each_mistake_is_one_line_with_file_key_and_remedy() {
             "a.toml: outputs.o.indx: unknown key; did you mean `index`?",
         ),
         (format!("{input}{splunk}{token}ack = \"yes\"\n"), "a.toml: outputs.o.ack: must be true or false"),
-        (format!("{input}{splunk}"), "a.toml: outputs.o.token: missing"),
+        (format!("{input}{splunk}"), "a.toml: outputs.o.token: is missing"),
         (format!("{input}{splunk}token = {{ env = \"NO_SUCH\" }}\n"), "outputs.o.token"),
         (format!("{input}{splunk}token = {{ file = \"no/such\" }}\n"), "outputs.o.token"),
         (format!("{input}{splunk}{token}poll = \n"), "a.toml: line 8"),
@@ -212,6 +212,28 @@ async fn a_single_run_gives_up_at_a_collector_that_wants_another_token() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_single_run_that_cannot_list_its_bucket_does_not_end_well() {
+    let store = Collector::start(Protocol::Any).await;
+    store.set_down(Some(500));
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path().display();
+    write_config(
+        directory.path(),
+        &format!(
+            "state_dir = \"{here}/state\"\n[inputs.in]\ntype = \"bucket\"\nurl = \"s3://audit/logs\"\n\
+             [inputs.in.s3]\nendpoint = \"{}\"\nallow_http = true\nregion = \"us-east-1\"\n\
+             access_key_id = \"AKID\"\nsecret_access_key = \"secret\"\n\
+             [outputs.out]\ntype = \"file\"\npath = \"{here}/out.ndjson\"\n",
+            store.url()
+        ),
+    );
+    let config = Config::load(&[directory.path().join("a.toml")], &BTreeMap::new()).unwrap();
+    let mut running = App::build(&config, true).unwrap().start(&CancellationToken::new());
+    let error = running.join_next().await.unwrap().unwrap().unwrap_err();
+    assert!(error.to_string().contains("cannot list logs"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_single_run_gives_up_at_a_collector_that_is_not_there_after_minutes_not_never() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let directory = growing(&format!("type = \"http\"\nurl = \"http://{nobody}\"\nproxy = \"none\""));
@@ -226,6 +248,8 @@ async fn a_single_run_gives_up_at_a_collector_that_is_not_there_after_minutes_no
     let mut running = App::build(&config, true).unwrap().start(&CancellationToken::new());
     let error = running.join_next().await.unwrap().unwrap().unwrap_err();
     assert!(matches!(error, PipelineError::Collector { .. }), "{error}");
+    let told = error.to_string();
+    assert!(told.contains(&format!("cannot reach {nobody}: ")) && told.contains("check `url`"), "{told}");
     let minutes = start.elapsed().as_secs() / 60;
     assert!((2..=5).contains(&minutes), "{minutes}");
 }

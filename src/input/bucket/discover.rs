@@ -26,6 +26,8 @@ use crate::time::{Date, Millis};
 const LOOK_UP: usize = 1000;
 /// Listings under way at once.
 const LISTINGS: usize = 8;
+/// Between two listings of a single run, where the first one failed.
+const ONCE_PAUSE: Duration = Duration::from_secs(1);
 /// How often the workspaces are listed.
 const WORKSPACES_INTERVAL: Duration = Duration::from_secs(300);
 /// Objects that failed and are tried at the next poll; what goes beyond is found again by its folder's next listing.
@@ -113,14 +115,15 @@ impl Discovery {
         loop {
             let began = Instant::now();
             self.hints.rescan.store(false, Ordering::Relaxed);
-            let passed = match self.pass().await {
-                Ok(()) => self.reader.reads.send(Ok(Read::Idle)).await,
-                Err(error) => self.reader.reads.send(Err(error)).await,
-            };
-            if passed.is_err() || self.once {
+            let passed = self.pass().await;
+            let complete = passed.is_ok();
+            if self.reader.reads.send(passed.map(|()| Read::Idle)).await.is_err() || (self.once && complete) {
                 return;
             }
-            if !self.wait(began + self.poll_interval).await {
+            // A single run whose listing failed must not end as if there were nothing: whoever reads tries again, and
+            // says when to give up.
+            let pause = if self.once { ONCE_PAUSE } else { self.poll_interval };
+            if !self.wait(began + pause).await {
                 return;
             }
         }
