@@ -183,6 +183,19 @@ fn a_state_directory_that_cannot_be_made_is_named_with_the_way_out() {
 }
 
 #[test]
+fn a_file_that_cannot_be_listed_does_not_hold_up_the_others() {
+    use std::os::unix::ffi::OsStrExt;
+    let directory = growing("type = \"file\"\npath = \"out.ndjson\"");
+    let folder = directory.path().join("bucket/workspaceId=8/date=2026-01-05");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join(std::ffi::OsStr::from_bytes(b"auditlogs_\xff.json")), record(2)).unwrap();
+    std::fs::write(folder.join("auditlogs_a.json"), record(3)).unwrap();
+    let ended = run(&ONCE, directory.path()).with(2);
+    assert!(ended.stderr.contains("auditferry: in/out: cannot list the bucket: "), "{}", ended.stderr);
+    assert_eq!(lines(&directory.path().join("out.ndjson")).len(), 2);
+}
+
+#[test]
 fn a_missing_bucket_directory_is_named() {
     let directory = configured(
         "state_dir = \"state\"\n[inputs.in]\ntype = \"bucket\"\nurl = \"no/such\"\n\

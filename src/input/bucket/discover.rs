@@ -175,8 +175,22 @@ impl Discovery {
         }
         let prefixes = self.prefixes(now).await?;
         let mut batches = self.list(prefixes);
+        let mut complete = true;
         while let Some(batch) = batches.next().await {
-            self.consider(batch.map_err(|error| self.refused("list", &error))?, now).await?;
+            match batch {
+                Ok(batch) => self.consider(batch, now).await?,
+                Err(error) if self.local => {
+                    // A name that is no text, a link to itself, a folder of somebody else: others go on.
+                    complete = false;
+                    let error = self.refused("list", &error);
+                    let trouble = Read::Trouble { partition: Partition::default(), error };
+                    let _ended = self.reader.reads.send(Ok(trouble)).await;
+                }
+                Err(error) => return Err(self.refused("list", &error)),
+            }
+        }
+        if !complete {
+            return Ok(());
         }
         self.last = Some(now);
         self.passed = Some(now);
@@ -184,7 +198,8 @@ impl Discovery {
     }
 
     fn refused(&self, act: &str, error: &object_store::Error) -> InputError {
-        refusal(format!("cannot {act} {}", self.prefix), error)
+        let place = if self.prefix.as_ref().is_empty() { "the bucket" } else { self.prefix.as_ref() };
+        refusal(format!("cannot {act} {place}"), error)
     }
 
     /// The folders to list now.
@@ -307,11 +322,17 @@ fn list_folder(store: Arc<dyn ObjectStore>, prefix: Path, local: bool) -> Batche
     }
     // A file system lists in any order: sorted, a batch spans few other objects of the state.
     let sorted = stream::once(async move {
-        let mut all: Vec<ObjectMeta> = listing.try_collect().await?;
+        let listed: Vec<Result<ObjectMeta, object_store::Error>> = listing.collect().await;
+        let (mut all, mut batches) = (Vec::new(), Vec::new());
+        for listed in listed {
+            match listed {
+                Ok(meta) => all.push(meta),
+                Err(error) => batches.push(Err(error)),
+            }
+        }
         all.sort_by(|a, b| a.location.cmp(&b.location));
-        let batches: Vec<Result<Vec<_>, object_store::Error>> =
-            all.chunks(LOOK_UP).map(|batch| Ok(batch.to_vec())).collect();
-        Ok::<_, object_store::Error>(stream::iter(batches))
+        batches.extend(all.chunks(LOOK_UP).map(|batch| Ok(batch.to_vec())));
+        stream::iter(batches)
     });
-    Box::pin(sorted.try_flatten())
+    Box::pin(sorted.flatten())
 }
