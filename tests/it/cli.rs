@@ -300,6 +300,21 @@ async fn the_grace_period_bounds_how_long_a_dead_collector_delays_a_stop() {
     assert_eq!(request_ids(&collector.events()), ["request-1"]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_stops_at_once() {
+    let collector = Collector::start(Protocol::Any).await;
+    collector.set_down(Some(503));
+    let directory = growing(&format!("type = \"http\"\nurl = \"{}\"", collector.url()));
+    let mut process = Process::start(&RUN, directory.path());
+    process.until_logged("nothing is lost");
+    process.signal("INT");
+    process.until_logged("stopping: delivering what is under way, for 30s at most");
+    let start = std::time::Instant::now();
+    process.signal("INT");
+    process.end().with(130);
+    assert!(start.elapsed().as_secs() < 20);
+}
+
 #[test]
 fn a_hang_up_signal_reopens_the_file_that_was_renamed() {
     let directory = growing("type = \"file\"\npath = \"out.ndjson\"");
@@ -382,6 +397,28 @@ async fn a_refused_event_is_kept_shown_and_replayed() {
     assert_eq!(events[2]["workspace_id"], "7");
     assert_eq!(events[2]["_source"]["object"], events[0]["_source"]["object"]);
     assert_eq!(letters("replay").with(0).stdout, "no dead letters to replay\n");
+}
+
+#[test]
+fn a_letter_that_holds_only_the_beginning_of_a_record_is_kept_and_counted() {
+    let directory = growing("type = \"file\"\npath = \"out.ndjson\"");
+    let text = std::fs::read_to_string(directory.path().join("a.toml")).unwrap();
+    write_config(
+        directory.path(),
+        &text.replace("\"bucket\"\n[out", "\"bucket\"\nmax_line_bytes = \"1KiB\"\n[out"),
+    );
+    let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
+    let object = directory.path().join(format!("bucket/workspaceId=7/date={date}/auditlogs_long.json"));
+    std::fs::write(object, format!("{{\"a\":\"{}\"}}\nno json\n", "x".repeat(5000))).unwrap();
+    run(&ONCE, directory.path()).with(1);
+    for _ in 0..2 {
+        let replayed =
+            run(&["dead-letters", "replay", "--config", "a.toml"], directory.path()).with(1).stdout;
+        assert_eq!(replayed, "in/out: 0 delivered, 2 dead letters again\n");
+    }
+    let shown = run(&["dead-letters", "show", "--config", "a.toml"], directory.path()).with(0).stdout;
+    let reasons: BTreeSet<_> = json_lines(&shown).iter().map(|letter| letter["reason"].to_string()).collect();
+    assert_eq!(reasons.into_iter().collect::<Vec<_>>(), ["\"not_json\"", "\"too_long\""]);
 }
 
 #[test]
