@@ -143,7 +143,8 @@ impl Deliverer {
                     self.metrics.ambiguous_resends.inc_by(piece.batch.events() as u64);
                 }
                 if self.status.trouble(Side::Output, Phase::Retrying, &cause) {
-                    tracing::warn!(pipeline = %self.name, "{cause}; trying again until it works, nothing is lost");
+                    let patience = if self.once { "for two minutes" } else { "until it works" };
+                    tracing::warn!(pipeline = %self.name, "{cause}; trying again {patience}, nothing is lost");
                 }
                 if self.once && self.pace.failing_for() > ONCE_PATIENCE {
                     return Err(PipelineError::Collector { pipeline: self.name.to_string(), message: cause });
@@ -159,12 +160,12 @@ impl Deliverer {
                 for reason in HoldReason::ALL {
                     self.metrics.hold(reason, reason == alarm.reason);
                 }
-                if self.status.trouble(Side::Output, Phase::Holding, &alarm.message) {
-                    tracing::error!(pipeline = %self.name, "{}; waiting, nothing is lost", alarm.message);
-                }
                 if self.once {
                     let pipeline = self.name.to_string();
                     return Err(PipelineError::Collector { pipeline, message: alarm.message });
+                }
+                if self.status.trouble(Side::Output, Phase::Holding, &alarm.message) {
+                    tracing::error!(pipeline = %self.name, "{}; waiting, nothing is lost", alarm.message);
                 }
                 pieces.push(piece);
             }

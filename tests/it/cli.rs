@@ -1,10 +1,14 @@
 //! The commands as a user types them: what they print, what they leave, and how they end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use auditferry::app::App;
+use auditferry::config::Config;
+use auditferry::pipeline::PipelineError;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::collector::{Collector, Protocol, Step};
 use crate::support::process::{Process, SECRET, repository, run};
@@ -117,7 +121,7 @@ fn check_prints_the_pipelines_and_no_secret() {
 
 #[test]
 fn each_mistake_is_one_line_with_file_key_and_remedy() {
-    let input = "[inputs.in]\ntype = \"bucket\"\nurl = \"x\"\n";
+    let input = "[inputs.in]\ntype = \"bucket\"\nurl = \"{samples}\"\n";
     let splunk = "[outputs.o]\ntype = \"splunk_hec\"\nurl = \"https://splunk.example:8088\"\n";
     let token = "token = { env = \"TOKEN\" }\n";
     for (text, expected) in [
@@ -126,7 +130,7 @@ fn each_mistake_is_one_line_with_file_key_and_remedy() {
             "a.toml: outputs.o.indx: unknown key; did you mean `index`?",
         ),
         (format!("{input}{splunk}{token}ack = \"yes\"\n"), "a.toml: outputs.o.ack: must be true or false"),
-        (format!("{input}{splunk}"), "a.toml: outputs.o.token: missing"),
+        (format!("{input}{splunk}"), "a.toml: outputs.o.token: is missing"),
         (format!("{input}{splunk}token = {{ env = \"NO_SUCH\" }}\n"), "outputs.o.token"),
         (format!("{input}{splunk}token = {{ file = \"no/such\" }}\n"), "outputs.o.token"),
         (format!("{input}{splunk}{token}poll = \n"), "a.toml: line 8"),
@@ -179,6 +183,19 @@ fn a_state_directory_that_cannot_be_made_is_named_with_the_way_out() {
 }
 
 #[test]
+fn a_file_that_cannot_be_listed_does_not_hold_up_the_others() {
+    use std::os::unix::ffi::OsStrExt;
+    let directory = growing("type = \"file\"\npath = \"out.ndjson\"");
+    let folder = directory.path().join("bucket/workspaceId=8/date=2026-01-05");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join(std::ffi::OsStr::from_bytes(b"auditlogs_\xff.json")), record(2)).unwrap();
+    std::fs::write(folder.join("auditlogs_a.json"), record(3)).unwrap();
+    let ended = run(&ONCE, directory.path()).with(2);
+    assert!(ended.stderr.contains("auditferry: in/out: cannot list the bucket: "), "{}", ended.stderr);
+    assert_eq!(lines(&directory.path().join("out.ndjson")).len(), 2);
+}
+
+#[test]
 fn a_missing_bucket_directory_is_named() {
     let directory = configured(
         "state_dir = \"state\"\n[inputs.in]\ntype = \"bucket\"\nurl = \"no/such\"\n\
@@ -198,12 +215,56 @@ async fn a_single_run_gives_up_at_a_collector_that_wants_another_token() {
     ));
     let ended = run(&ONCE, directory.path()).with(2);
     assert!(ended.stderr.contains("auditferry: in/out: "), "{}", ended.stderr);
-    assert!(ended.stderr.contains("outputs.out.token"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("set `token` to a token that Splunk knows"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("waiting"), "it does not wait: {}", ended.stderr);
     assert!(!ended.stderr.contains(SECRET), "{}", ended.stderr);
     // Put right, nothing is missing.
     collector.want_authorization(&format!("Splunk {SECRET}"));
     run(&ONCE, directory.path()).with(0);
     assert_eq!(request_ids(&collector.events()), ["request-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_run_that_cannot_list_its_bucket_does_not_end_well() {
+    let store = Collector::start(Protocol::Any).await;
+    store.set_down(Some(500));
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path().display();
+    write_config(
+        directory.path(),
+        &format!(
+            "state_dir = \"{here}/state\"\n[inputs.in]\ntype = \"bucket\"\nurl = \"s3://audit/logs\"\n\
+             [inputs.in.s3]\nendpoint = \"{}\"\nallow_http = true\nregion = \"us-east-1\"\n\
+             access_key_id = \"AKID\"\nsecret_access_key = \"secret\"\n\
+             [outputs.out]\ntype = \"file\"\npath = \"{here}/out.ndjson\"\n",
+            store.url()
+        ),
+    );
+    let config = Config::load(&[directory.path().join("a.toml")], &BTreeMap::new()).unwrap();
+    let mut running = App::build(&config, true).unwrap().start(&CancellationToken::new());
+    let error = running.join_next().await.unwrap().unwrap().unwrap_err();
+    assert!(error.to_string().contains("cannot list logs"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_run_gives_up_at_a_collector_that_is_not_there_after_minutes_not_never() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let directory = growing(&format!("type = \"http\"\nurl = \"http://{nobody}\"\nproxy = \"none\""));
+    let here = directory.path().display();
+    let text = std::fs::read_to_string(directory.path().join("a.toml")).unwrap();
+    let text = text
+        .replace("\"state\"", &format!("\"{here}/state\""))
+        .replace("\"bucket\"\n[out", &format!("\"{here}/bucket\"\n[out"));
+    write_config(directory.path(), &text);
+    let config = Config::load(&[directory.path().join("a.toml")], &BTreeMap::new()).unwrap();
+    let start = tokio::time::Instant::now();
+    let mut running = App::build(&config, true).unwrap().start(&CancellationToken::new());
+    let error = running.join_next().await.unwrap().unwrap().unwrap_err();
+    assert!(matches!(error, PipelineError::Collector { .. }), "{error}");
+    let told = error.to_string();
+    assert!(told.contains(&format!("cannot reach {nobody}: ")) && told.contains("check `url`"), "{told}");
+    let minutes = start.elapsed().as_secs() / 60;
+    assert!((2..=5).contains(&minutes), "{minutes}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -237,6 +298,21 @@ async fn the_grace_period_bounds_how_long_a_dead_collector_delays_a_stop() {
     collector.set_down(None);
     run(&ONCE, directory.path()).with(0);
     assert_eq!(request_ids(&collector.events()), ["request-1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_stops_at_once() {
+    let collector = Collector::start(Protocol::Any).await;
+    collector.set_down(Some(503));
+    let directory = growing(&format!("type = \"http\"\nurl = \"{}\"", collector.url()));
+    let mut process = Process::start(&RUN, directory.path());
+    process.until_logged("nothing is lost");
+    process.signal("INT");
+    process.until_logged("stopping: delivering what is under way, for 30s at most");
+    let start = std::time::Instant::now();
+    process.signal("INT");
+    process.end().with(130);
+    assert!(start.elapsed().as_secs() < 20);
 }
 
 #[test]
@@ -321,6 +397,28 @@ async fn a_refused_event_is_kept_shown_and_replayed() {
     assert_eq!(events[2]["workspace_id"], "7");
     assert_eq!(events[2]["_source"]["object"], events[0]["_source"]["object"]);
     assert_eq!(letters("replay").with(0).stdout, "no dead letters to replay\n");
+}
+
+#[test]
+fn a_letter_that_holds_only_the_beginning_of_a_record_is_kept_and_counted() {
+    let directory = growing("type = \"file\"\npath = \"out.ndjson\"");
+    let text = std::fs::read_to_string(directory.path().join("a.toml")).unwrap();
+    write_config(
+        directory.path(),
+        &text.replace("\"bucket\"\n[out", "\"bucket\"\nmax_line_bytes = \"1KiB\"\n[out"),
+    );
+    let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
+    let object = directory.path().join(format!("bucket/workspaceId=7/date={date}/auditlogs_long.json"));
+    std::fs::write(object, format!("{{\"a\":\"{}\"}}\nno json\n", "x".repeat(5000))).unwrap();
+    run(&ONCE, directory.path()).with(1);
+    for _ in 0..2 {
+        let replayed =
+            run(&["dead-letters", "replay", "--config", "a.toml"], directory.path()).with(1).stdout;
+        assert_eq!(replayed, "in/out: 0 delivered, 2 dead letters again\n");
+    }
+    let shown = run(&["dead-letters", "show", "--config", "a.toml"], directory.path()).with(0).stdout;
+    let reasons: BTreeSet<_> = json_lines(&shown).iter().map(|letter| letter["reason"].to_string()).collect();
+    assert_eq!(reasons.into_iter().collect::<Vec<_>>(), ["\"not_json\"", "\"too_long\""]);
 }
 
 #[test]

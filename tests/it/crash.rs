@@ -181,6 +181,7 @@ async fn survives(rewrites: &[Rewrite]) {
     documents.retain(|event| once.insert(event["event_id"].to_string()));
     assert_same(&request_ids(&documents), &expected, &format!("{what}: hec"));
     let (count, worst) = repeats(&hec.requests(), &sizes);
+    assert!(count > 0, "{what}: no kill met anything in flight");
     assert!(worst <= MEMORY, "{what}: {count} repeats, up to {worst} bytes of them after one kill");
     let nothing = run(&["run", "--once", "--config", "auditferry.toml"], directory).with(0);
     assert_eq!(once.len(), LINES as usize, "{what}\n{}", nothing.stderr);

@@ -162,7 +162,9 @@ impl<'a> Mapping<'a> {
             None if enveloped => Some(event_id::derive_enveloped(&event, occurrence, scratch, seen)),
             None => Some(event_id::derive(&event, occurrence, scratch)),
         };
-        if let Some(cloud) = origin.cloud {
+        // Azure's shapes say where the event happened, a copy in another cloud's bucket does not.
+        let azure = matches!(self.shape, Shape::AzureDiagnostic | Shape::LogAnalytics);
+        if let Some(cloud) = if azure { Some("azure") } else { origin.cloud } {
             event.extras.push(Extra {
                 key: Text::from_static("\"cloud\""),
                 value: match cloud {

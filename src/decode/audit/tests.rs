@@ -260,4 +260,5 @@ fn columns_azure_lacks_are_derived_and_said_to_be() {
     assert_eq!(event["audit_level"], "ACCOUNT_LEVEL");
     assert_eq!(event["_source"]["audit_level_derived"], true);
     assert_eq!(event["event_id"].as_str().unwrap().len(), 36);
+    assert_eq!(event["_source"]["cloud"], "azure");
 }
