@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::HOLD_INTERVAL;
 use crate::chunk::Budget;
 use crate::config::{Config, ConfigError};
 use crate::dead_letter::DeadLetterError;
@@ -111,6 +113,13 @@ impl App {
         Ok(Self { routes, metrics })
     }
 
+    /// Tries what a collector holds up at this interval instead of [`HOLD_INTERVAL`].
+    pub fn retry_holds_every(&mut self, interval: Duration) {
+        for pipeline in self.routes.iter_mut().filter_map(|route| route.pipeline.as_mut()) {
+            pipeline.hold_interval = interval;
+        }
+    }
+
     /// Starts all pipelines; each ends by itself (`--once`) or at the stop.
     pub fn start(&mut self, stop: &CancellationToken) -> JoinSet<Result<(), PipelineError>> {
         let mut running = JoinSet::new();
@@ -165,6 +174,7 @@ pub(crate) fn pipeline(
         status: Status::default(),
         once: source.once,
         grace: config.shutdown_grace.0,
+        hold_interval: HOLD_INTERVAL,
         clock: now,
     })
 }

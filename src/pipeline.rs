@@ -131,6 +131,8 @@ pub struct Pipeline {
     pub once: bool,
     /// How long a stop waits for what is under way.
     pub grace: Duration,
+    /// Time between two tries while the collector holds everything up until a human acts.
+    pub hold_interval: Duration,
     /// The time of day, for lags.
     pub clock: fn() -> Millis,
 }
@@ -190,7 +192,7 @@ impl Pipeline {
         let deliverer = Deliverer {
             output: self.output,
             encoding: self.encoding,
-            pace: Pace::new(fastrand::u64(..)),
+            pace: Pace::new(fastrand::u64(..), self.hold_interval),
             learned,
             status: self.status.clone(),
             metrics: self.metrics.clone(),

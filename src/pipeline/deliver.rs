@@ -7,7 +7,7 @@
 //! | pending ack | settled once acknowledged | asked for up to 5 minutes, then sent again |
 //! | retry | kept | the same bytes again, after the back-off, without end |
 //! | too large | kept | halves; a single event is dead-lettered |
-//! | hold | kept | the same again every 15 s, loudly, until a human has acted |
+//! | hold | kept | the same again now and then, loudly, until a human has acted |
 //! | rejected | kept | halves, down to the event to blame, which is dead-lettered |
 //!
 //! Order of safety: a dead letter is on disk before its event is settled.

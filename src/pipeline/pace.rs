@@ -9,13 +9,14 @@ use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
 use tokio::time::Instant;
 
-use crate::backoff::{Backoff, HOLD_INTERVAL};
+use crate::backoff::Backoff;
 
 #[derive(Debug)]
 pub(crate) struct Pace {
     /// Held by the one request that may go out while the collector fails.
     probe: AsyncMutex<()>,
     state: Mutex<State>,
+    hold_interval: Duration,
 }
 
 #[derive(Debug)]
@@ -26,9 +27,9 @@ struct State {
 }
 
 impl Pace {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, hold_interval: Duration) -> Self {
         let state = State { backoff: Backoff::new(seed), failing_since: None, next: Instant::now() };
-        Self { probe: AsyncMutex::new(()), state: Mutex::new(state) }
+        Self { probe: AsyncMutex::new(()), state: Mutex::new(state), hold_interval }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -65,7 +66,7 @@ impl Pace {
         let mut state = self.state();
         let now = Instant::now();
         state.failing_since.get_or_insert(now);
-        state.next = now + HOLD_INTERVAL;
+        state.next = now + self.hold_interval;
     }
 
     /// A request was accepted. Its guard, if it held one, lets the others go.

@@ -11,7 +11,7 @@ use super::PipelineError;
 use super::progress::{Progress, Reporter};
 use crate::backoff::Backoff;
 use crate::batch::Sequence;
-use crate::chunk::{Budget, Chunk};
+use crate::chunk::Chunk;
 use crate::input::{Input, InputError, Read};
 use crate::metrics::PipelineMetrics;
 use crate::state::Change;
@@ -111,7 +111,6 @@ impl Reader {
         self.metrics.records_skipped.inc_by(chunk.counts.records_skipped);
         self.metrics.objects_read.inc_by(chunk.counts.objects_read);
         self.metrics.prefix_mismatch.inc_by(chunk.counts.prefix_mismatches);
-        self.metrics.bytes_uncommitted.set(i64::try_from(self.budget.used()).unwrap_or(i64::MAX));
         let change = Change {
             partition: chunk.partition.clone(),
             position: chunk.position.clone(),

@@ -10,6 +10,8 @@ mod config;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod delivery;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod outputs;

@@ -1,4 +1,5 @@
 //! What the tests lean on.
 
 pub(crate) mod collector;
+pub(crate) mod ferry;
 pub(crate) mod process;

@@ -38,6 +38,8 @@ pub(crate) struct Step {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     None,
+    /// None at all: the protocol's own answer.
+    Usual,
     HangUp,
     Garbage,
     HalfAnswer,
@@ -54,6 +56,11 @@ impl Step {
             delay: Duration::ZERO,
             fault: Fault::None,
         }
+    }
+
+    /// What the protocol answers without a script.
+    pub(crate) fn usual() -> Self {
+        Self { fault: Fault::Usual, ..Self::answer(200, "") }
     }
 
     /// Closes the connection without an answer.
@@ -122,6 +129,7 @@ struct State {
     authorization: Option<String>,
     most_bytes: Option<usize>,
     poison: Option<String>,
+    items: VecDeque<Vec<u16>>,
     acknowledging: Option<bool>,
     given_acks: u64,
     received: Vec<Received>,
@@ -171,6 +179,11 @@ impl Collector {
         &self.url
     }
 
+    /// What it speaks.
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.shared.protocol
+    }
+
     /// Adds an answer to the script. Each is given once, in order; then the protocol's own follow.
     pub(crate) fn push(&self, step: Step) {
         self.state().script.push_back(step);
@@ -194,6 +207,11 @@ impl Collector {
     /// Refuses events whose text contains this, in the protocol's way.
     pub(crate) fn set_poison(&self, text: &str) {
         self.state().poison = Some(text.to_owned());
+    }
+
+    /// `_bulk`: answers the first documents of a coming request with these statuses.
+    pub(crate) fn push_items(&self, statuses: &[u16]) {
+        self.state().items.push_back(statuses.to_vec());
     }
 
     /// HEC: promises acknowledgement, and says whether requests are acknowledged when asked.
@@ -249,7 +267,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
         let text = match step.fault {
             Fault::HangUp => return,
             Fault::Garbage => "\u{1}\u{2}not http\r\n\r\n".to_owned(),
-            Fault::None | Fault::HalfAnswer => {
+            Fault::None | Fault::Usual | Fault::HalfAnswer => {
                 format!(
                     "HTTP/1.1 {} x\r\ncontent-length: {announced}\r\n{extra}\r\n{}",
                     step.status, step.body
@@ -321,7 +339,7 @@ impl Shared {
             return Step::answer(413, "<html>Request Entity Too Large</html>");
         }
         let events = events(self.protocol, request);
-        match state.script.pop_front() {
+        match state.script.pop_front().filter(|step| step.fault != Fault::Usual) {
             Some(step) => {
                 if step.keep {
                     state.keep_all(events);
@@ -330,6 +348,7 @@ impl Shared {
             }
             None if self.protocol == Protocol::Hec => state.answer_hec(events),
             None if self.protocol == Protocol::Bulk => state.answer_bulk(events),
+            None if events.iter().any(|event| state.is_poison(event)) => Step::answer(400, "refused"),
             None => {
                 state.keep_all(events);
                 Step::answer(200, "")
@@ -392,11 +411,18 @@ impl State {
     fn answer_bulk(&mut self, events: Vec<Event>) -> Step {
         let mut errors = false;
         let mut items = Vec::new();
-        for event in events {
-            let failure = if self.is_poison(&event) {
-                Some((400, "document_parsing_exception"))
-            } else {
-                (!self.keep(event)).then_some((409, "version_conflict_engine_exception"))
+        let forced = self.items.pop_front().unwrap_or_default();
+        for (index, event) in events.into_iter().enumerate() {
+            let failure = match forced.get(index) {
+                Some(429) => Some((429, "es_rejected_execution_exception")),
+                Some(400) => Some((400, "document_parsing_exception")),
+                // It is there already, as after a request whose answer was lost.
+                Some(409) => {
+                    self.keep(event);
+                    Some((409, "version_conflict_engine_exception"))
+                }
+                _ if self.is_poison(&event) => Some((400, "document_parsing_exception")),
+                _ => (!self.keep(event)).then_some((409, "version_conflict_engine_exception")),
             };
             errors |= failure.is_some();
             items.push(match failure {

@@ -1,0 +1,1 @@
+//! Objects that are not as they should be, beside others that are.

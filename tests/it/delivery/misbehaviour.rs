@@ -1,0 +1,254 @@
+//! Collectors that fail, refuse, lie and fall silent.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use auditferry::dead_letter::file::KeptLetter;
+use auditferry::status::Phase;
+use serde_json::json;
+
+use crate::support::collector::{Collector, Protocol, Step};
+use crate::support::ferry::{
+    Collectors, Ferry, Place, content, distinct, eventually, has, metric, output, record, request_ids,
+};
+
+fn records(range: std::ops::Range<usize>) -> String {
+    range.map(|number| record(&format!("r{number}")) + "\n").collect()
+}
+
+fn phase(ferry: &Ferry, output: &str) -> Phase {
+    ferry.route(output).status.snapshot().phase
+}
+
+/// The answer of a protocol that takes everything.
+fn success(protocol: Protocol) -> String {
+    match protocol {
+        Protocol::Hec => json!({"text": "Success", "code": 0}).to_string(),
+        Protocol::Bulk => json!({"errors": false, "items": []}).to_string(),
+        Protocol::Sumo | Protocol::Any => "ok".to_owned(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_that_is_down_holds_up_no_other() {
+    let (place, collectors) = (Place::new(), Collectors::start().await);
+    collectors.hec.set_down(Some(503));
+    let ferry = place.start("", &collectors.outputs("")).await;
+    place.put("a.json", records(0..50));
+    has(&collectors.sumo, 50).await;
+    has(&collectors.bulk, 50).await;
+    eventually("the failure is shown", || phase(&ferry, "splunk") == Phase::Retrying).await;
+    // What comes while one collector is down reaches the others all the same.
+    let down_until = Instant::now() + Duration::from_secs(2);
+    let mut written = 50;
+    while Instant::now() < down_until {
+        place.put("a.json", records(0..written + 10));
+        written += 10;
+        has(&collectors.sumo, written).await;
+        has(&collectors.bulk, written).await;
+    }
+    let waiting = "auditferry_oldest_unacknowledged_seconds{input=\"audit\",output=\"splunk\"}";
+    eventually("the waiting is shown", || metric(&ferry.app, waiting) > 0.0).await;
+    assert_eq!((phase(&ferry, "sumo"), phase(&ferry, "elastic")), (Phase::Running, Phase::Running));
+    assert_eq!(collectors.hec.ids().len(), 0);
+    collectors.hec.set_down(None);
+    has(&collectors.hec, written).await;
+    ferry.rests().await;
+    assert_eq!(phase(&ferry, "splunk"), Phase::Running);
+    eventually("nothing waits", || metric(&ferry.app, waiting) == 0.0).await;
+    ferry.stop().await;
+    for collector in collectors.all() {
+        assert_eq!((collector.ids().len(), distinct(collector)), (written, written));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_a_collector_does_nothing_is_missing_and_only_the_ambiguous_comes_twice() {
+    let (place, collectors) = (Place::new(), Collectors::start().await);
+    for collector in collectors.all() {
+        let ok = success(collector.protocol());
+        for fault in [
+            Step::answer(429, "slow down").header("retry-after", "1"),
+            Step::answer(503, "busy"),
+            Step::hang_up(),
+            Step::garbage(),
+            // From here on the events have arrived, and auditferry cannot know.
+            Step::hang_up().keeping(),
+            Step::garbage().keeping(),
+            Step::half_answer(ok.clone()).keeping(),
+            Step::answer(200, ok).delayed(Duration::from_secs(2)).keeping(),
+        ] {
+            collector.push(fault);
+            collector.push(Step::usual());
+        }
+    }
+    place.put("a.json", records(0..100));
+    let keys = "batch.max_events = 10\nin_flight = 1\ntimeout = '500ms'";
+    let ferry = place.start("", &collectors.outputs(keys)).await;
+    collectors.have(100).await;
+    ferry.rests().await;
+    let duplicates = ferry.route("elastic").metrics.events_duplicate.get();
+    let resends: Vec<u64> =
+        ferry.app.routes.iter().map(|route| route.metrics.ambiguous_resends.get()).collect();
+    ferry.stop().await;
+    assert!(place.letters().is_empty());
+    assert_eq!((collectors.bulk.ids().len(), duplicates), (100, 40), "documents are told apart by their id");
+    assert_eq!(resends, [60, 60, 60], "each of the six ambiguous batches");
+    for collector in [&collectors.hec, &collectors.sumo] {
+        let mut times: HashMap<String, usize> = HashMap::new();
+        for id in collector.ids() {
+            *times.entry(id).or_default() += 1;
+        }
+        let twice = times.values().filter(|times| **times == 2).count();
+        assert_eq!((times.len(), twice, collector.ids().len()), (100, 40, 140), "{:?}", collector.protocol());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_to_bulk_that_is_none_is_not_taken_for_one() {
+    let (place, collector) = (Place::new(), Collector::start(Protocol::Bulk).await);
+    collector.push(Step::answer(200, "<html>Welcome</html>"));
+    collector.push(Step::answer(200, json!({"errors": true, "items": []}).to_string()));
+    place.put("a.json", records(0..10));
+    let ferry = place.start("", &[output(&collector, "")]).await;
+    has(&collector, 10).await;
+    ferry.rests().await;
+    ferry.stop().await;
+    assert!(place.letters().is_empty());
+}
+
+/// Fails unless a dead letter names the place its record lies at.
+fn lies_where_it_says(place: &Place, kept: &KeptLetter) {
+    let object = content(&place.bucket().join(&kept.letter.origin.object));
+    let offset = usize::try_from(kept.letter.origin.offset).unwrap();
+    assert!(object[offset..].starts_with(&kept.letter.record), "offset {offset}");
+    let before = object[..offset].iter().filter(|byte| **byte == b'\n').count();
+    assert_eq!(kept.letter.origin.line, before as u64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn single_documents_of_bulk_are_settled_each_for_itself() {
+    let (place, collector) = (Place::new(), Collector::start(Protocol::Bulk).await);
+    collector.push_items(&[201, 429, 400, 409, 201, 429]);
+    place.put("a.json", records(0..30));
+    let ferry = place.start("", &[output(&collector, "")]).await;
+    has(&collector, 29).await;
+    ferry.rests().await;
+    let metrics = ferry.route("elastic").metrics.clone();
+    assert_eq!(
+        (metrics.events_delivered.get(), metrics.events_duplicate.get(), metrics.dead_letters()),
+        (28, 1, 1)
+    );
+    ferry.stop().await;
+    assert_eq!(collector.ids().len(), 29);
+    let letters = place.letters();
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].letter.reason, "rejected");
+    assert!(letters[0].letter.detail.contains("document_parsing_exception"), "{}", letters[0].letter.detail);
+    assert_eq!(letters[0].letter.record, record("r2"));
+    lies_where_it_says(&place, &letters[0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poisonous_event_is_the_only_one_that_does_not_arrive() {
+    for (protocol, said) in [
+        (Protocol::Hec, "Invalid data format (HEC code 6)"),
+        (Protocol::Bulk, "document_parsing_exception"),
+        (Protocol::Any, "400"),
+    ] {
+        let (place, collector) = (Place::new(), Collector::start(protocol).await);
+        collector.set_poison("r7\"");
+        place.put("a.json", records(0..20));
+        let ferry = place.start("", &[output(&collector, "")]).await;
+        has(&collector, 19).await;
+        ferry.rests().await;
+        ferry.stop().await;
+        assert_eq!(collector.ids().len(), 19, "{protocol:?}");
+        let letters = place.letters();
+        assert_eq!(letters.len(), 1, "{protocol:?}");
+        assert_eq!(
+            (letters[0].letter.reason.as_str(), &*letters[0].letter.record),
+            ("rejected", record("r7").as_bytes())
+        );
+        assert!(letters[0].letter.detail.contains(said), "{}", letters[0].letter.detail);
+        lies_where_it_says(&place, &letters[0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_token_holds_everything_until_the_right_one_is_there() {
+    let place = Place::new();
+    let (hec, bulk) = (Collector::start(Protocol::Hec).await, Collector::start(Protocol::Bulk).await);
+    hec.want_authorization("Splunk the right one");
+    bulk.want_authorization("ApiKey the right one");
+    let token = place.beside("token");
+    std::fs::write(&token, "wrong").unwrap();
+    let outputs = [
+        output(&hec, &format!("token = {{ file = '{}' }}", token.display())),
+        output(&bulk, &format!("api_key = {{ file = '{}' }}", token.display())),
+    ];
+    place.put("a.json", records(0..30));
+    let quick = Duration::from_millis(100);
+    let ferry = place.start_with("", &outputs, |app| app.retry_holds_every(quick)).await;
+    for name in ["splunk", "elastic"] {
+        eventually("the hold is shown", || phase(&ferry, name) == Phase::Holding).await;
+        let hold = format!("auditferry_hold{{input=\"audit\",output=\"{name}\",reason=\"credentials\"}}");
+        assert!((metric(&ferry.app, &hold) - 1.0).abs() < f64::EPSILON);
+        assert_eq!(ferry.route(name).metrics.dead_letters(), 0);
+    }
+    std::fs::write(&token, "the right one").unwrap();
+    for collector in [&hec, &bulk] {
+        has(collector, 30).await;
+    }
+    ferry.rests().await;
+    for name in ["splunk", "elastic"] {
+        assert_eq!(phase(&ferry, name), Phase::Running);
+        let hold = format!("auditferry_hold{{input=\"audit\",output=\"{name}\",reason=\"credentials\"}}");
+        assert!(metric(&ferry.app, &hold) < 0.5);
+    }
+    ferry.stop().await;
+    assert_eq!((hec.ids().len(), bulk.ids().len()), (30, 30));
+    assert!(place.letters().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_is_too_large_is_split_and_the_size_is_remembered() {
+    const MOST: usize = 10_000;
+    let (place, collectors) = (Place::new(), Collectors::start().await);
+    for collector in collectors.all() {
+        collector.set_most_bytes(MOST);
+    }
+    let ferry = place.start("", &collectors.outputs("batch.max_bytes = '100KB'")).await;
+    place.put("a.json", records(0..300));
+    collectors.have(300).await;
+    ferry.rests().await;
+    let refused = |collector: &Collector| {
+        collector.requests().iter().filter(|request| request.body.len() > MOST).count()
+    };
+    let before = collectors.all().map(refused);
+    assert!(before.iter().all(|refused| *refused > 0), "{before:?}");
+    place.put("a.json", records(0..600));
+    collectors.have(600).await;
+    ferry.rests().await;
+    ferry.stop().await;
+    assert_eq!(collectors.all().map(refused), before, "the size is known by now");
+    for collector in collectors.all() {
+        assert_eq!((collector.ids().len(), request_ids(collector).len()), (600, 600));
+    }
+    assert!(place.letters().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_single_event_that_is_too_large_becomes_a_dead_letter() {
+    let (place, collector) = (Place::new(), Collector::start(Protocol::Sumo).await);
+    collector.set_most_bytes(10_000);
+    place.put("a.json", records(0..5) + &record(&"x".repeat(20_000)) + "\n" + &records(5..10));
+    let ferry = place.start("", &[output(&collector, "")]).await;
+    has(&collector, 10).await;
+    ferry.rests().await;
+    ferry.stop().await;
+    let letters = place.letters();
+    assert_eq!(letters.iter().map(|kept| kept.letter.reason.as_str()).collect::<Vec<_>>(), ["too_large"]);
+    lies_where_it_says(&place, &letters[0]);
+    assert_eq!(collector.ids().len(), 10);
+}

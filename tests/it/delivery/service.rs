@@ -1,0 +1,1 @@
+//! What a running auditferry tells over HTTP.
