@@ -110,7 +110,8 @@ impl<'r> Assembler<'r> {
         let mut assembler = Self::new(reader, found, origin, known.clone(), Lines::New(repeats));
         assembler.seam = (known.seam_bytes > 0).then(Vec::new);
         assembler.before = Some(known.clone());
-        assembler.decompressor = Some(Decompressor::Plain);
+        // An object that was empty so far may turn out to be a compressed one.
+        assembler.decompressor = (known.offset > 0).then_some(Decompressor::Plain);
         assembler
     }
 
@@ -221,9 +222,11 @@ impl<'r> Assembler<'r> {
         }
         let taken = match self.cutter.unterminated() {
             None => true,
+            // What an object that cannot be decompressed any further ends with is no line.
+            Some(_) if self.broken.is_some() => false,
             Some(rest) => self.position.compressed || accept(rest),
         };
-        self.position.waiting = !taken;
+        self.position.waiting = !taken && self.broken.is_none();
         let cut = if taken { self.cutter.finish() } else { self.cutter.cut() };
         self.position.done = true;
         self.counts.objects_read = 1;
@@ -236,7 +239,10 @@ impl<'r> Assembler<'r> {
         let mut credit = self.credit.take().unwrap_or_default();
         let (offset, line, text, lines) = match cut {
             Some(cut) => (cut.offset, cut.line, cut.text, cut.lines),
-            None => (self.position.offset, self.position.lines, Bytes::new(), Vec::new()),
+            None => {
+                let (offset, line) = self.cutter.position();
+                (offset, line, Bytes::new(), Vec::new())
+            }
         };
         credit.shrink_to(text.len());
         let mut fingerprints = Vec::with_capacity(lines.len());
@@ -249,6 +255,10 @@ impl<'r> Assembler<'r> {
         }
         let mut malformed = Vec::new();
         for long in self.cutter.take_long() {
+            if long.offset < offset {
+                // It was dropped piece by piece: a seam can only begin behind it.
+                self.tail = Tail::default();
+            }
             if self.occurrence(&long.head, &mut fingerprints).is_some() {
                 malformed.push(too_long(long, self.reader.max_line_bytes));
             }
@@ -260,6 +270,8 @@ impl<'r> Assembler<'r> {
         self.tail.extend(&text);
         (self.position.offset, self.position.lines) = self.cutter.position();
         (self.position.seam_bytes, self.position.seam) = self.tail.seam(&self.reader.key);
+        // Without a seam nothing tells whether what comes before the offset is still the same.
+        self.position.compare |= self.position.seam_bytes == 0 && self.position.offset > 0;
         let note = self.note(&fingerprints);
         if self.before.as_ref() == Some(&self.position) {
             return Ok(());

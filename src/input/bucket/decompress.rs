@@ -41,14 +41,17 @@ impl Decompressor {
         match self {
             Self::Plain => text(stored),
             Self::Gzip(decoder) => {
-                decoder.write_all(stored)?;
+                // What comes before an error is text all the same.
+                let written = decoder.write_all(stored);
                 text(decoder.get_ref());
                 decoder.get_mut().clear();
+                written?;
             }
             Self::Zstd(decoder) => {
-                decoder.write_all(stored)?;
+                let written = decoder.write_all(stored);
                 text(decoder.get_ref());
                 decoder.get_mut().clear();
+                written?;
             }
         }
         Ok(())

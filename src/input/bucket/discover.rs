@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::layout::{Layout, date_of, workspace_of};
@@ -30,6 +30,8 @@ const LISTINGS: usize = 8;
 const ONCE_PAUSE: Duration = Duration::from_secs(1);
 /// How often the workspaces are listed.
 const WORKSPACES_INTERVAL: Duration = Duration::from_secs(300);
+/// Shortest time between two listings, however often somebody asks for one.
+const RESCAN_INTERVAL: Duration = Duration::from_secs(1);
 /// Objects that failed and are tried at the next poll; what goes beyond is found again by its folder's next listing.
 const MAX_AGAIN: usize = 10_000;
 /// Where the beginning of the last complete pass is kept. Not a key any store could have: no part of a key is empty.
@@ -47,21 +49,26 @@ pub(super) struct Queue {
 pub(super) struct Hints {
     keys: mpsc::Sender<Path>,
     /// More changed than fits: list everything open.
-    pub(super) rescan: AtomicBool,
+    rescan: Notify,
     /// To be tried again at the next poll.
     again: Mutex<BTreeSet<Path>>,
 }
 
 impl Hints {
     pub(super) fn new(keys: mpsc::Sender<Path>) -> Self {
-        Self { keys, rescan: AtomicBool::new(false), again: Mutex::default() }
+        Self { keys, rescan: Notify::new(), again: Mutex::default() }
     }
 
     /// Look at this object now.
     pub(super) fn look(&self, key: Path) {
         if self.keys.try_send(key).is_err() {
-            self.rescan.store(true, Ordering::Relaxed);
+            self.rescan();
         }
+    }
+
+    /// List everything open.
+    pub(super) fn rescan(&self) {
+        self.rescan.notify_one();
     }
 
     /// Look at this object at the next poll.
@@ -114,7 +121,6 @@ impl Discovery {
         }
         loop {
             let began = Instant::now();
-            self.hints.rescan.store(false, Ordering::Relaxed);
             let passed = self.pass().await;
             let complete = passed.is_ok();
             if self.reader.reads.send(passed.map(|()| Read::Idle)).await.is_err() || (self.once && complete) {
@@ -123,23 +129,25 @@ impl Discovery {
             // A single run whose listing failed must not end as if there were nothing: whoever reads tries again, and
             // says when to give up.
             let pause = if self.once { ONCE_PAUSE } else { self.poll_interval };
-            if !self.wait(began + pause).await {
+            if !self.wait(began, pause).await {
                 return;
             }
         }
     }
 
     /// Waits for the next poll and follows hints meanwhile; `false` if the pipeline has ended.
-    async fn wait(&mut self, until: Instant) -> bool {
+    async fn wait(&mut self, began: Instant, pause: Duration) -> bool {
+        let hints = Arc::clone(&self.hints);
         loop {
             if self.mark_passed().await.is_err() {
                 return false;
             }
-            if self.hints.rescan.load(Ordering::Relaxed) {
-                return true;
-            }
             tokio::select! {
-                () = tokio::time::sleep_until(until) => return true,
+                () = tokio::time::sleep_until(began + pause) => return true,
+                () = async {
+                    tokio::time::sleep_until(began + RESCAN_INTERVAL).await;
+                    hints.rescan.notified().await;
+                } => return true,
                 key = self.hinted.recv() => match key {
                     // A hint costs time when it is wrong, never data: the next listing finds what it missed.
                     Some(key) => if self.look(&key).await.is_err() { self.hints.again(key) },
@@ -207,7 +215,9 @@ impl Discovery {
         if let Layout::Any { .. } = self.layout {
             return Ok(vec![self.prefix.clone()]);
         }
-        if self.workspaces_listed.is_none_or(|listed| listed.elapsed() >= WORKSPACES_INTERVAL) {
+        // Costs nothing where the directory is local, and little where nothing is known yet.
+        let cheap = self.local || self.workspaces.is_empty();
+        if cheap || self.workspaces_listed.is_none_or(|listed| listed.elapsed() >= WORKSPACES_INTERVAL) {
             let listed = folders(&*self.reader.store, &self.prefix).await;
             self.workspaces = listed.map_err(|error| self.refused("list", &error))?;
             self.workspaces_listed = Some(Instant::now());

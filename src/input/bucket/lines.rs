@@ -132,9 +132,11 @@ impl LineCutter {
 
     /// The last line, which has no end; blank ones are none.
     pub(super) fn unterminated(&self) -> Option<&[u8]> {
+        let start = memrchr(b'\n', &self.buffer).map_or(0, |end| end + 1);
+        let rest = self.buffer.get(start..).unwrap_or_default();
         let rest = match self.offset {
-            0 => self.buffer.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&self.buffer),
-            _ => &self.buffer,
+            0 if start == 0 => rest.strip_prefix(BYTE_ORDER_MARK).unwrap_or(rest),
+            _ => rest,
         };
         let rest = rest.trim_ascii();
         (!rest.is_empty() || self.dropping.is_some()).then_some(rest)
@@ -158,9 +160,9 @@ impl LineCutter {
         std::mem::take(&mut self.long)
     }
 
-    /// Where the stream stands behind the last cut: (offset, line).
+    /// Where the stream stands behind the last whole line: (offset, line).
     pub(super) fn position(&self) -> (u64, u64) {
-        (self.offset, self.line)
+        self.dropping.as_ref().map_or((self.offset, self.line), |long| (long.offset, long.line))
     }
 }
 
@@ -187,6 +189,11 @@ mod tests {
     fn line_ends_blank_lines_and_a_byte_order_mark_are_no_part_of_a_line() {
         let mut cutter = LineCutter::new(0, 0, 100);
         cutter.push(b"\xef\xbb\xbf{\"a\":1}\r\n\r\n \n{\"b\":2}\n{\"c\"");
+        assert_eq!(
+            cutter.unterminated(),
+            Some(b"{\"c\"".as_slice()),
+            "whole lines before it are none of its"
+        );
         let cut = cutter.cut().unwrap();
         assert_eq!(texts(&cut), ["{\"a\":1}", "{\"b\":2}"]);
         assert_eq!(cut.lines[1].number, 3);

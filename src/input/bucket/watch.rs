@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
@@ -36,9 +35,9 @@ impl Watcher {
 }
 
 fn follow(root: &Path, hints: &Hints, event: notify::Result<Event>) {
-    let Ok(event) = event else { return hints.rescan.store(true, Ordering::Relaxed) };
+    let Ok(event) = event else { return hints.rescan() };
     if event.need_rescan() {
-        hints.rescan.store(true, Ordering::Relaxed);
+        hints.rescan();
     }
     if matches!(event.kind, EventKind::Access(_) | EventKind::Remove(_)) {
         return;
@@ -46,7 +45,7 @@ fn follow(root: &Path, hints: &Hints, event: notify::Result<Event>) {
     for path in &event.paths {
         if path.is_dir() {
             // Files that were put into a new directory before it was watched have no events of their own.
-            hints.rescan.store(true, Ordering::Relaxed);
+            hints.rescan();
         } else if let Some(key) = key(root, path) {
             hints.look(key);
         }
