@@ -120,6 +120,37 @@ fn check_prints_the_pipelines_and_no_secret() {
 }
 
 #[test]
+fn the_configuration_of_the_readme_is_one() {
+    let readme = std::fs::read_to_string(repository("README.md")).unwrap();
+    let text = readme.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    // Only what a user has and this machine has not.
+    let text = text
+        .replace("layout = ", "s3.region = \"eu-central-1\"\nlayout = ")
+        .replace("{ env = \"ES_API_KEY\" }", "{ env = \"TOKEN\" }")
+        .replace("/etc/auditferry/", "");
+    let directory = configured(&text);
+    std::fs::write(directory.path().join("hec-token"), "token\n").unwrap();
+    std::fs::write(directory.path().join("sumo-url"), "https://collector.example/receiver/v1/http/x\n")
+        .unwrap();
+    let checked = run(&["check", "--config", "a.toml"], directory.path()).with(0).stdout;
+    for pipeline in ["audit -> splunk", "audit -> sumo", "audit -> elastic"] {
+        assert!(checked.contains(pipeline), "{checked}");
+    }
+    assert!(!checked.contains("warning"), "{checked}");
+}
+
+#[test]
+fn the_readme_names_every_metric_there_is() {
+    let readme = std::fs::read_to_string(repository("README.md")).unwrap();
+    let metrics = auditferry::metrics::Metrics::new().unwrap();
+    metrics.pipeline("in", "out").dead_letter("rejected");
+    let text = metrics.render().unwrap();
+    let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE auditferry_")?.split(' ').next());
+    let missing: Vec<_> = names.filter(|name| !readme.contains(&format!("`{name}"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
 fn each_mistake_is_one_line_with_file_key_and_remedy() {
     let input = "[inputs.in]\ntype = \"bucket\"\nurl = \"{samples}\"\n";
     let splunk = "[outputs.o]\ntype = \"splunk_hec\"\nurl = \"https://splunk.example:8088\"\n";
@@ -309,7 +340,7 @@ async fn a_second_signal_stops_at_once() {
     process.until_logged("nothing is lost");
     process.signal("INT");
     process.until_logged("stopping: delivering what is under way, for 30s at most");
-    let start = std::time::Instant::now();
+    let start = tokio::time::Instant::now();
     process.signal("INT");
     process.end().with(130);
     assert!(start.elapsed().as_secs() < 20);

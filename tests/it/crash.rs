@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use auditferry::generate::{Bucket, Options, Rewrite};
 use auditferry::time::{Date, Millis};
 use fastrand::Rng;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::support::collector::{Collector, Protocol, Received, Step};
 use crate::support::process::{Process, run};
@@ -184,7 +185,7 @@ async fn survives(rewrites: &[Rewrite]) {
     assert!(count > 0, "{what}: no kill met anything in flight");
     assert!(worst <= MEMORY, "{what}: {count} repeats, up to {worst} bytes of them after one kill");
     let nothing = run(&["run", "--once", "--config", "auditferry.toml"], directory).with(0);
-    assert_eq!(once.len(), LINES as usize, "{what}\n{}", nothing.stderr);
+    assert_eq!(once.len() as u64, LINES, "{what}\n{}", nothing.stderr);
     assert_eq!(hec.events().len(), documents.len() + count, "{what}: a run at rest sends nothing");
 }
 
