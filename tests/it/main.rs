@@ -14,4 +14,6 @@ mod golden;
 #[cfg(test)]
 mod outputs;
 #[cfg(test)]
+mod run;
+#[cfg(test)]
 mod support;

@@ -1,4 +1,5 @@
 //! What the tests lean on.
 
 pub(crate) mod collector;
+pub(crate) mod place;
 pub(crate) mod process;
