@@ -15,7 +15,7 @@ use crate::support::process::{Process, run};
 
 const KILLS: u32 = 16;
 /// `memory` of the configuration: what may be in flight.
-const MEMORY: usize = 1 << 20;
+const MEMORY: usize = 256 << 10;
 const LINES: u64 = 6000;
 const ACCEPTED: &str = r#"{"text":"Success","code":0}"#;
 
@@ -47,6 +47,7 @@ fn configure(directory: &Path, hec: &Collector, bulk: &Collector) {
         type = "bucket"
         url = "bucket"
         poll_interval = "1s"
+        concurrency = 2
         verify_whole_below = "64KiB"
         [outputs.hec]
         type = "splunk_hec"
