@@ -2,19 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use auditferry::generate::{Bucket, Options, Rewrite};
 use auditferry::time::{Date, Millis};
 use fastrand::Rng;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::support::collector::{Collector, Protocol, Received, Step};
 use crate::support::process::{Process, run};
 
 const KILLS: u32 = 16;
 /// `memory` of the configuration: what may be in flight.
-const MEMORY: usize = 1 << 20;
+const MEMORY: usize = 256 << 10;
 const LINES: u64 = 6000;
 const ACCEPTED: &str = r#"{"text":"Success","code":0}"#;
 
@@ -46,6 +47,7 @@ fn configure(directory: &Path, hec: &Collector, bulk: &Collector) {
         type = "bucket"
         url = "bucket"
         poll_interval = "1s"
+        concurrency = 2
         verify_whole_below = "64KiB"
         [outputs.hec]
         type = "splunk_hec"
@@ -184,7 +186,7 @@ async fn survives(rewrites: &[Rewrite]) {
     assert!(count > 0, "{what}: no kill met anything in flight");
     assert!(worst <= MEMORY, "{what}: {count} repeats, up to {worst} bytes of them after one kill");
     let nothing = run(&["run", "--once", "--config", "auditferry.toml"], directory).with(0);
-    assert_eq!(once.len(), LINES as usize, "{what}\n{}", nothing.stderr);
+    assert_eq!(once.len() as u64, LINES, "{what}\n{}", nothing.stderr);
     assert_eq!(hec.events().len(), documents.len() + count, "{what}: a run at rest sends nothing");
 }
 

@@ -16,4 +16,6 @@ mod golden;
 #[cfg(test)]
 mod outputs;
 #[cfg(test)]
+mod run;
+#[cfg(test)]
 mod support;

@@ -3,12 +3,22 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// How long anything may take before the test says that it hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(5);
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "another process moves on in real time, and the test has nothing else to do"
+)]
+fn pause() {
+    std::thread::sleep(LOOK);
+}
 
 /// The binary's command line, with an environment that holds nothing of the machine's.
 fn command(arguments: &[&str], directory: &Path) -> Command {
@@ -95,7 +105,7 @@ impl Process {
                 start.elapsed(),
                 self.stderr()
             );
-            std::thread::sleep(LOOK);
+            pause();
         }
     }
 
@@ -124,7 +134,7 @@ impl Process {
                 break status;
             }
             assert!(start.elapsed() < PATIENCE, "it does not end\n{}", self.stderr());
-            std::thread::sleep(LOOK);
+            pause();
         };
         Ended { code: status.code(), stdout: self.stdout(), stderr: self.stderr() }
     }
