@@ -35,8 +35,9 @@ pub(super) enum Column {
 pub(super) fn column(shape: Shape, key: &str) -> Option<Column> {
     let mut buffer = [0u8; 32];
     let lower = buffer.get_mut(..key.len())?;
-    lower.copy_from_slice(key.as_bytes());
-    lower.make_ascii_lowercase();
+    for (to, from) in lower.iter_mut().zip(key.bytes()) {
+        *to = from.to_ascii_lowercase();
+    }
     match shape {
         Shape::Delivery => delivery(lower),
         Shape::AzureDiagnostic => azure_diagnostic(lower),
