@@ -202,6 +202,10 @@ fn catalog(out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
+/// The runtime. Blocking work (encoding, compression, files, the database) gets two threads a core and some for what
+/// waits for a disk: each thread that allocates costs an arena of the C library's allocator, and tokio's own limit of 512
+/// would let a burst keep half as much memory again as the budget.
 pub(crate) fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    tokio::runtime::Builder::new_multi_thread().max_blocking_threads(2 * cores + 2).enable_all().build()
 }

@@ -255,18 +255,35 @@ fn cookie(header: &HeaderValue) -> Option<&str> {
 }
 
 fn no_answer(error: reqwest::Error) -> NoAnswer {
-    NoAnswer { ambiguous: !error.is_connect() && !error.is_builder(), cause: describe(&error.without_url()) }
+    let ambiguous = !error.is_connect() && !error.is_builder();
+    let place = place(&error);
+    let cause = describe(&error.without_url());
+    // Which certificate was wrong decides what to do, and only the innermost message tells.
+    let cause = match ambiguous {
+        true => format!("{place}: {cause}"),
+        false if cause.contains("certificate") => {
+            format!("cannot reach {place}: {cause}; check `url` and `tls.ca_file`")
+        }
+        false => format!("cannot reach {place}: {cause}; check `url`, `proxy` and that it is up"),
+    };
+    NoAnswer { ambiguous, cause }
 }
 
-/// The innermost causes: reqwest's own message says little more than that it failed.
-fn describe(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
+/// Host and port of a request's URL, whose path may be a secret.
+fn place(error: &reqwest::Error) -> String {
+    match error.url().and_then(|url| Some((url.host_str()?, url.port_or_known_default()?))) {
+        Some((host, port)) => format!("{host}:{port}"),
+        None => "the collector".to_owned(),
     }
-    text
+}
+
+/// The innermost cause: what stands around it says little more than that a request failed.
+fn describe(error: &reqwest::Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    innermost.to_string()
 }
 
 /// Reads `Retry-After`: seconds, or a date.

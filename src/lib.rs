@@ -1,4 +1,74 @@
-//! auditferry.
+//! auditferry carries Databricks audit logs from where Databricks leaves them to the SIEM that needs them, each event
+//! once, none lost. This page is the architecture; the README is the user's guide.
+//!
+//! # Flow
+//!
+//! ```text
+//!   a pipeline = one input and one output, named <input>/<output>; no two pipelines wait for each other
+//!
+//!   Input ──Chunk──► Decoder ──AuditEvent──► Format + Output::encode ──Frames──► Batch ──Request──► Output::send
+//!     ▲  records,       borrowed from the       one frame an event,               compressed          │ one request
+//!     │  position       chunk's bytes           the chunk kept                                        ▼
+//!     │                                                                                            Verdict
+//!     └──────────── committed(position) ◄── State (fsync) ◄── Tracker ◄── settled ◄── engine ◄────────┘
+//! ```
+//!
+//! A pipeline has four tasks ([`pipeline`] draws them): reader, encoder, sender, committer. By default every input goes
+//! to every output. A shared reader that commits when all outputs have acknowledged was rejected: the slowest collector
+//! would hold the others back. The price is that a source is read once per output.
+//!
+//! # Layers
+//!
+//! | layer | modules | import |
+//! |---|---|---|
+//! | values | [`event`] [`chunk`] [`batch`] [`canonical`] [`action`] [`principal`] [`json`] [`time`] [`units`] [`template`] [`compress`] [`backoff`] [`secret`] [`status`] | values |
+//! | contracts | [`input`] [`decode`] [`format`](mod@format) [`output`] [`state`] [`dead_letter`] [`metrics`] [`http`] [`component`] | contracts, values |
+//! | components | `input/*` `decode/*` `format/*` `output/*` `state/*` `dead_letter/*` | contracts, values; never each other |
+//! | engine | [`pipeline`] | contracts, values: traits, no component's name |
+//! | assembly | [`registry`] [`config`] [`app`] [`server`] [`cli`] [`generate`] `main` | all |
+//!
+//! A test fails on an import that points up. An output is one file, its `mod` line and one line of [`registry`]; list,
+//! schema, reference configuration and tests follow from that table.
+//!
+//! # Invariants
+//!
+//! 1. A record that was read ends delivered, or dead-lettered on disk with its reason, or uncommitted: then it is read
+//!    again.
+//! 2. Order of safety: dead letter on disk, then settled, then committed (fsync), then [`Input::committed`].
+//! 3. A committed position never passes an unsettled record of its partition.
+//! 4. Outputs make one request and say what came of it. Waiting, retrying, counting, acknowledging and giving up on an
+//!    event are the engine's, once, in `pipeline/deliver.rs`.
+//! 5. Retries do not end: the source is durable, so waiting is cheaper than losing. What a human must put right is a
+//!    *hold*: loud, not ready, tried again slowly.
+//! 6. Bytes read and not committed are bounded by one [`chunk::Budget`] per pipeline, everything between tasks by bounded
+//!    channels. Beyond it go one line longer than a chunk at a time, and the encoded form of what the budget counts
+//!    (about 1.3 times its size, plus the compressed bodies in flight).
+//! 7. Decoding and encoding are pure: no I/O, no clock.
+//! 8. The committer waits for nobody in the pipeline, so no circle of full channels can form.
+//!
+//! # The tail
+//!
+//! Databricks overwrites delivered objects: old content stays, lines are added, nobody promises where. The bucket input
+//! keeps, per object, the offset, a digest of the 64 KiB before it (the *seam*) and a fingerprint of every shipped line.
+//! An object that grew is read from its seam on; if the seam differs, or the object did not grow, it is read whole and
+//! only lines that are not among the fingerprints (a multiset) are shipped. See `input/bucket/position.rs` for the table
+//! of cases, `input/bucket/fingerprint.rs` for why fingerprints are keyed.
+//!
+//! # Ids
+//!
+//! A record's own id is kept. Where it has none, the id is a UUID v8 of the first 128 bits of SHA-256 over the canonical
+//! record without `event_id` and without `_source`; for the second and further of several equal lines of one object,
+//! their number is part of the digest. A resend, a replay and a second delivery thus give the same id.
+//!
+//! # Glossary
+//!
+//! *Input, output*: where records come from and events go. *Partition*: one ordered lane of an input, such as an object.
+//! *Position*: where to resume in it. *Record*: raw, as stored. *Event*: decoded. *Frame*: an encoded event. *Batch*: the
+//! frames of one request. *Verdict*: what came of a request. *Settled*: delivered or dead-lettered. *Committed*: its
+//! position is durable. *Credit*: a share of the byte budget. *Dead letter*: a record no collector takes. *Hold*: waiting
+//! for a human. *Lag*: age of an event when it was committed.
+//!
+//! [`Input::committed`]: input::Input::committed
 
 pub mod action;
 pub mod app;

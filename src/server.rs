@@ -173,7 +173,7 @@ async fn status(State(shown): State<Shown>) -> Response {
     let page =
         StatusPage { version: env!("CARGO_PKG_VERSION"), pipelines: shown.routes.iter().map(row).collect() };
     match serde_json::to_string_pretty(&page) {
-        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }

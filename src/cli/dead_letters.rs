@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -122,9 +123,11 @@ fn show(
                 return Ok(());
             }
             shown += 1;
+            // As editors count lines; in the file they are counted from 0.
+            let line_number = letter.origin.line.saturating_add(1);
             let line = serde_json::json!({
                 "index": index, "time": time, "pipeline": of, "reason": letter.reason, "detail": letter.detail,
-                "object": letter.origin.object, "offset": letter.origin.offset, "line": letter.origin.line,
+                "object": letter.origin.object, "offset": letter.origin.offset, "line": line_number,
                 "truncated": letter.truncated, "record": String::from_utf8_lossy(&letter.record),
             });
             writeln!(out, "{line}")?;
@@ -191,13 +194,20 @@ async fn replay(config: &Config, name: &str, letters: Letters) -> Result<(u64, u
         budget: budget.clone(),
         kept,
         number: Mutex::new(0),
+        incomplete: AtomicU64::new(0),
     });
     let metrics = Metrics::new()?.pipeline(input_name, output_name);
-    let source = Source { name, input, budget, state: Arc::new(NoState), once: true };
+    let source = Source {
+        name,
+        input: Arc::clone(&input) as Arc<dyn Input>,
+        budget,
+        state: Arc::new(NoState),
+        once: true,
+    };
     let pipeline = app::pipeline(config, output_name, source, &config.state_dir, metrics.clone())?;
     pipeline.run(CancellationToken::new()).await?;
     let delivered = metrics.events_delivered.get() + metrics.events_duplicate.get();
-    Ok((delivered, metrics.dead_letters()))
+    Ok((delivered, metrics.dead_letters() + input.incomplete.load(Ordering::Relaxed)))
 }
 
 /// Reads kept letters as if they came from where they first came from.
@@ -206,6 +216,8 @@ struct ReplayInput {
     budget: Budget,
     kept: FileDeadLetters,
     number: Mutex<u64>,
+    /// Letters that were kept again at once, since they hold only the beginning of a record.
+    incomplete: AtomicU64,
 }
 
 #[async_trait]
@@ -224,6 +236,7 @@ impl Input for ReplayInput {
             };
             if letter.truncated {
                 // There is nothing to send: the whole record was never kept.
+                self.incomplete.fetch_add(1, Ordering::Relaxed);
                 self.kept.keep(vec![letter]).await.map_err(|error| unreadable(error.into()))?;
                 continue;
             }

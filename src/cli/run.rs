@@ -36,7 +36,7 @@ async fn ship(config: &Config, once: bool) -> Result<Ended, CommandError> {
         }
         services.spawn(server.run(stop.clone()));
     }
-    services.spawn(signals(stop.clone(), reopeners(&app)));
+    services.spawn(signals(stop.clone(), config.shutdown_grace.0, reopeners(&app)));
     let progress = once.then(|| ProgressBar::start(&app)).flatten();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), pipelines = app.routes.len(), "started");
     let mut pipelines = app.start(&stop);
@@ -91,7 +91,11 @@ fn reopeners(app: &App) -> impl Fn() -> Vec<Reopen> + Send + 'static {
 
 /// SIGTERM and SIGINT stop in order, a second one at once; SIGHUP reopens files that logrotate moved.
 #[cfg(unix)]
-async fn signals(stop: CancellationToken, reopen: impl Fn() -> Vec<Reopen>) -> std::io::Result<()> {
+async fn signals(
+    stop: CancellationToken,
+    grace: Duration,
+    reopen: impl Fn() -> Vec<Reopen>,
+) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -112,13 +116,20 @@ async fn signals(stop: CancellationToken, reopen: impl Fn() -> Vec<Reopen>) -> s
             tracing::warn!("stopped at once; what was under way is read again at the next start");
             std::process::exit(130);
         }
-        tracing::info!("stopping: delivering what is under way; once more to stop at once");
+        tracing::info!(
+            "stopping: delivering what is under way, for {} at most; once more to stop at once",
+            humantime::format_duration(grace)
+        );
         stop.cancel();
     }
 }
 
 #[cfg(not(unix))]
-async fn signals(stop: CancellationToken, _reopen: impl Fn() -> Vec<Reopen>) -> std::io::Result<()> {
+async fn signals(
+    stop: CancellationToken,
+    _: Period,
+    _reopen: impl Fn() -> Vec<Reopen>,
+) -> std::io::Result<()> {
     tokio::signal::ctrl_c().await?;
     stop.cancel();
     Ok(())

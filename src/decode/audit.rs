@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
@@ -98,7 +98,8 @@ impl Reader<'_> {
     fn value(&mut self, text: &str, occurrence: u32) -> Result<(), Undecodable> {
         match json::kind(text.trim_start()) {
             Kind::Object => {
-                let members = parse_members(text)?;
+                let mut members = Members::new();
+                parse_members(text, &mut members)?;
                 self.object(text, &members, occurrence, false)
             }
             Kind::Array => {
@@ -138,13 +139,14 @@ impl Reader<'_> {
                     mapping.wrapper_member(key, value);
                 }
             }
-            let inner = parse_members(payload)?;
+            let mut inner = Members::new();
+            parse_members(payload, &mut inner)?;
             mapping.members(shape(&inner), &inner);
         } else {
             mapping.members(shape(members), members);
         }
         if self.raw.is_some() {
-            mapping.flag("repaired");
+            mapping.flag("\"repaired\"");
         }
         let event =
             mapping.finish(self.decoder, self.origin, occurrence, self.scratch, enveloped, &mut self.seen);
@@ -157,10 +159,11 @@ impl Reader<'_> {
         let mut any = false;
         for element in json::elements(array) {
             any = true;
-            let members = match json::kind(element) {
-                Kind::Object => parse_members(element)?,
-                _ => SmallVec::from_iter([(Cow::Borrowed("value"), element)]),
-            };
+            let mut members = Members::new();
+            match json::kind(element) {
+                Kind::Object => parse_members(element, &mut members)?,
+                _ => members.push((Cow::Borrowed("value"), element)),
+            }
             self.object(element, &members, occurrence, true)?;
         }
         if any {
@@ -201,36 +204,38 @@ fn not_json(error: serde_json::Error) -> Undecodable {
     Undecodable { reason: "not_json", detail: format!("the record is not JSON: {error}") }
 }
 
-fn parse_members(text: &str) -> Result<Members<'_>, Undecodable> {
-    serde_json::from_str::<Object<'_>>(text).map(|object| object.0).map_err(not_json)
+/// Fills in place: the array is more than a kilobyte, and would be moved once for each function it is returned from.
+fn parse_members<'t>(text: &'t str, members: &mut Members<'t>) -> Result<(), Undecodable> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    Object(members).deserialize(&mut deserializer).and_then(|()| deserializer.end()).map_err(not_json)
 }
 
-struct Object<'a>(Members<'a>);
+/// Where the members of an object are collected.
+struct Object<'m, 't>(&'m mut Members<'t>);
 
 #[derive(Deserialize)]
 struct MemberKey<'a>(#[serde(borrow)] Cow<'a, str>);
 
-struct ObjectVisitor;
+impl<'de> DeserializeSeed<'de> for Object<'_, 'de> {
+    type Value = ();
 
-impl<'de> Visitor<'de> for ObjectVisitor {
-    type Value = Object<'de>;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Object<'_, 'de> {
+    type Value = ();
 
     fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
-        let mut members = Members::new();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some((key, value)) = map.next_entry::<MemberKey<'de>, &'de RawValue>()? {
-            members.push((key.0, value.get()));
+            self.0.push((key.0, value.get()));
         }
-        Ok(Object(members))
-    }
-}
-
-impl<'de> Deserialize<'de> for Object<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ObjectVisitor)
+        Ok(())
     }
 }
 

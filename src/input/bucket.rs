@@ -230,7 +230,7 @@ fn build(table: Value, context: InputContext) -> Result<Box<dyn Input>, BuildErr
     Ok(Box::new(Bucket {
         plan: Mutex::new(Some(Plan { config, layout, store, context, clock: now })),
         running: OnceCell::new(),
-        tasks: Mutex::new(JoinSet::new()),
+        tasks: AsyncMutex::new(JoinSet::new()),
     }))
 }
 
@@ -251,7 +251,7 @@ struct Plan {
 struct Bucket {
     plan: Mutex<Option<Plan>>,
     running: OnceCell<Running>,
-    tasks: Mutex<JoinSet<()>>,
+    tasks: AsyncMutex<JoinSet<()>>,
 }
 
 struct Running {
@@ -266,8 +266,20 @@ struct Running {
 impl Input for Bucket {
     async fn read(&self) -> Result<Read, InputError> {
         let running = self.running.get_or_try_init(|| self.start()).await?;
-        // All senders are gone when the tasks have ended: with --once, when everything is read.
-        running.reads.lock().await.recv().await.unwrap_or(Ok(Read::End))
+        let (mut reads, mut tasks) = (running.reads.lock().await, self.tasks.lock().await);
+        loop {
+            tokio::select! {
+                biased;
+                // All senders are gone when the tasks have ended: with --once, when everything is read.
+                read = reads.recv() => return read.unwrap_or(Ok(Read::End)),
+                Some(ended) = tasks.join_next() => {
+                    if let Err(failed) = ended && failed.is_panic() {
+                        // A reader that is gone would be missed by nobody: end the pipeline with it.
+                        std::panic::resume_unwind(failed.into_panic());
+                    }
+                }
+            }
+        }
     }
 
     async fn committed(&self, partition: &Partition, position: &Position) {
@@ -348,7 +360,7 @@ impl Bucket {
             last: None,
             passed: None,
         };
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.tasks.lock().await;
         tasks.spawn(discovery.run());
         let found = Arc::new(AsyncMutex::new(found));
         for _ in 0..config.concurrency {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::deliver::LOCAL_RETRY;
 use super::progress::{Fate, Progress};
 use super::tracker::Tracker;
-use crate::chunk::Credit;
+use crate::chunk::{Budget, Credit};
 use crate::input::Input;
 use crate::metrics::PipelineMetrics;
 use crate::output::HoldReason;
@@ -26,6 +26,7 @@ pub(crate) struct Committer {
     pub(crate) namespace: Arc<str>,
     pub(crate) input: Arc<dyn Input>,
     pub(crate) state: Arc<dyn State>,
+    pub(crate) budget: Budget,
     pub(crate) status: Status,
     pub(crate) metrics: PipelineMetrics,
     pub(crate) clock: fn() -> Millis,
@@ -75,6 +76,7 @@ impl Committer {
             }
             let oldest = self.tracker.oldest().map_or(0.0, |read_at| read_at.elapsed().as_secs_f64());
             self.metrics.oldest_unacknowledged.set(oldest);
+            self.metrics.bytes_uncommitted.set(i64::try_from(self.budget.used()).unwrap_or(i64::MAX));
             self.metrics.objects_open.set(i64::try_from(self.input.backlog().open).unwrap_or(i64::MAX));
         }
     }

@@ -3,7 +3,7 @@
 //! | verdict | events | next |
 //! |---|---|---|
 //! | accepted | settled | next batch; a second's pause if the collector asks to slow down |
-//! | partial | accepted and duplicate settled, rejected dead-lettered | the rest again, after the back-off; at once where it was not looked at |
+//! | partial | accepted and duplicate settled, rejected dead-lettered | the rest again, after the back-off |
 //! | pending ack | settled once acknowledged | asked for up to 5 minutes, then sent again |
 //! | retry | kept | the same bytes again, after the back-off, without end |
 //! | too large | kept | halves; a single event is dead-lettered |
@@ -78,22 +78,42 @@ impl Deliverer {
             };
             let turn = self.pace.turn().await;
             let sent_at = Instant::now();
-            let verdict = self.output.send(&request).await;
+            let mut verdict = self.output.send(&request).await;
             self.metrics.request_duration.observe(sent_at.elapsed().as_secs_f64());
             self.metrics.request(&verdict);
-            let piece = Piece { batch: piece.batch, request: Some(request) };
+            // Whoever waits for the turn must find the pace set, and must not wait for what follows.
+            self.set_pace(&verdict, piece.batch.events());
+            drop(turn);
             if let Verdict::PendingAck(ack) = verdict {
-                self.works();
-                // The collector answers: others need not wait for this acknowledgement.
-                drop(turn);
-                let verdict = self.acknowledged(ack).await;
-                self.act(verdict, piece, &mut pieces).await?;
-            } else {
-                self.act(verdict, piece, &mut pieces).await?;
-                drop(turn);
+                verdict = self.acknowledged(ack).await;
+                self.set_pace(&verdict, piece.batch.events());
             }
+            self.act(verdict, Piece { batch: piece.batch, request: Some(request) }, &mut pieces).await?;
         }
         Ok(())
+    }
+
+    fn set_pace(&self, verdict: &Verdict, events: usize) {
+        match verdict {
+            Verdict::Accepted { .. } | Verdict::PendingAck(_) | Verdict::Rejected(_) => self.pace.succeeded(),
+            Verdict::Partial { retry, rejected, after: None, .. }
+                if stopped_at_refusal(retry, rejected, events) =>
+            {
+                self.pace.succeeded();
+            }
+            Verdict::Partial { retry, after, .. } => {
+                if retry.len() < events {
+                    // Some were taken: the waits begin anew.
+                    self.pace.succeeded();
+                }
+                if !retry.is_empty() {
+                    self.pace.failed(*after);
+                }
+            }
+            Verdict::Retry { after, .. } => self.pace.failed(*after),
+            Verdict::Hold(_) => self.pace.held(),
+            Verdict::TooLarge => {}
+        }
     }
 
     /// Frames and compresses a batch, off the network threads.
@@ -122,26 +142,22 @@ impl Deliverer {
                     tokio::time::sleep(SLOW_DOWN).await;
                 }
             }
-            Verdict::Partial { duplicate, retry, rejected, after } => {
-                let unread = stopped_at_refusal(&retry, &rejected, piece.batch.events());
+            Verdict::Partial { duplicate, retry, rejected, after: _ } => {
                 let again = self.partial(&piece, &duplicate, &retry, rejected).await;
                 if !again.is_empty() {
                     self.metrics.retries.inc();
-                    if !unread || after.is_some() {
-                        self.pace.failed(after);
-                    }
                     pieces.push(Piece::new(again));
                 }
             }
             Verdict::PendingAck(_) => pieces.push(piece),
-            Verdict::Retry { cause, after, ambiguous } => {
-                self.pace.failed(after);
+            Verdict::Retry { cause, after: _, ambiguous } => {
                 self.metrics.retries.inc();
                 if ambiguous {
                     self.metrics.ambiguous_resends.inc_by(piece.batch.events() as u64);
                 }
                 if self.status.trouble(Side::Output, Phase::Retrying, &cause) {
-                    tracing::warn!(pipeline = %self.name, "{cause}; trying again until it works, nothing is lost");
+                    let patience = if self.once { "for two minutes" } else { "until it works" };
+                    tracing::warn!(pipeline = %self.name, "{cause}; trying again {patience}, nothing is lost");
                 }
                 if self.once && self.pace.failing_for() > ONCE_PATIENCE {
                     return Err(PipelineError::Collector { pipeline: self.name.to_string(), message: cause });
@@ -154,16 +170,15 @@ impl Deliverer {
                 self.narrow(piece.batch, "too_large", &Rejection { reason }, pieces).await;
             }
             Verdict::Hold(alarm) => {
-                self.pace.held();
                 for reason in HoldReason::ALL {
                     self.metrics.hold(reason, reason == alarm.reason);
-                }
-                if self.status.trouble(Side::Output, Phase::Holding, &alarm.message) {
-                    tracing::error!(pipeline = %self.name, "{}; waiting, nothing is lost", alarm.message);
                 }
                 if self.once {
                     let pipeline = self.name.to_string();
                     return Err(PipelineError::Collector { pipeline, message: alarm.message });
+                }
+                if self.status.trouble(Side::Output, Phase::Holding, &alarm.message) {
+                    tracing::error!(pipeline = %self.name, "{}; waiting, nothing is lost", alarm.message);
                 }
                 pieces.push(piece);
             }
@@ -186,7 +201,6 @@ impl Deliverer {
 
     /// The collector answers for events again.
     fn works(&self) {
-        self.pace.succeeded();
         if self.status.recovered(Side::Output) {
             for reason in HoldReason::ALL {
                 self.metrics.hold(reason, false);

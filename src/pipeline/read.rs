@@ -11,12 +11,14 @@ use super::PipelineError;
 use super::progress::{Progress, Reporter};
 use crate::backoff::Backoff;
 use crate::batch::Sequence;
-use crate::chunk::{Budget, Chunk};
+use crate::chunk::Chunk;
 use crate::input::{Input, InputError, Read};
 use crate::metrics::PipelineMetrics;
 use crate::state::Change;
 use crate::status::{Phase, Side, Status};
 
+/// Times `--once` tries an input that fails in a way that passes.
+const ONCE_TRIES: u32 = 5;
 /// Lines logged a minute for single objects that cannot be read.
 const TROUBLES_LOGGED: u32 = 10;
 
@@ -24,7 +26,6 @@ pub(crate) struct Reader {
     pub(crate) input: Arc<dyn Input>,
     pub(crate) chunks: mpsc::Sender<(Sequence, Arc<Chunk>)>,
     pub(crate) reporter: Reporter,
-    pub(crate) budget: Budget,
     pub(crate) status: Status,
     pub(crate) metrics: PipelineMetrics,
     pub(crate) name: Arc<str>,
@@ -36,9 +37,9 @@ impl Reader {
     /// Reads until told to stop, or (`--once`) to the end.
     pub(crate) async fn run(self) -> Result<(), PipelineError> {
         let mut backoff = Backoff::new(fastrand::u64(..));
+        let mut failures = 0;
         let mut sequence = 0;
-        // What could not be read: single objects, and the source as a whole.
-        let (mut unread, mut failed): (Option<InputError>, Option<InputError>) = (None, None);
+        let mut unread: Option<InputError> = None;
         let mut troubles = Troubles { window: Instant::now(), logged: 0 };
         loop {
             let read = tokio::select! {
@@ -61,7 +62,7 @@ impl Reader {
                     unread = Some(error);
                 }
                 Ok(Read::Idle) => {
-                    failed = None;
+                    failures = 0;
                     backoff.reset();
                     if self.status.recovered(Side::Input) {
                         tracing::info!(pipeline = %self.name, "the input can be read again");
@@ -69,12 +70,12 @@ impl Reader {
                 }
                 Ok(Read::End) => break,
                 Err(error) => {
-                    self.failed(&error);
-                    let hopeless = error.needs_a_human();
-                    failed = Some(error);
-                    if self.once && hopeless {
-                        break;
+                    failures += 1;
+                    self.metrics.input_errors.inc();
+                    if self.once && (error.needs_a_human() || failures >= ONCE_TRIES) {
+                        return Err(PipelineError::Input { pipeline: self.name.to_string(), source: error });
                     }
+                    self.failed(&error);
                     tokio::select! {
                         () = self.stop.cancelled() => break,
                         () = tokio::time::sleep(backoff.next(None)) => {}
@@ -82,7 +83,7 @@ impl Reader {
                 }
             }
         }
-        match failed.or(unread) {
+        match unread {
             Some(source) if self.once => {
                 Err(PipelineError::Input { pipeline: self.name.to_string(), source })
             }
@@ -91,7 +92,6 @@ impl Reader {
     }
 
     fn failed(&self, error: &InputError) {
-        self.metrics.input_errors.inc();
         let phase = if error.needs_a_human() { Phase::Holding } else { Phase::Retrying };
         if !self.status.trouble(Side::Input, phase, &error.to_string()) {
             return;
@@ -111,7 +111,6 @@ impl Reader {
         self.metrics.records_skipped.inc_by(chunk.counts.records_skipped);
         self.metrics.objects_read.inc_by(chunk.counts.objects_read);
         self.metrics.prefix_mismatch.inc_by(chunk.counts.prefix_mismatches);
-        self.metrics.bytes_uncommitted.set(i64::try_from(self.budget.used()).unwrap_or(i64::MAX));
         let change = Change {
             partition: chunk.partition.clone(),
             position: chunk.position.clone(),

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 /// Lines that a file may have, its tests not counted.
 const LONGEST: usize = 450;
+/// Lines that a file of nothing but tests may have.
+const LONGEST_TESTS: usize = 550;
 
 const VALUES: &[&str] = &[
     "action",
@@ -171,7 +173,8 @@ fn imports_point_down_and_no_component_knows_another() {
 fn no_file_is_too_long_to_be_read() {
     for path in sources(&root()) {
         let lines = without_tests(&std::fs::read_to_string(&path).unwrap()).lines().count();
-        assert!(lines <= LONGEST, "{} has {lines} lines; split it (at most {LONGEST})", path.display());
+        let longest = if path.ends_with("tests.rs") { LONGEST_TESTS } else { LONGEST };
+        assert!(lines <= longest, "{} has {lines} lines; split it (at most {longest})", path.display());
     }
 }
 

@@ -4,10 +4,18 @@
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
 mod config;
+#[cfg(test)]
+mod crash;
 #[cfg(test)]
 mod delivery;
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod outputs;
+#[cfg(test)]
+mod run;
 #[cfg(test)]
 mod support;

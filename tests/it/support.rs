@@ -2,3 +2,5 @@
 
 pub(crate) mod collector;
 pub(crate) mod ferry;
+pub(crate) mod place;
+pub(crate) mod process;

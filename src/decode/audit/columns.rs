@@ -1,9 +1,10 @@
 //! Which key of which shape is which column: the mapping table.
 
 use super::Shape;
+use crate::json::Text;
 
 /// A column of the canonical record, or a value that a column is derived from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Column {
     EventTime,
     EventDate,
@@ -27,15 +28,16 @@ pub(super) enum Column {
     ResourceId,
     Properties,
     /// Kept under `_source` by this name.
-    Kept(&'static str),
+    Kept(Text<'static>),
 }
 
 /// The column of a top-level key, compared without regard to case; `None` for a key nobody knows.
 pub(super) fn column(shape: Shape, key: &str) -> Option<Column> {
     let mut buffer = [0u8; 32];
     let lower = buffer.get_mut(..key.len())?;
-    lower.copy_from_slice(key.as_bytes());
-    lower.make_ascii_lowercase();
+    for (to, from) in lower.iter_mut().zip(key.bytes()) {
+        *to = from.to_ascii_lowercase();
+    }
     match shape {
         Shape::Delivery => delivery(lower),
         Shape::AzureDiagnostic => azure_diagnostic(lower),
@@ -52,7 +54,7 @@ fn delivery(key: &[u8]) -> Option<Column> {
         b"timestamp" => Column::EventTime,
         b"orgid" => Column::OrgId,
         b"workspaceid" => Column::WorkspaceId,
-        b"shardname" => Column::Kept("shard_name"),
+        b"shardname" => Column::Kept(Text::from_static("\"shard_name\"")),
         b"accountid" => Column::AccountId,
         b"sourceipaddress" => Column::SourceIpAddress,
         b"useragent" => Column::UserAgent,
@@ -87,8 +89,8 @@ fn azure_diagnostic(key: &[u8]) -> Option<Column> {
         b"requestid" => Column::RequestId,
         b"requestparams" => Column::RequestParams,
         b"response" => Column::Response,
-        b"category" => Column::Kept("azure.category"),
-        b"host" => Column::Kept("azure.host"),
+        b"category" => Column::Kept(Text::from_static("\"azure.category\"")),
+        b"host" => Column::Kept(Text::from_static("\"azure.host\"")),
         _ => return None,
     })
 }
@@ -109,8 +111,8 @@ fn log_analytics(key: &[u8]) -> Option<Column> {
         b"requestparams" => Column::RequestParams,
         b"response" => Column::Response,
         b"_resourceid" | b"resourceid" => Column::ResourceId,
-        b"category" => Column::Kept("azure.category"),
-        b"type" => Column::Kept("azure.table"),
+        b"category" => Column::Kept(Text::from_static("\"azure.category\"")),
+        b"type" => Column::Kept(Text::from_static("\"azure.table\"")),
         _ => return None,
     })
 }

@@ -12,7 +12,9 @@ use crate::json::Text;
 ///
 /// The digest covers the 16 other columns as the canonical record prints them, without `_source`: the same event
 /// delivered a second time, by another object or route configuration, gets the same id. An `occurrence` above 0 is
-/// part of the digest, so that true repeats within one object stay apart.
+/// part of the digest, so that true repeats within one object stay apart. Columns say too little of an event without a
+/// time (no known shape, or one that cannot be read): there what the record has under `_source` is covered too, so the
+/// extras that say where it lay must not be among them yet.
 pub(super) fn derive(event: &AuditEvent<'_>, occurrence: u32, scratch: &mut Vec<u8>) -> Text<'static> {
     digest(event, scratch, |hash| {
         if occurrence > 0 {
@@ -29,8 +31,7 @@ pub(super) fn derive_enveloped(
     scratch: &mut Vec<u8>,
     seen: &mut HashMap<[u8; 32], u32>,
 ) -> Text<'static> {
-    scratch.clear();
-    canonical::write_identity(event, scratch);
+    identity(event, scratch);
     let count = seen.entry(Sha256::digest(&*scratch).into()).or_default();
     let repeat = *count;
     *count += 1;
@@ -41,9 +42,16 @@ pub(super) fn derive_enveloped(
     })
 }
 
-fn digest(event: &AuditEvent<'_>, scratch: &mut Vec<u8>, more: impl FnOnce(&mut Sha256)) -> Text<'static> {
+fn identity(event: &AuditEvent<'_>, scratch: &mut Vec<u8>) {
     scratch.clear();
     canonical::write_identity(event, scratch);
+    if event.event_time.is_none() {
+        canonical::write_source(event, scratch);
+    }
+}
+
+fn digest(event: &AuditEvent<'_>, scratch: &mut Vec<u8>, more: impl FnOnce(&mut Sha256)) -> Text<'static> {
+    identity(event, scratch);
     let mut hash = Sha256::new();
     hash.update(&*scratch);
     more(&mut hash);

@@ -40,13 +40,13 @@ impl<'a> Mapping<'a> {
         }
     }
 
-    /// Adds `key: true` to the extras.
-    pub(super) fn flag(&mut self, key: &'static str) {
-        self.event.extras.push(Extra { key: Text::from_plain(key), value: TRUE });
+    /// Adds `key: true` to the extras; the key is given with its quotes.
+    pub(super) fn flag(&mut self, quoted_key: &'static str) {
+        self.event.extras.push(Extra { key: Text::from_static(quoted_key), value: TRUE });
     }
 
-    fn keep(&mut self, key: &str, value: &'a str) {
-        self.event.extras.push(Extra { key: Text::from_plain(key), value: values::compact(value) });
+    fn keep(&mut self, key: Text<'a>, value: &'a str) {
+        self.event.extras.push(Extra { key, value: values::compact(value) });
     }
 
     /// A member of GCP's wrapper around the record.
@@ -54,7 +54,7 @@ impl<'a> Mapping<'a> {
         if key == "insertId" {
             self.fallback_id = values::text_or_none(value);
         }
-        self.keep(&format!("gcp.{key}"), value);
+        self.keep(Text::from_plain(&format!("gcp.{key}")), value);
     }
 
     pub(super) fn members<'m: 'a>(&mut self, shape: Shape, members: &Members<'m>) {
@@ -65,7 +65,7 @@ impl<'a> Mapping<'a> {
     }
 
     fn member(&mut self, key: &str, value: &'a str) {
-        let Some(column) = column(self.shape, key) else { return self.keep(key, value) };
+        let Some(column) = column(self.shape, key) else { return self.keep(Text::from_plain(key), value) };
         let event = &mut self.event;
         let (slot, read): (_, fn(&'a str) -> Option<Text<'a>>) = match column {
             Column::AccountId => (&mut event.account_id, values::text_or_none),
@@ -89,7 +89,7 @@ impl<'a> Mapping<'a> {
         if slot.is_none() {
             *slot = read(value);
         } else if read(value) != *slot {
-            self.keep(key, value);
+            self.keep(Text::from_plain(key), value);
         }
     }
 
@@ -119,7 +119,7 @@ impl<'a> Mapping<'a> {
                 let (params, truncated) = values::params(value);
                 event.request_params = params;
                 if truncated {
-                    self.flag("truncated");
+                    self.flag("\"truncated\"");
                 }
                 true
             }
@@ -132,7 +132,7 @@ impl<'a> Mapping<'a> {
             _ => false,
         };
         if !taken && json::kind(value) != Kind::Null {
-            self.keep(key, value);
+            self.keep(Text::from_plain(key), value);
         }
     }
 
@@ -154,10 +154,17 @@ impl<'a> Mapping<'a> {
         if let (Some(date), Some(time)) = (self.event_date, self.event.event_time)
             && date.trim_matches('"') != time.date().to_string()
         {
-            self.keep("event_date", date);
+            self.keep(Text::from_static("\"event_date\""), date);
         }
         let mut event = self.event;
-        if let Some(cloud) = origin.cloud {
+        event.event_id = match event.event_id.take().or(self.fallback_id) {
+            Some(id) => Some(id),
+            None if enveloped => Some(event_id::derive_enveloped(&event, occurrence, scratch, seen)),
+            None => Some(event_id::derive(&event, occurrence, scratch)),
+        };
+        // Azure's shapes say where the event happened, a copy in another cloud's bucket does not.
+        let azure = matches!(self.shape, Shape::AzureDiagnostic | Shape::LogAnalytics);
+        if let Some(cloud) = if azure { Some("azure") } else { origin.cloud } {
             event.extras.push(Extra {
                 key: Text::from_static("\"cloud\""),
                 value: match cloud {
@@ -173,11 +180,6 @@ impl<'a> Mapping<'a> {
                 value: Cow::Borrowed(&origin.object_json),
             });
         }
-        event.event_id = match event.event_id.take().or(self.fallback_id) {
-            Some(id) => Some(id),
-            None if enveloped => Some(event_id::derive_enveloped(&event, occurrence, scratch, seen)),
-            None => Some(event_id::derive(&event, occurrence, scratch)),
-        };
         event
     }
 
@@ -209,7 +211,7 @@ impl<'a> Mapping<'a> {
             });
         }
         if !address.valid {
-            self.flag("source_ip_invalid");
+            self.flag("\"source_ip_invalid\"");
         }
     }
 
@@ -265,7 +267,7 @@ impl<'a> Mapping<'a> {
             .is_some_and(|service| ACCOUNT_LEVEL_SERVICES.iter().any(|name| service.is(name)));
         let level = if account { "\"ACCOUNT_LEVEL\"" } else { "\"WORKSPACE_LEVEL\"" };
         self.event.audit_level = Some(Text::from_static(level));
-        self.flag("audit_level_derived");
+        self.flag("\"audit_level_derived\"");
     }
 
     /// Deprecated action names of Databricks SQL keep their spelling; their present name goes beside it.

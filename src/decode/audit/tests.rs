@@ -212,6 +212,21 @@ fn derived_ids_tell_repeats_apart_and_ignore_extras() {
 }
 
 #[test]
+fn records_that_cannot_be_read_have_ids_of_their_own() {
+    let id = |record: &str, origin: &Origin| {
+        decode_with(&AuditDecoder::default(), record, 0, origin)[0]["event_id"].clone()
+    };
+    let (here, there) = (Origin::of_object("a.json"), Origin::of_object("b.json"));
+    assert_ne!(id(r#"{"a":1}"#, &here), id(r#"{"a":2}"#, &here), "a collector that knows ids would lose one");
+    assert_eq!(id(r#"{"a":1}"#, &here), id(r#"{ "a": 1 }"#, &there), "wherever it lies");
+    let at = |time: &str| with(|record| record["timestamp"] = json!(time));
+    assert_ne!(id(&at("yesterday"), &here), id(&at("tomorrow"), &here));
+    let envelope = r#"{"records":[{"a":1},{"a":2}]}"#;
+    let events = decode_with(&AuditDecoder::default(), envelope, 0, &here);
+    assert_ne!(events[0]["event_id"], events[1]["event_id"]);
+}
+
+#[test]
 fn gcp_wrappers_are_opened() {
     let record = format!(
         r#"{{"insertId":"abc","receiveTimestamp":"2026-01-05T10:00:00Z","jsonPayload":{DELIVERED}}}"#
@@ -245,4 +260,5 @@ fn columns_azure_lacks_are_derived_and_said_to_be() {
     assert_eq!(event["audit_level"], "ACCOUNT_LEVEL");
     assert_eq!(event["_source"]["audit_level_derived"], true);
     assert_eq!(event["event_id"].as_str().unwrap().len(), 36);
+    assert_eq!(event["_source"]["cloud"], "azure");
 }

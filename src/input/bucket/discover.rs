@@ -26,13 +26,12 @@ use crate::time::{Date, Millis};
 const LOOK_UP: usize = 1000;
 /// Listings under way at once.
 const LISTINGS: usize = 8;
+/// Between two listings of a single run, where the first one failed.
+const ONCE_PAUSE: Duration = Duration::from_secs(1);
 /// How often the workspaces are listed.
 const WORKSPACES_INTERVAL: Duration = Duration::from_secs(300);
 /// Shortest time between two listings, however often somebody asks for one.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(1);
-/// Times `--once` lists, and the pause between, where listing fails in a way that passes.
-const ONCE_TRIES: u32 = 4;
-const ONCE_PAUSE: Duration = Duration::from_secs(2);
 /// Objects that failed and are tried at the next poll; what goes beyond is found again by its folder's next listing.
 const MAX_AGAIN: usize = 10_000;
 /// Where the beginning of the last complete pass is kept. Not a key any store could have: no part of a key is empty.
@@ -120,18 +119,15 @@ impl Discovery {
         if let Ok(Some(position)) = self.reader.resume.position(&Partition::new(PASS)).await {
             self.last = position.as_str().parse().ok().and_then(Millis::new);
         }
-        let mut tries = 0;
         loop {
             let began = Instant::now();
-            let result = self.pass().await;
-            // A single run has no next poll to make up for a listing that failed.
-            tries = if result.is_err() { tries + 1 } else { 0 };
-            let again =
-                self.once && result.as_ref().is_err_and(|error| !error.needs_a_human()) && tries < ONCE_TRIES;
-            let told = self.reader.reads.send(result.map(|()| Read::Idle)).await;
-            if told.is_err() || (self.once && !again) {
+            let passed = self.pass().await;
+            let complete = passed.is_ok();
+            if self.reader.reads.send(passed.map(|()| Read::Idle)).await.is_err() || (self.once && complete) {
                 return;
             }
+            // A single run whose listing failed must not end as if there were nothing: whoever reads tries again, and
+            // says when to give up.
             let pause = if self.once { ONCE_PAUSE } else { self.poll_interval };
             if !self.wait(began, pause).await {
                 return;
@@ -187,8 +183,22 @@ impl Discovery {
         }
         let prefixes = self.prefixes(now).await?;
         let mut batches = self.list(prefixes);
+        let mut complete = true;
         while let Some(batch) = batches.next().await {
-            self.consider(batch.map_err(|error| self.refused("list", &error))?, now).await?;
+            match batch {
+                Ok(batch) => self.consider(batch, now).await?,
+                Err(error) if self.local => {
+                    // A name that is no text, a link to itself, a folder of somebody else: others go on.
+                    complete = false;
+                    let error = self.refused("list", &error);
+                    let trouble = Read::Trouble { partition: Partition::default(), error };
+                    let _ended = self.reader.reads.send(Ok(trouble)).await;
+                }
+                Err(error) => return Err(self.refused("list", &error)),
+            }
+        }
+        if !complete {
+            return Ok(());
         }
         self.last = Some(now);
         self.passed = Some(now);
@@ -196,7 +206,8 @@ impl Discovery {
     }
 
     fn refused(&self, act: &str, error: &object_store::Error) -> InputError {
-        refusal(format!("cannot {act} {}", self.prefix), error)
+        let place = if self.prefix.as_ref().is_empty() { "the bucket" } else { self.prefix.as_ref() };
+        refusal(format!("cannot {act} {place}"), error)
     }
 
     /// The folders to list now.
@@ -321,11 +332,17 @@ fn list_folder(store: Arc<dyn ObjectStore>, prefix: Path, local: bool) -> Batche
     }
     // A file system lists in any order: sorted, a batch spans few other objects of the state.
     let sorted = stream::once(async move {
-        let mut all: Vec<ObjectMeta> = listing.try_collect().await?;
+        let listed: Vec<Result<ObjectMeta, object_store::Error>> = listing.collect().await;
+        let (mut all, mut batches) = (Vec::new(), Vec::new());
+        for listed in listed {
+            match listed {
+                Ok(meta) => all.push(meta),
+                Err(error) => batches.push(Err(error)),
+            }
+        }
         all.sort_by(|a, b| a.location.cmp(&b.location));
-        let batches: Vec<Result<Vec<_>, object_store::Error>> =
-            all.chunks(LOOK_UP).map(|batch| Ok(batch.to_vec())).collect();
-        Ok::<_, object_store::Error>(stream::iter(batches))
+        batches.extend(all.chunks(LOOK_UP).map(|batch| Ok(batch.to_vec())));
+        stream::iter(batches)
     });
-    Box::pin(sorted.try_flatten())
+    Box::pin(sorted.flatten())
 }

@@ -106,7 +106,10 @@ fn local(path: &FilePath) -> Result<Store, BuildError> {
         BuildError::new("url", format!("cannot read the directory {}: {reason}", path.display()))
     };
     // Notifications name real paths: the root has to be one as well.
-    let root = path.canonicalize().map_err(|error| failed(&error))?;
+    let root = path.canonicalize().map_err(|error| match path.is_relative() {
+        true => failed(&format_args!("{error}; a relative path begins where auditferry is started")),
+        false => failed(&error),
+    })?;
     if !root.is_dir() {
         return Err(failed(&"it is not a directory"));
     }

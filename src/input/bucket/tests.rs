@@ -71,7 +71,11 @@ impl Bench {
             cloud: None,
         };
         let plan = Plan { config, layout, store, context, clock: self.clock };
-        Bucket { plan: Mutex::new(Some(plan)), running: OnceCell::new(), tasks: Mutex::new(JoinSet::new()) }
+        Bucket {
+            plan: Mutex::new(Some(plan)),
+            running: OnceCell::new(),
+            tasks: AsyncMutex::new(JoinSet::new()),
+        }
     }
 
     async fn run(&self) -> Outcome {

@@ -224,6 +224,11 @@ impl Collector {
         self.state().received.clone()
     }
 
+    /// How many requests came so far.
+    pub(crate) fn count_requests(&self) -> usize {
+        self.state().received.len()
+    }
+
     /// The events it keeps, as its users see them, in the order of arrival.
     pub(crate) fn events(&self) -> Vec<Value> {
         self.state().events.iter().map(|event| event.document.clone()).collect()

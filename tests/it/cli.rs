@@ -1,0 +1,246 @@
+//! The other commands as a user types them: what they print, and how they end.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::support::collector::{Collector, Protocol};
+use crate::support::place::{
+    ONCE, configured, deliver, growing, json_lines, lines, record, request_ids, write_config,
+};
+use crate::support::process::{SECRET, repository, run};
+
+/// One sentence on stderr, after the program's name.
+fn only_complaint(stderr: &str) -> &str {
+    let line = stderr.strip_prefix("auditferry: ").unwrap_or_else(|| panic!("{stderr}"));
+    let line = line.trim_end();
+    assert!(!line.contains('\n'), "{stderr}");
+    line
+}
+
+#[test]
+fn check_prints_the_pipelines_and_no_secret() {
+    let directory = configured(
+        "[inputs.audit]\ntype = \"bucket\"\nurl = \"{samples}\"\n\
+         [outputs.splunk]\ntype = \"splunk_hec\"\nurl = \"https://splunk.example:8088\"\ntoken = { env = \"TOKEN\" }\n\
+         [outputs.sumo]\ntype = \"sumo\"\nurl = \"https://collector.example/receiver/v1/http/hunter2-is-not-printed\"\n",
+    );
+    let checked = run(&["check", "--config", "a.toml"], directory.path()).with(0);
+    assert!(checked.stdout.contains("  audit -> splunk\n  audit -> sumo\n"), "{}", checked.stdout);
+    assert!(checked.stdout.contains("{samples}") || checked.stdout.contains("samples/delivery"));
+    assert!(!checked.stdout.contains(SECRET) && !checked.stderr.contains(SECRET), "{checked:?}");
+    assert!(!directory.path().join("state").exists(), "check leaves nothing behind");
+}
+
+#[test]
+fn the_configuration_of_the_readme_is_one() {
+    let readme = std::fs::read_to_string(repository("README.md")).unwrap();
+    let text = readme.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    // Only what a user has and this machine has not.
+    let text = text
+        .replace("layout = ", "s3.region = \"eu-central-1\"\nlayout = ")
+        .replace("{ env = \"ES_API_KEY\" }", "{ env = \"TOKEN\" }")
+        .replace("/etc/auditferry/", "");
+    let directory = configured(&text);
+    std::fs::write(directory.path().join("hec-token"), "token\n").unwrap();
+    std::fs::write(directory.path().join("sumo-url"), "https://collector.example/receiver/v1/http/x\n")
+        .unwrap();
+    let checked = run(&["check", "--config", "a.toml"], directory.path()).with(0).stdout;
+    for pipeline in ["audit -> splunk", "audit -> sumo", "audit -> elastic"] {
+        assert!(checked.contains(pipeline), "{checked}");
+    }
+    assert!(!checked.contains("warning"), "{checked}");
+}
+
+#[test]
+fn the_readme_names_every_metric_there_is() {
+    let readme = std::fs::read_to_string(repository("README.md")).unwrap();
+    let metrics = auditferry::metrics::Metrics::new().unwrap();
+    metrics.pipeline("in", "out").dead_letter("rejected");
+    let text = metrics.render().unwrap();
+    let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE auditferry_")?.split(' ').next());
+    let missing: Vec<_> = names.filter(|name| !readme.contains(&format!("`{name}"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn each_mistake_is_one_line_with_file_key_and_remedy() {
+    let input = "[inputs.in]\ntype = \"bucket\"\nurl = \"{samples}\"\n";
+    let splunk = "[outputs.o]\ntype = \"splunk_hec\"\nurl = \"https://splunk.example:8088\"\n";
+    let token = "token = { env = \"TOKEN\" }\n";
+    for (text, expected) in [
+        (
+            format!("{input}{splunk}{token}indx = \"a\"\n"),
+            "a.toml: outputs.o.indx: unknown key; did you mean `index`?",
+        ),
+        (format!("{input}{splunk}{token}ack = \"yes\"\n"), "a.toml: outputs.o.ack: must be true or false"),
+        (format!("{input}{splunk}"), "a.toml: outputs.o.token: is missing"),
+        (format!("{input}{splunk}token = {{ env = \"NO_SUCH\" }}\n"), "outputs.o.token"),
+        (format!("{input}{splunk}token = {{ file = \"no/such\" }}\n"), "outputs.o.token"),
+        (format!("{input}{splunk}{token}poll = \n"), "a.toml: line 8"),
+        (splunk.to_owned() + token, "a.toml: inputs: "),
+    ] {
+        let directory = configured(&text);
+        for command in [&["check", "--config", "a.toml"][..], &ONCE] {
+            let ended = run(command, directory.path()).with(2);
+            let line = only_complaint(&ended.stderr);
+            assert!(line.contains(expected), "{line}\n{text}");
+            assert!(ended.stdout.is_empty(), "{}", ended.stdout);
+        }
+    }
+}
+
+#[test]
+fn a_missing_configuration_file_is_named_with_the_way_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let ended = run(&ONCE, directory.path()).with(2);
+    let line = only_complaint(&ended.stderr);
+    assert!(line.starts_with("a.toml: ") && line.contains("--config"), "{line}");
+    let ended = run(&["run", "--once"], directory.path()).with(2);
+    assert!(
+        only_complaint(&ended.stderr).starts_with("/etc/auditferry/auditferry.toml: "),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn a_single_run_that_left_dead_letters_says_so_with_its_exit_code() {
+    let directory = growing("type = \"file\"\npath = \"out.ndjson\"");
+    let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
+    let object = directory.path().join(format!("bucket/workspaceId=7/date={date}/auditlogs_bad.json"));
+    std::fs::write(object, format!("{}\n{{\"cut\n{}\n", record(2), record(3))).unwrap();
+    run(&ONCE, directory.path()).with(1);
+    assert_eq!(lines(&directory.path().join("out.ndjson")).len(), 3, "the rest of the object goes on");
+    run(&ONCE, directory.path()).with(0);
+    let listed = run(&["dead-letters", "list", "--config", "a.toml"], directory.path()).with(0).stdout;
+    assert!(listed.contains("in/out") && listed.contains("not_json"), "{listed}");
+    let shown = run(&["dead-letters", "show", "--config", "a.toml"], directory.path()).with(0).stdout;
+    let letter = &json_lines(&shown)[0];
+    assert_eq!((&letter["record"], &letter["line"]), (&Value::from("{\"cut"), &Value::from(2)));
+    assert!(letter["object"].as_str().unwrap().ends_with("auditlogs_bad.json"), "{letter}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_event_is_kept_shown_and_replayed() {
+    let collector = Collector::start(Protocol::Hec).await;
+    collector.set_poison("request-2");
+    let directory = growing(&format!(
+        "type = \"splunk_hec\"\nurl = \"{}\"\ntoken = {{ env = \"TOKEN\" }}",
+        collector.url()
+    ));
+    let letters = |command: &str| run(&["dead-letters", command, "--config", "a.toml"], directory.path());
+    assert_eq!(letters("list").with(0).stdout, "no dead letters\n");
+    deliver(directory.path(), "first", &[1, 2, 3]);
+    run(&ONCE, directory.path()).with(1);
+    assert_eq!(request_ids(&collector.events()), ["request-1", "request-3"]);
+    let listed = letters("list").with(0).stdout;
+    assert!(listed.contains("in/out") && listed.contains("rejected"), "{listed}");
+    let shown = json_lines(&letters("show").with(0).stdout);
+    assert_eq!((shown.len(), &shown[0]["record"]), (1, &Value::from(record(2))));
+
+    let replayed = letters("replay").with(1).stdout;
+    assert_eq!(replayed, "in/out: 0 delivered, 1 dead letters again\n");
+    assert_eq!(json_lines(&letters("show").with(0).stdout).len(), 1, "refused again, it is kept again");
+
+    collector.set_poison("nothing");
+    assert_eq!(letters("replay").with(0).stdout, "in/out: 1 delivered, 0 dead letters again\n");
+    assert_eq!(letters("list").with(0).stdout, "no dead letters\n");
+    let events = collector.events();
+    assert_eq!(request_ids(&events), ["request-1", "request-3", "request-2"]);
+    // The same as if it had been delivered at once.
+    assert_eq!(events[2]["workspace_id"], "7");
+    assert_eq!(events[2]["_source"]["object"], events[0]["_source"]["object"]);
+    assert_eq!(letters("replay").with(0).stdout, "no dead letters to replay\n");
+}
+
+#[test]
+fn a_letter_that_holds_only_the_beginning_of_a_record_is_kept_and_counted() {
+    let directory = growing("type = \"file\"\npath = \"out.ndjson\"");
+    let text = std::fs::read_to_string(directory.path().join("a.toml")).unwrap();
+    write_config(
+        directory.path(),
+        &text.replace("\"bucket\"\n[out", "\"bucket\"\nmax_line_bytes = \"1KiB\"\n[out"),
+    );
+    let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
+    let object = directory.path().join(format!("bucket/workspaceId=7/date={date}/auditlogs_long.json"));
+    std::fs::write(object, format!("{{\"a\":\"{}\"}}\nno json\n", "x".repeat(5000))).unwrap();
+    run(&ONCE, directory.path()).with(1);
+    for _ in 0..2 {
+        let replayed =
+            run(&["dead-letters", "replay", "--config", "a.toml"], directory.path()).with(1).stdout;
+        assert_eq!(replayed, "in/out: 0 delivered, 2 dead letters again\n");
+    }
+    let shown = run(&["dead-letters", "show", "--config", "a.toml"], directory.path()).with(0).stdout;
+    let reasons: BTreeSet<_> = json_lines(&shown).iter().map(|letter| letter["reason"].to_string()).collect();
+    assert_eq!(reasons.into_iter().collect::<Vec<_>>(), ["\"not_json\"", "\"too_long\""]);
+}
+
+#[test]
+fn a_reader_of_dead_letters_needs_no_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let listed = run(&["dead-letters", "list", "--state-dir", "state"], directory.path()).with(0);
+    assert_eq!(listed.stdout, "no dead letters\n");
+}
+
+#[test]
+fn simulate_tells_which_lines_are_no_records_and_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = format!("{}\nnot json\n\n{}\n", record(1), record(2));
+    std::fs::write(directory.path().join("x.json"), text).unwrap();
+    let ended = run(&["simulate", "x.json"], directory.path()).with(1);
+    assert_eq!(request_ids(&json_lines(&ended.stdout)), ["request-1", "request-2"]);
+    assert!(ended.stderr.starts_with("x.json:2: the record is not JSON"), "{}", ended.stderr);
+    let ended = run(&["simulate", "no/such.json"], directory.path()).with(2);
+    assert!(only_complaint(&ended.stderr).starts_with("cannot read no/such.json: "), "{}", ended.stderr);
+}
+
+#[test]
+fn simulate_takes_the_workspace_from_a_delivered_path() {
+    let directory = growing("type = \"file\"\npath = \"-\"");
+    let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
+    let path = format!("bucket/workspaceId=7/date={date}/auditlogs_first.json");
+    let workspace = |arguments: &[&str]| {
+        let printed =
+            run(&[&["simulate", path.as_str()], arguments].concat(), directory.path()).with(0).stdout;
+        json_lines(&printed)[0]["workspace_id"].clone()
+    };
+    assert_eq!(workspace(&[]), Value::Null);
+    assert_eq!(workspace(&["--layout", "databricks_delivery"]), "7");
+}
+
+#[test]
+fn simulate_reads_a_document_over_several_lines_and_compressed_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let envelope: Value =
+        serde_json::from_str(&format!("{{\"records\":[{},{}]}}", record(1), record(2))).unwrap();
+    std::fs::write(directory.path().join("x.json"), format!("{envelope:#}")).unwrap();
+    let packed = zstd::encode_all(record(3).as_bytes(), 1).unwrap();
+    std::fs::write(directory.path().join("y.json"), packed).unwrap();
+    let printed = run(&["simulate", "x.json", "y.json"], directory.path()).with(0).stdout;
+    assert_eq!(request_ids(&json_lines(&printed)), ["request-1", "request-2", "request-3"]);
+}
+
+#[test]
+fn what_is_made_for_other_programs_is_what_they_expect() {
+    let directory = tempfile::tempdir().unwrap();
+    let printed = |arguments: &[&str]| run(arguments, directory.path()).with(0).stdout;
+    let schema: Value = serde_json::from_str(&printed(&["schema"])).unwrap();
+    assert!(schema["$schema"].is_string());
+    toml::from_str::<toml::Table>(&printed(&["schema", "--reference"])).unwrap();
+    let catalog = printed(&["catalog"]);
+    for name in ["bucket", "splunk_hec", "sumo", "elastic", "http", "file", "canonical", "ecs", "ocsf", "raw"]
+    {
+        assert!(catalog.contains(&format!("\n  {name} ")), "{name}: {catalog}");
+    }
+    assert!(printed(&["completions", "bash"]).contains("complete -F _auditferry"));
+    assert!(printed(&["man"]).starts_with(".ie"));
+    assert!(printed(&["--version"]).starts_with("auditferry 0."));
+}
+
+#[test]
+fn help_without_a_command_ends_with_2_and_says_what_there_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let ended = run(&[], directory.path()).with(2);
+    assert!(ended.stderr.contains("dead-letters"), "{}", ended.stderr);
+}

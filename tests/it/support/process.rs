@@ -1,0 +1,154 @@
+//! Runs the real binary: alone, with signals, with a sudden end.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long anything may take before the test says that it hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at a condition.
+const LOOK: Duration = Duration::from_millis(5);
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "another process moves on in real time, and the test has nothing else to do"
+)]
+fn pause() {
+    std::thread::sleep(LOOK);
+}
+
+/// The binary's command line, with an environment that holds nothing of the machine's.
+fn command(arguments: &[&str], directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_auditferry"));
+    command
+        .args(arguments)
+        .current_dir(directory)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", directory)
+        .env("TOKEN", SECRET);
+    command
+}
+
+/// The value of the environment variable `TOKEN`; nothing may print it.
+pub(crate) const SECRET: &str = "hunter2-is-not-printed";
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// Absent where a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    /// The exit code is this one, else everything is shown.
+    pub(crate) fn with(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{}\n{}", self.stdout, self.stderr);
+        self
+    }
+}
+
+/// Runs to the end in this directory.
+pub(crate) fn run(arguments: &[&str], directory: &Path) -> Ended {
+    Process::start(arguments, directory).end()
+}
+
+/// A running auditferry; it is killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    output: tempfile::TempDir,
+}
+
+impl Process {
+    /// Starts in this directory. What it prints goes to files, so that it never waits for a reader.
+    pub(crate) fn start(arguments: &[&str], directory: &Path) -> Self {
+        let output = tempfile::tempdir().unwrap();
+        let file = |name: &str| Stdio::from(File::create(output.path().join(name)).unwrap());
+        let child = command(arguments, directory)
+            .stdin(Stdio::null())
+            .stdout(file("stdout"))
+            .stderr(file("stderr"))
+            .spawn()
+            .unwrap();
+        Self { child, output }
+    }
+
+    fn read(&self, name: &str) -> String {
+        let bytes = std::fs::read(self.output.path().join(name)).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// What it has logged.
+    pub(crate) fn stderr(&self) -> String {
+        self.read("stderr")
+    }
+
+    /// What it has printed.
+    pub(crate) fn stdout(&self) -> String {
+        self.read("stdout")
+    }
+
+    /// Waits until something holds.
+    pub(crate) fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let start = Instant::now();
+        while !holds(self) {
+            let ended = self.child.try_wait().unwrap();
+            assert!(
+                ended.is_none() && start.elapsed() < PATIENCE,
+                "not {what} ({ended:?} after {:?})\n{}",
+                start.elapsed(),
+                self.stderr()
+            );
+            pause();
+        }
+    }
+
+    /// Waits until the log holds a text.
+    pub(crate) fn until_logged(&mut self, text: &str) {
+        self.until(text, |process| process.stderr().contains(text));
+    }
+
+    /// Sends a signal, such as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let line = format!("kill -{name} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &line]).status().unwrap().success());
+    }
+
+    /// Ends it at once, as the kernel does when memory runs out.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> Ended {
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(start.elapsed() < PATIENCE, "it does not end\n{}", self.stderr());
+            pause();
+        };
+        Ended { code: status.code(), stdout: self.stdout(), stderr: self.stderr() }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended; then there is nothing to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A directory of this repository.
+pub(crate) fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
