@@ -3,7 +3,7 @@
 //! | verdict | events | next |
 //! |---|---|---|
 //! | accepted | settled | next batch; a second's pause if the collector asks to slow down |
-//! | partial | accepted and duplicate settled, rejected dead-lettered | the rest again, after the back-off |
+//! | partial | accepted and duplicate settled, rejected dead-lettered | the rest again, after the back-off if it was looked at |
 //! | pending ack | settled once acknowledged | asked for up to 5 minutes, then sent again |
 //! | retry | kept | the same bytes again, after the back-off, without end |
 //! | too large | kept | halves; a single event is dead-lettered |
