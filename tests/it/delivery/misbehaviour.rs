@@ -1,7 +1,9 @@
 //! Collectors that fail, refuse, lie and fall silent.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use auditferry::dead_letter::file::KeptLetter;
 use auditferry::status::Phase;
