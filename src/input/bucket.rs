@@ -303,14 +303,19 @@ impl Input for Bucket {
 
 impl Bucket {
     async fn start(&self) -> Result<Running, InputError> {
-        let Some(plan) = self.plan.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+        let plan = || self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let resume = plan().as_ref().map(|plan| plan.context.resume.clone());
+        let key = match resume {
+            Some(resume) => Some(Key::new(resume.key().await?)),
+            None => None,
+        };
+        // Taken last: where the state could not be read, the next call tries again.
+        let (Some(key), Some(Plan { config, layout, store, context, clock })) = (key, plan().take()) else {
             return Err(InputError::Transient {
                 action: "start the bucket input".to_owned(),
-                source: "it failed to start before".into(),
+                source: "it has been started before".into(),
             });
         };
-        let Plan { config, layout, store, context, clock } = plan;
-        let key = Key::new(context.resume.key().await?);
         let (reads_in, reads) = mpsc::channel(4);
         let (found_in, found) = mpsc::channel(QUEUED);
         let (hints_in, hinted) = mpsc::channel(HINTS);

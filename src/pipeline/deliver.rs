@@ -82,22 +82,35 @@ impl Deliverer {
             self.metrics.request_duration.observe(sent_at.elapsed().as_secs_f64());
             self.metrics.request(&verdict);
             // Whoever waits for the turn must find the pace set, and must not wait for what follows.
-            self.set_pace(&verdict);
+            self.set_pace(&verdict, piece.batch.events());
             drop(turn);
             if let Verdict::PendingAck(ack) = verdict {
                 verdict = self.acknowledged(ack).await;
-                self.set_pace(&verdict);
+                self.set_pace(&verdict, piece.batch.events());
             }
             self.act(verdict, Piece { batch: piece.batch, request: Some(request) }, &mut pieces).await?;
         }
         Ok(())
     }
 
-    fn set_pace(&self, verdict: &Verdict) {
+    fn set_pace(&self, verdict: &Verdict, events: usize) {
         match verdict {
             Verdict::Accepted { .. } | Verdict::PendingAck(_) | Verdict::Rejected(_) => self.pace.succeeded(),
-            Verdict::Partial { retry, .. } if retry.is_empty() => self.pace.succeeded(),
-            Verdict::Partial { after, .. } | Verdict::Retry { after, .. } => self.pace.failed(*after),
+            Verdict::Partial { retry, rejected, after: None, .. }
+                if stopped_at_refusal(retry, rejected, events) =>
+            {
+                self.pace.succeeded();
+            }
+            Verdict::Partial { retry, after, .. } => {
+                if retry.len() < events {
+                    // Some were taken: the waits begin anew.
+                    self.pace.succeeded();
+                }
+                if !retry.is_empty() {
+                    self.pace.failed(*after);
+                }
+            }
+            Verdict::Retry { after, .. } => self.pace.failed(*after),
             Verdict::Hold(_) => self.pace.held(),
             Verdict::TooLarge => {}
         }
@@ -268,6 +281,12 @@ impl Deliverer {
         let cause = format!("no acknowledgement within {} s", ACK_PATIENCE.as_secs());
         Verdict::Retry { cause, after: None, ambiguous: true }
     }
+}
+
+/// True if a collector read up to an event it refused, and no further: that it looked at nothing behind it does not say
+/// that it is busy.
+fn stopped_at_refusal(retry: &[usize], rejected: &[(usize, Rejection)], events: usize) -> bool {
+    rejected.last().is_some_and(|(index, _)| retry.iter().copied().eq(index + 1..events))
 }
 
 /// How long to wait before a local disk is tried again.

@@ -8,7 +8,7 @@ use super::*;
 use crate::chunk::{Budget, Chunk};
 use crate::input::Resume;
 use crate::state::sqlite::SqliteState;
-use crate::state::{Change, State};
+use crate::state::{Change, State, StateError};
 
 const KEY: &str = "logs/workspaceId=7/date=2026-01-05/auditlogs_1.json";
 
@@ -162,6 +162,62 @@ async fn an_object_that_shrinks_and_grows_back_sends_nothing_twice() {
     assert_eq!(bench.run().await.texts().len(), 1);
     bench.put(KEY, lines(0, 302)).await;
     assert_eq!(bench.run().await.skipped, 0, "growth is cheap again once nothing is missing");
+}
+
+/// A state that cannot be read the first time.
+struct Stumbling {
+    state: Arc<SqliteState>,
+    stumbled: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait]
+impl State for Stumbling {
+    async fn range(
+        &self,
+        namespace: &str,
+        first: &str,
+        last: &str,
+    ) -> Result<Vec<(Partition, Position)>, StateError> {
+        self.state.range(namespace, first, last).await
+    }
+
+    async fn notes(&self, namespace: &str, partition: &Partition) -> Result<Vec<bytes::Bytes>, StateError> {
+        self.state.notes(namespace, partition).await
+    }
+
+    async fn commit(
+        &self,
+        namespace: &str,
+        changes: Vec<Change>,
+        counts: Vec<(&'static str, u64)>,
+    ) -> Result<(), StateError> {
+        self.state.commit(namespace, changes, counts).await
+    }
+
+    async fn counters(&self, namespace: &str) -> Result<Vec<(String, u64)>, StateError> {
+        self.state.counters(namespace).await
+    }
+
+    async fn key(&self) -> Result<[u8; 192], StateError> {
+        if !self.stumbled.swap(true, Ordering::Relaxed) {
+            let source = std::io::Error::other("locked").into();
+            return Err(StateError::Database { action: "read", path: "state.db".to_owned(), source });
+        }
+        self.state.key().await
+    }
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_be_read_at_the_start_is_tried_again() {
+    let bench = Bench::new();
+    bench.put(KEY, lines(0, 1)).await;
+    let bucket = bench.bucket();
+    let state = Stumbling { state: Arc::clone(&bench.state), stumbled: false.into() };
+    if let Some(plan) = bucket.plan.lock().unwrap().as_mut() {
+        plan.context.resume = Resume::new(Arc::new(state), "audit/out");
+    }
+    assert!(matches!(bucket.read().await, Err(InputError::State(_))));
+    assert!(matches!(bucket.read().await, Ok(Read::Chunk(_) | Read::Idle)));
 }
 
 #[tokio::test]

@@ -159,7 +159,6 @@ async fn objects_that_vanish_or_cannot_be_read_hold_up_no_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_workspace_that_is_new_is_found_at_once() {
     let place = Place::new();
-    // So long that only file-system events can tell.
     let (ferry, collector) = start(&place, "").await;
     ferry.rests().await;
     place.put("a.json", lines(&["a"]));

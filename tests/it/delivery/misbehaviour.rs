@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use auditferry::dead_letter::file::KeptLetter;
 use auditferry::status::Phase;
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::support::collector::{Collector, Protocol, Step};
 use crate::support::ferry::{
@@ -175,6 +174,42 @@ async fn a_poisonous_event_is_the_only_one_that_does_not_arrive() {
         assert!(letters[0].letter.detail.contains(said), "{}", letters[0].letter.detail);
         lies_where_it_says(&place, &letters[0]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_poisonous_events_do_not_slow_the_others_down() {
+    let (place, collector) = (Place::new(), Collector::start(Protocol::Hec).await);
+    collector.set_poison("poison");
+    let mixed: String =
+        (0..40).map(|n| record(&format!("{n}")) + "\n" + &record(&format!("poison{n}")) + "\n").collect();
+    place.put("a.json", mixed);
+    let ferry = place.start("", &[output(&collector, "")]).await;
+    let started = Instant::now();
+    has(&collector, 40).await;
+    ferry.rests().await;
+    // With a back-off of at least half a second after each it were 20 s.
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    ferry.stop().await;
+    assert_eq!((collector.ids().len(), place.letters().len()), (40, 40));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pending_acknowledgement_holds_up_no_other_request() {
+    let (place, collector) = (Place::new(), Collector::start(Protocol::Hec).await);
+    collector.set_acknowledging(false);
+    for _ in 0..4 {
+        collector.push(Step::answer(503, "busy"));
+    }
+    place.put("a.json", records(0..40));
+    let ferry =
+        place.start("", &[output(&collector, "ack = true\nin_flight = 4\nbatch.max_events = 10")]).await;
+    has(&collector, 40).await;
+    assert_eq!(ferry.route("splunk").metrics.events_delivered.get(), 0, "nothing is safe yet");
+    collector.set_acknowledging(true);
+    eventually("all is safe", || ferry.route("splunk").metrics.events_delivered.get() == 40).await;
+    ferry.rests().await;
+    ferry.stop().await;
+    assert_eq!(collector.ids().len(), 40);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,8 +15,8 @@ fn options(events: u64) -> Options {
     Options { overwrite_rounds: ROUNDS, ..Options::new(2, 1, events, today()) }
 }
 
-/// Overwrites a bucket round by round under a running auditferry; says what each round had to give before the next one
-/// follows. At the end every line must have arrived once everywhere.
+/// Overwrites a bucket round by round under a running auditferry, waiting for what each round adds or for nothing. At the
+/// end every line must have arrived once everywhere.
 async fn overwrite(options: Options, input: &str, wait_for_each_round: bool) {
     let bucket = Bucket::new(options).unwrap();
     let (place, collectors) = (Place::new(), Collectors::start().await);
@@ -63,7 +63,6 @@ async fn true_repeats_arrive_as_often_as_they_stand_there_however_objects_are_ov
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn objects_overwritten_faster_than_they_are_read_arrive_once_in_each_collector() {
-    // Little memory and several objects at once: readers wait for each other's commits.
     let options = Options { repeats: 20_000, ..options(1000) };
     overwrite(options, "verify_whole_below = '16KiB'\nconcurrency = 2", false).await;
 }

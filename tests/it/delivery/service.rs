@@ -1,1 +1,110 @@
 //! What a running auditferry tells over HTTP.
+
+use std::path::Path;
+use std::time::Duration;
+
+use auditferry::server::Server;
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::collector::{Collector, Protocol};
+use crate::support::ferry::{Ferry, Place, has, output, record};
+
+/// Starts the server of a running auditferry, until the set is dropped; gives its address.
+async fn serve(ferry: &Ferry) -> (String, JoinSet<std::io::Result<()>>) {
+    let server = Server::bind("127.0.0.1:0".parse().unwrap(), &ferry.app).await.unwrap();
+    let address = server.address().unwrap();
+    let mut serving = JoinSet::new();
+    serving.spawn(server.run(CancellationToken::new()));
+    (format!("http://{address}"), serving)
+}
+
+async fn get(url: String) -> (u16, String) {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = client.get(url).send().await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+/// The answer, once it has this status.
+async fn answers(url: &str, status: u16) -> String {
+    let waited = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            let (found, text) = get(url.to_owned()).await;
+            if found == status {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("{url} never answered {status}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_and_status_tell_what_a_pipeline_does() {
+    let (place, hec) = (Place::new(), Collector::start(Protocol::Hec).await);
+    place.put("a.json", record("a") + "\nno json\n" + &record("b") + "\n");
+    let quick = Duration::from_millis(100);
+    let ferry = place.start_with("", &[output(&hec, "")], |app| app.retry_holds_every(quick)).await;
+    let (url, _serving) = serve(&ferry).await;
+    has(&hec, 2).await;
+    ferry.rests().await;
+    assert_eq!(get(format!("{url}/healthz")).await, (200, "ok\n".to_owned()));
+    assert_eq!(get(format!("{url}/readyz")).await.0, 200);
+    let page: Value = serde_json::from_str(&get(format!("{url}/status")).await.1).unwrap();
+    let row = &page["pipelines"][0];
+    let told =
+        ["input", "output", "phase", "events_delivered", "dead_letters"].map(|key| row[key].to_string());
+    assert_eq!(told, ["\"audit\"", "\"splunk\"", "\"running\"", "2", "1"]);
+    assert!(row["lag_seconds_by_workspace"]["7"].is_number(), "{row}");
+    let metrics = get(format!("{url}/metrics")).await.1;
+    for line in [
+        "auditferry_events_delivered_total{input=\"audit\",output=\"splunk\"} 2",
+        "auditferry_dead_letters_total{input=\"audit\",output=\"splunk\",reason=\"not_json\"} 1",
+        "auditferry_oldest_unacknowledged_seconds{input=\"audit\",output=\"splunk\"} 0",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is missing");
+    }
+
+    // A collector that is busy is nobody's business; one that knows the token no more is.
+    hec.set_down(Some(503));
+    place.put("b.json", record("c") + "\n");
+    let retrying = |page: &str| page.contains("\"retrying\"");
+    while !retrying(&answers(&format!("{url}/status"), 200).await) {}
+    assert_eq!(get(format!("{url}/readyz")).await.0, 200);
+    hec.set_down(Some(401));
+    let reason = answers(&format!("{url}/readyz"), 503).await;
+    assert!(reason.contains("audit/splunk") && reason.contains("401"), "{reason}");
+    assert!(!reason.contains("hunter2"));
+    assert_eq!(get(format!("{url}/healthz")).await.0, 200);
+    hec.set_down(None);
+    has(&hec, 3).await;
+    answers(&format!("{url}/readyz"), 200).await;
+    ferry.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_metrics_are_those_that_dashboards_were_built_on() {
+    let (place, hec) = (Place::new(), Collector::start(Protocol::Hec).await);
+    place.put("a.json", record("a") + "\nno json\n");
+    let ferry = place.start("", &[output(&hec, "")]).await;
+    has(&hec, 1).await;
+    ferry.rests().await;
+    let found: String = ferry
+        .app
+        .metrics
+        .render()
+        .unwrap()
+        .lines()
+        // The process's own differ from system to system.
+        .filter(|line| line.starts_with("# ") && line.contains(" auditferry_"))
+        .map(|line| line.to_owned() + "\n")
+        .collect();
+    ferry.stop().await;
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/metrics.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&golden, &found).unwrap();
+    }
+    let expected = std::fs::read_to_string(&golden).unwrap_or_default();
+    assert!(found == expected, "the metrics changed; UPDATE_GOLDEN=1 writes {}:\n{found}", golden.display());
+}

@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use auditferry::app::{App, AppError, Route};
 use auditferry::config::Config;
 use auditferry::dead_letter::file::{self as dead_letters, KeptLetter};
@@ -14,6 +12,7 @@ use auditferry::state::StateError;
 use auditferry::time::{Date, Millis};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::collector::{Collector, Protocol};
@@ -93,10 +92,11 @@ impl Place {
             .collect()
     }
 
-    /// The configuration with these keys of the input and these outputs.
+    /// The configuration with these keys of the input and these outputs. Memory is short, so that readers wait for
+    /// commits.
     pub(crate) fn config(&self, input: &str, outputs: &[String]) -> Config {
         let text = format!(
-            "state_dir = '{}'\nshutdown_grace = '5s'\nserver.listen = 'none'\n[inputs.audit]\ntype = 'bucket'\n\
+            "state_dir = '{}'\nmemory = '1MiB'\nshutdown_grace = '5s'\nserver.listen = 'none'\n[inputs.audit]\ntype = 'bucket'\n\
              url = '{}'\npoll_interval = '1s'\n{input}\n{}",
             self.state().display(),
             self.bucket().display(),
