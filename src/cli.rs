@@ -112,10 +112,8 @@ impl Cli {
             Ok(Ended::WithRest) => ExitCode::from(1),
             Err(error) => {
                 // Whoever closed our output wants no complaint.
-                let closed =
-                    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe);
-                if !closed {
-                    for line in error.to_string().lines() {
+                if !is_closed_output(&*error) {
+                    for line in told(&*error).lines() {
                         let _ = writeln!(io::stderr(), "auditferry: {line}");
                     }
                 }
@@ -150,7 +148,10 @@ impl Cli {
                 runtime()?.block_on(command::run(args, today, &mut stdout))?;
             }
             Command::Completions { shell } => {
-                clap_complete::generate(*shell, &mut Self::command(), "auditferry", &mut stdout);
+                // Written at once: the library panics where its output is closed.
+                let mut script = Vec::new();
+                clap_complete::generate(*shell, &mut Self::command(), "auditferry", &mut script);
+                stdout.write_all(&script)?;
             }
             Command::Man => clap_mangen::Man::new(Self::command()).render(&mut stdout)?,
         }
@@ -161,9 +162,7 @@ impl Cli {
     fn start_log(&self, config: Option<&Config>) -> Result<(), CommandError> {
         let log = config.map(|config| config.log.clone()).unwrap_or_default();
         let level = self.log_level.as_deref().or(log.level.as_deref()).unwrap_or("info");
-        let filter = EnvFilter::try_new(level).map_err(|error| {
-            format!("log.level: `{level}` is not a level ({error}); write error, warn, info, debug or trace")
-        })?;
+        let filter = log_filter(level)?;
         let json = match (self.log_format, log.format) {
             (Some(LogForm::Json), _) | (None, Some(LogFormat::Json)) => true,
             (Some(LogForm::Text), _) | (None, Some(LogFormat::Text)) => false,
@@ -176,6 +175,37 @@ impl Cli {
             builder.with_ansi(io::stderr().is_terminal()).with_target(false).init();
         }
         Ok(())
+    }
+}
+
+/// What went wrong, and why where that is not said already.
+fn told(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+fn is_closed_output(error: &(dyn std::error::Error + 'static)) -> bool {
+    let of_pipe = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    error.downcast_ref().is_some_and(of_pipe) || error.source().is_some_and(is_closed_output)
+}
+
+/// A filter would take any word for the name of a module, and log nothing.
+fn log_filter(level: &str) -> Result<EnvFilter, CommandError> {
+    let wrong = |part: &str| {
+        format!("log.level: `{part}` is not a level; write error, warn, info, debug, trace or off").into()
+    };
+    let words = level.split(',').filter(|part| !part.contains(['=', '[']));
+    match words.map(str::trim).find(|word| word.parse::<tracing::level_filters::LevelFilter>().is_err()) {
+        Some(word) => Err(wrong(word)),
+        None => EnvFilter::try_new(level).map_err(|_| wrong(level)),
     }
 }
 

@@ -57,7 +57,10 @@ pub(super) fn run(args: &SimulateArgs, out: &mut impl Write) -> Result<Ended, Co
             _ => None,
         };
         let origin = Origin { workspace, ..Origin::default() };
-        simulation.file(path, &origin).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        simulation.file(path, &origin).map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => CommandError::from(error),
+            _ => format!("cannot read {}: {error}", path.display()).into(),
+        })?;
     }
     simulation.out.flush()?;
     Ok(if simulation.refused > 0 { Ended::WithRest } else { Ended::Well })

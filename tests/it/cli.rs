@@ -8,7 +8,7 @@ use crate::support::collector::{Collector, Protocol};
 use crate::support::place::{
     ONCE, configured, deliver, growing, json_lines, lines, record, request_ids, write_config,
 };
-use crate::support::process::{SECRET, repository, run};
+use crate::support::process::{SECRET, repository, run, shell};
 
 /// One sentence on stderr, after the program's name.
 fn only_complaint(stderr: &str) -> &str {
@@ -243,4 +243,27 @@ fn help_without_a_command_ends_with_2_and_says_what_there_is() {
     let directory = tempfile::tempdir().unwrap();
     let ended = run(&[], directory.path()).with(2);
     assert!(ended.stderr.contains("dead-letters"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_closed_output_is_no_error_to_tell() {
+    let directory = tempfile::tempdir().unwrap();
+    run(&["generate", "--out", "bucket", "--events", "2000", "--objects-per-day", "1"], directory.path())
+        .with(0);
+    for command in ["simulate bucket/*/*/*.json", "completions bash", "man", "schema --reference"] {
+        let stderr = shell(&format!("$BINARY {command} | head -c 1 >/dev/null"), directory.path());
+        assert_eq!(stderr, "", "{command}");
+    }
+}
+
+#[test]
+fn a_wrong_level_and_an_unwritable_place_are_explained() {
+    let directory = growing("type = \"file\"\npath = \"-\"");
+    let ended =
+        run(&["--log-level", "loud", "run", "--once", "--config", "a.toml"], directory.path()).with(2);
+    let expected = "log.level: `loud` is not a level; write error, warn, info, debug, trace or off";
+    assert_eq!(only_complaint(&ended.stderr), expected);
+    let ended = run(&["generate", "--out", "a.toml"], directory.path()).with(2);
+    let line = only_complaint(&ended.stderr);
+    assert!(line.starts_with("cannot write a.toml/") && line.contains("Not a directory"), "{line}");
 }

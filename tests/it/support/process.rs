@@ -58,6 +58,13 @@ pub(crate) fn run(arguments: &[&str], directory: &Path) -> Ended {
     Process::start(arguments, directory).end()
 }
 
+/// Runs a line of shell with the binary as `$BINARY`; what it wrote to stderr.
+pub(crate) fn shell(line: &str, directory: &Path) -> String {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", line]).current_dir(directory).env("BINARY", env!("CARGO_BIN_EXE_auditferry"));
+    String::from_utf8(shell.output().unwrap().stderr).unwrap()
+}
+
 /// A running auditferry; it is killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
