@@ -93,14 +93,20 @@ pub enum HoldReason {
     Misconfigured,
     /// The collector's disk is full.
     DiskFull,
-    /// Our own disk refuses state, dead letters or output.
+    /// Our own disk refuses the output.
     Local,
+    /// Our own disk refuses the state or the dead letters.
+    State,
 }
 
 impl HoldReason {
-    /// All of them, for the metrics.
-    pub const ALL: [Self; 5] =
+    /// Those that an output can give.
+    pub const OF_OUTPUTS: [Self; 5] =
         [Self::Credentials, Self::NotFound, Self::Misconfigured, Self::DiskFull, Self::Local];
+
+    /// All of them, for the metrics.
+    pub const ALL: [Self; 6] =
+        [Self::Credentials, Self::NotFound, Self::Misconfigured, Self::DiskFull, Self::Local, Self::State];
 
     /// As a metric label.
     pub fn as_str(self) -> &'static str {
@@ -110,6 +116,7 @@ impl HoldReason {
             Self::Misconfigured => "misconfigured",
             Self::DiskFull => "disk_full",
             Self::Local => "local",
+            Self::State => "state",
         }
     }
 }

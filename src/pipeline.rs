@@ -351,14 +351,14 @@ async fn keep_letters(
     name: &str,
 ) {
     while let Err(error) = dead_letters.keep(letters.clone()).await {
-        metrics.hold(HoldReason::Local, true);
+        metrics.hold(HoldReason::State, true);
         if status.trouble(Side::Local, Phase::Holding, &error.to_string()) {
             tracing::error!(pipeline = name, "{error}");
         }
         tokio::time::sleep(deliver::LOCAL_RETRY).await;
     }
     if status.recovered(Side::Local) {
-        metrics.hold(HoldReason::Local, false);
+        metrics.hold(HoldReason::State, false);
     }
     for letter in &letters {
         metrics.dead_letter(&letter.reason);

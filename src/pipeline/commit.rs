@@ -139,14 +139,14 @@ impl Committer {
             ]
         };
         while let Err(error) = self.state.commit(&self.namespace, changes.to_vec(), counts()).await {
-            self.metrics.hold(HoldReason::Local, true);
+            self.metrics.hold(HoldReason::State, true);
             if self.status.trouble(Side::Local, Phase::Holding, &error.to_string()) {
                 tracing::error!(pipeline = %self.namespace, "{error}; waiting, nothing is lost");
             }
             tokio::time::sleep(LOCAL_RETRY).await;
         }
         if self.status.recovered(Side::Local) {
-            self.metrics.hold(HoldReason::Local, false);
+            self.metrics.hold(HoldReason::State, false);
         }
     }
 }

@@ -156,6 +156,7 @@ impl Deliverer {
                     self.metrics.ambiguous_resends.inc_by(piece.batch.events() as u64);
                 }
                 if self.status.trouble(Side::Output, Phase::Retrying, &cause) {
+                    self.clear_holds();
                     let patience = if self.once { "for two minutes" } else { "until it works" };
                     tracing::warn!(pipeline = %self.name, "{cause}; trying again {patience}, nothing is lost");
                 }
@@ -170,7 +171,7 @@ impl Deliverer {
                 self.narrow(piece.batch, "too_large", &Rejection { reason }, pieces).await;
             }
             Verdict::Hold(alarm) => {
-                for reason in HoldReason::ALL {
+                for reason in HoldReason::OF_OUTPUTS {
                     self.metrics.hold(reason, reason == alarm.reason);
                 }
                 if self.once {
@@ -202,10 +203,14 @@ impl Deliverer {
     /// The collector answers for events again.
     fn works(&self) {
         if self.status.recovered(Side::Output) {
-            for reason in HoldReason::ALL {
-                self.metrics.hold(reason, false);
-            }
+            self.clear_holds();
             tracing::info!(pipeline = %self.name, "the collector takes events again");
+        }
+    }
+
+    fn clear_holds(&self) {
+        for reason in HoldReason::OF_OUTPUTS {
+            self.metrics.hold(reason, false);
         }
     }
 

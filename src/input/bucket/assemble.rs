@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::decompress::Decompressor;
+use super::decompress::{Decompressor, MAGIC_BYTES};
 use super::fingerprint::{self, Repeats, Shipped};
 use super::lines::{Cut, LineCutter, LongLine};
 use super::object::{Found, ObjectError, ObjectReader, Tail};
@@ -30,6 +30,8 @@ pub(super) struct Assembler<'r> {
     position: ObjectPosition,
     lines: Lines,
     cutter: LineCutter,
+    /// The first bytes, until they are enough to tell a compressed object.
+    head: Vec<u8>,
     /// Chosen by the first bytes.
     decompressor: Option<Decompressor>,
     tail: Tail,
@@ -66,6 +68,7 @@ impl<'r> Assembler<'r> {
             },
             lines,
             cutter,
+            head: Vec::new(),
             decompressor: None,
             tail: Tail::default(),
             seam: None,
@@ -144,11 +147,24 @@ impl<'r> Assembler<'r> {
         if self.broken.is_some() || stored.is_empty() {
             return Ok(());
         }
-        if self.decompressor.is_none() {
-            let decompressor = Decompressor::new(stored)?;
-            self.position.compressed = !decompressor.is_plain();
-            self.decompressor = Some(decompressor);
+        if self.decompressor.is_some() {
+            return self.take_in(stored).await;
         }
+        // A store may send less at first than tells what the object is.
+        self.head.extend_from_slice(stored);
+        if self.head.len() < MAGIC_BYTES { Ok(()) } else { self.take_in_head().await }
+    }
+
+    /// Chooses by the first bytes how the object is read, and takes them in.
+    async fn take_in_head(&mut self) -> Result<(), ObjectError> {
+        let head = std::mem::take(&mut self.head);
+        let decompressor = Decompressor::new(&head)?;
+        self.position.compressed = !decompressor.is_plain();
+        self.decompressor = Some(decompressor);
+        self.take_in(&head).await
+    }
+
+    async fn take_in(&mut self, stored: &[u8]) -> Result<(), ObjectError> {
         let step =
             self.decompressor.as_ref().map_or(usize::MAX, Decompressor::step).min(self.reader.chunk_bytes);
         for piece in stored.chunks(step) {
@@ -215,6 +231,9 @@ impl<'r> Assembler<'r> {
     ) -> Result<(), ObjectError> {
         if self.seam.is_some() {
             return Err(ObjectError::SeamDiffers);
+        }
+        if !self.head.is_empty() {
+            self.take_in_head().await?;
         }
         if let (Some(decompressor), None) = (&mut self.decompressor, &self.broken) {
             let cutter = &mut self.cutter;

@@ -9,6 +9,9 @@ use crate::compress::Encoding;
 /// Compressed bytes fed at once: bounds what one step can expand to (about 1,000 times) whatever the object holds.
 const FEED_BYTES: usize = 2 << 10;
 
+/// Bytes that tell every compression that is known.
+pub(super) const MAGIC_BYTES: usize = 4;
+
 /// Turns stored bytes into text.
 #[allow(missing_debug_implementations)] // decoders have none
 pub(super) enum Decompressor {

@@ -303,6 +303,12 @@ impl Discovery {
         if !self.reader.open.begin(&partition) {
             return;
         }
+        // It may have been read and committed since it was looked up: only what is still true may be written.
+        let now = self.reader.resume.position(&partition).await;
+        if !now.is_ok_and(|now| now.as_ref().and_then(ObjectPosition::parse).as_ref() == Some(position)) {
+            self.reader.open.finished(&partition);
+            return;
+        }
         let position = ObjectPosition { folded: true, ..position.clone() }.encode();
         self.reader.open.handed_on(&partition, &position);
         let chunk = Chunk { partition: partition.clone(), position, note: Note::Clear, ..Chunk::default() };

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use object_store::chunked::ChunkedStore;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use proptest::prelude::{Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
@@ -23,6 +24,8 @@ struct Bench {
     _directory: tempfile::TempDir,
     settings: Value,
     clock: fn() -> Millis,
+    /// Bytes the store hands over at once.
+    piece_bytes: usize,
 }
 
 /// What one run gave.
@@ -47,7 +50,14 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let state = Arc::new(SqliteState::open(directory.path()).unwrap());
         let settings = serde_json::json!({ "url": "s3://memory/logs", "verify_whole_below": 0 });
-        Self { store: Arc::default(), state, _directory: directory, settings, clock: noon }
+        Self {
+            store: Arc::default(),
+            state,
+            _directory: directory,
+            settings,
+            clock: noon,
+            piece_bytes: 1 << 20,
+        }
     }
 
     async fn put(&self, key: &str, content: impl AsRef<[u8]>) {
@@ -64,7 +74,10 @@ impl Bench {
             base: PathBuf::new(),
         };
         let store = Store {
-            store: Arc::clone(&self.store) as Arc<dyn ObjectStore>,
+            store: Arc::new(ChunkedStore::new(
+                Arc::clone(&self.store) as Arc<dyn ObjectStore>,
+                self.piece_bytes,
+            )),
             prefix: Path::from("logs"),
             scheme: Scheme::S3,
             root: None,
@@ -269,6 +282,14 @@ async fn compressed_objects_are_compared_line_by_line() {
     bench.put(&format!("{KEY}.cut.gz"), &whole).await;
     bench.run().await;
     assert_eq!(bench.run().await.fetched, 0);
+}
+
+#[tokio::test]
+async fn a_compressed_object_is_recognised_however_little_of_it_comes_first() {
+    let bench = Bench { piece_bytes: 1, ..Bench::new() };
+    bench.put(KEY, crate::compress::Encoding::Gzip.compress(&[b"{\"a\":1}\n"]).unwrap()).await;
+    bench.put(&format!("{KEY}.short.json"), "{}").await;
+    assert_eq!(bench.run().await.texts(), ["{\"a\":1}", "{}"]);
 }
 
 #[tokio::test]
