@@ -87,14 +87,8 @@ pub(crate) fn run(
         .map_err(|error| format!("{error}\n{}", fs::read_to_string(&log).unwrap_or_default()).into())
 }
 
-/// Starts this benchmark anew to do no more than the floor.
-pub(crate) fn run_floor(bucket: &Path) -> Result<Cost> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("--floor").arg(bucket);
-    measure(command)
-}
-
-fn measure(mut command: Command) -> Result<Cost> {
+/// Runs a command to its end.
+pub(crate) fn measure(mut command: Command) -> Result<Cost> {
     let started = Instant::now();
     let mut child = command.spawn()?;
     let (used, sampled) = wait(&mut child)?;

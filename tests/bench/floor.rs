@@ -5,15 +5,24 @@ use std::fs::File;
 use std::hint::black_box;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::Command;
 
 use auditferry::compress::Encoding;
 use serde_json::value::RawValue;
 
 use super::Result;
+use super::ferry::{self, Cost};
 
 /// Uncompressed bytes of a batch, as the outputs make them.
 const BATCH_BYTES: usize = 1_000_000;
 const BLOCK_BYTES: usize = 1 << 20;
+
+/// Starts this benchmark anew to do it, and nothing else.
+pub(crate) fn run(bucket: &Path) -> Result<Cost> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("--floor").arg(bucket);
+    ferry::measure(command)
+}
 
 /// Does it for all objects below a directory.
 pub(crate) fn walk(directory: &Path) -> Result<()> {

@@ -60,7 +60,7 @@ fn main() -> Result<()> {
     let input = Bucket::new(options)?.write_round(&bucket, 0)?;
     let mut table = Table { lines: input.lines, bytes: input.bytes, floor: None };
     table.head()?;
-    table.row("floor", &ferry::run_floor(&bucket)?, Received::default())?;
+    table.row("floor", &floor::run(&bucket)?, Received::default())?;
     let mut hec = None;
     for destination in Destination::value_variants() {
         if args.only.is_empty() || args.only.contains(destination) {

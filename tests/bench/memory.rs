@@ -1,6 +1,6 @@
 //! How much memory it takes, where the bucket is large: one object of gigabytes, and very many small ones.
 //!
-//! `cargo bench --bench memory -- [--gigabytes N] [--objects N]`. It needs that much room below the target directory,
+//! `cargo bench --bench memory -- [--gigabytes N] [--objects N] [--to hec]`. It needs that much room below the target directory,
 //! takes some minutes, and is therefore no part of a plain `cargo bench`. Ends with 1 where a run needs too much.
 
 use std::error::Error;
@@ -34,6 +34,9 @@ struct Args {
     /// Number of the many objects
     #[arg(long, default_value_t = 100_000)]
     objects: u32,
+    /// Where to ship to
+    #[arg(long, default_value = "hec")]
+    to: Destination,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -51,21 +54,22 @@ fn main() -> Result<ExitCode> {
         objects_per_day: Some(OBJECTS_PER_DAY),
         ..Options::new(1, days, u64::from(days * OBJECTS_PER_DAY) * 2, date)
     };
-    let fits = [run("one object", one)?, run("many objects", many)?];
+    let fits = [run("one object", one, args.to)?, run("many objects", many, args.to)?];
     Ok(if fits == [true, true] { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Makes a bucket, ships it, and tells whether that took little enough memory.
-fn run(title: &str, options: Options) -> Result<bool> {
+fn run(title: &str, options: Options, destination: Destination) -> Result<bool> {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let bucket = directory.path().join("bucket");
     let written = Bucket::new(options)?.write_round(&bucket, 0)?;
     let collector = Collector::start()?;
-    let cost = ferry::run(Destination::Hec, &bucket, directory.path(), collector.address)?;
+    let cost = ferry::run(destination, &bucket, directory.path(), collector.address)?;
     let fits = cost.peak_bytes <= MOST_BYTES;
     writeln!(
         io::stdout(),
-        "{title}: {} objects, {} MB: peak RSS {} MB (at most {}: {}), {:.1} s, {:.1} CPU s, {} requests",
+        "{title} to {}: {} objects, {} MB: peak RSS {} MB (at most {}: {}), {:.1} s, {:.1} CPU s, {} requests",
+        destination.title(),
         written.objects,
         written.bytes / 1_000_000,
         cost.peak_bytes / 1_000_000,
