@@ -38,7 +38,7 @@ pub const KIND: OutputKind = OutputKind {
         format: FormatName::Canonical,
         compression: Encoding::Gzip,
         compressions: &[Encoding::None, Encoding::Gzip],
-        max_bytes: 5_000_000,
+        max_bytes: 2_000_000,
         max_events: 5_000,
         max_age: Duration::from_secs(1),
         in_flight: 4,
