@@ -25,6 +25,12 @@ use crate::time::Millis;
 
 /// Times an object may be overwritten under the reader's hands before it waits for the next look.
 const MOVES_FOLLOWED: usize = 3;
+/// Times a read that broke off is taken up again at once; after that the object waits for the next look.
+const FAILURES_BORNE: u32 = 3;
+/// Pause before the first of them; the second waits twice as long.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+/// How often it is looked whether what was handed on is committed.
+const COMMITTED_LOOK: Duration = Duration::from_millis(50);
 /// Bytes read from a local file at once.
 const FILE_BLOCK_BYTES: usize = 1 << 20;
 
@@ -86,6 +92,19 @@ pub(super) enum ObjectError {
     Closed,
 }
 
+impl ObjectError {
+    /// True for what may go by itself within seconds.
+    fn passes(&self) -> bool {
+        match self {
+            Self::Store(error) => !matches!(
+                error,
+                object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }
+            ),
+            _ => false,
+        }
+    }
+}
+
 impl From<object_store::Error> for ObjectError {
     fn from(error: object_store::Error) -> Self {
         match error {
@@ -118,7 +137,7 @@ impl ObjectReader {
     /// Reads what is new in an object and hands it on.
     pub(super) async fn read(&self, mut found: Found, now: Millis) -> Result<(), ObjectError> {
         let mut mismatch = false;
-        let mut moves = 0;
+        let (mut moves, mut failures) = (0, 0);
         loop {
             let position = self.resume.position(&found.partition()).await?;
             let known = position.as_ref().and_then(ObjectPosition::parse);
@@ -145,13 +164,27 @@ impl ObjectReader {
                 Err(ObjectError::SeamDiffers) if !mismatch => mismatch = true,
                 Err(ObjectError::Moved) if moves < MOVES_FOLLOWED => {
                     moves += 1;
+                    self.until_committed(&found.partition()).await;
                     found = Found {
                         verify: found.verify,
                         ..Found::new(&self.store.head(&found.key).await?, found.place)
                     };
                 }
+                Err(error) if error.passes() && failures < FAILURES_BORNE => {
+                    failures += 1;
+                    self.until_committed(&found.partition()).await;
+                    tokio::time::sleep(FAILURE_PAUSE * failures).await;
+                }
                 result => return result,
             }
+        }
+    }
+
+    /// Waits until what was handed on of an object is committed: only then does the state tell where to go on. Reading
+    /// on from an older position would ship the same lines again.
+    async fn until_committed(&self, partition: &Partition) {
+        while !self.open.is_settled(partition) {
+            tokio::time::sleep(COMMITTED_LOOK).await;
         }
     }
 

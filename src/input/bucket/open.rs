@@ -65,6 +65,11 @@ impl OpenObjects {
         self.update(partition, |open| open.finished = true)
     }
 
+    /// True if all that was handed on of an object is durable.
+    pub(super) fn is_settled(&self, partition: &Partition) -> bool {
+        self.lock().get(partition).is_none_or(|open| open.last == open.committed)
+    }
+
     /// A position is durable.
     pub(super) fn committed(&self, partition: &Partition, position: &Position) -> Closing {
         self.update(partition, |open| open.committed = Some(position.clone()))

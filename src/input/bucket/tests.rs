@@ -11,6 +11,10 @@ use crate::input::Resume;
 use crate::state::sqlite::SqliteState;
 use crate::state::{Change, State, StateError};
 
+mod breaking_off;
+
+use breaking_off::BreakingOff;
+
 const KEY: &str = "logs/workspaceId=7/date=2026-01-05/auditlogs_1.json";
 
 fn noon() -> Millis {
@@ -26,6 +30,7 @@ struct Bench {
     clock: fn() -> Millis,
     /// Bytes the store hands over at once.
     piece_bytes: usize,
+    breaking_off: Option<Arc<BreakingOff>>,
 }
 
 /// What one run gave.
@@ -57,6 +62,7 @@ impl Bench {
             settings,
             clock: noon,
             piece_bytes: 1 << 20,
+            breaking_off: None,
         }
     }
 
@@ -74,10 +80,13 @@ impl Bench {
             base: PathBuf::new(),
         };
         let store = Store {
-            store: Arc::new(ChunkedStore::new(
-                Arc::clone(&self.store) as Arc<dyn ObjectStore>,
-                self.piece_bytes,
-            )),
+            store: match &self.breaking_off {
+                Some(store) => Arc::clone(store) as Arc<dyn ObjectStore>,
+                None => Arc::new(ChunkedStore::new(
+                    Arc::clone(&self.store) as Arc<dyn ObjectStore>,
+                    self.piece_bytes,
+                )),
+            },
             prefix: Path::from("logs"),
             scheme: Scheme::S3,
             root: None,
@@ -353,6 +362,23 @@ async fn an_object_that_changes_while_it_is_read_is_read_as_it_is_then() {
     bench.store.delete(&Path::from(KEY)).await.unwrap();
     let gone = reader.read(Found::new(&stale, place), noon()).await;
     assert!(matches!(gone, Err(ObjectError::Gone)), "{gone:?}");
+}
+
+#[tokio::test]
+async fn a_read_that_breaks_off_goes_on_where_it_was_committed_and_sends_nothing_twice() {
+    for overwritten_by in [None, Some(lines(0, 3100))] {
+        let expected = if overwritten_by.is_some() { 3100 } else { 3000 };
+        let mut bench = Bench::new();
+        bench.put(KEY, lines(0, 3000)).await;
+        let inner = Arc::clone(&bench.store);
+        bench.breaking_off = Some(Arc::new(BreakingOff::new(inner, 2, overwritten_by)));
+        let outcome = bench.run().await;
+        let mut texts = outcome.texts();
+        assert_eq!(texts.len(), expected);
+        texts.sort_unstable();
+        texts.dedup();
+        assert_eq!(texts.len(), expected, "no line twice");
+    }
 }
 
 /// One rewriting of an object's lines.
