@@ -37,8 +37,7 @@ impl ProgressBar {
                 let read: u64 = routes.iter().map(|(_, metrics)| metrics.bytes_fetched.get()).sum();
                 let ahead: u64 = routes.iter().map(|(input, _)| input.backlog().bytes).sum();
                 let events: u64 = routes.iter().map(|(_, metrics)| metrics.events_delivered.get()).sum();
-                // What is ahead counts an object until it is read to its end, what is read as it comes.
-                shown.set_length(read.max(ahead) + if read > ahead { ahead } else { read });
+                shown.set_length(read + ahead);
                 shown.set_position(read);
                 shown.set_message(HumanCount(events).to_string());
                 tokio::time::sleep(Duration::from_millis(200)).await;

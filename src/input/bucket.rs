@@ -9,7 +9,6 @@
 //! `position` decides what to read of an object, `assemble` what of it is new.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -37,15 +36,17 @@ mod lines;
 mod object;
 mod open;
 mod position;
+mod queue;
 mod schedule;
 mod store;
 mod watch;
 
-use discover::{Discovery, Hints, Queue};
+use discover::{Discovery, Hints};
 use fingerprint::Key;
 use layout::{Layout, LayoutName};
 use object::{Found, ObjectError, ObjectReader};
 use open::{Closing, OpenObjects};
+use queue::Queue;
 use schedule::Schedule;
 use store::{Scheme, Store, StoreSettings};
 
@@ -293,11 +294,7 @@ impl Input for Bucket {
 
     fn backlog(&self) -> Backlog {
         let Some(running) = self.running.get() else { return Backlog::default() };
-        Backlog {
-            objects: running.queue.objects.load(Ordering::Relaxed),
-            bytes: running.queue.bytes.load(Ordering::Relaxed),
-            open: running.open.count() as u64,
-        }
+        Backlog { open: running.open.count() as u64, ..running.queue.backlog() }
     }
 }
 
@@ -367,7 +364,6 @@ impl Bucket {
             let worker = Worker {
                 reader: Arc::clone(&reader),
                 found: Arc::clone(&found),
-                queue: Arc::clone(&queue),
                 hints: Arc::clone(&hints),
                 clock,
             };
@@ -381,7 +377,6 @@ impl Bucket {
 struct Worker {
     reader: Arc<ObjectReader>,
     found: Arc<AsyncMutex<mpsc::Receiver<Found>>>,
-    queue: Arc<Queue>,
     hints: Arc<Hints>,
     clock: fn() -> Millis,
 }
@@ -391,10 +386,8 @@ impl Worker {
         loop {
             let next = self.found.lock().await.recv().await;
             let Some(found) = next else { return };
-            let (key, size, partition) = (found.key.clone(), found.version.size, found.partition());
+            let (key, partition) = (found.key.clone(), found.partition());
             let result = self.reader.read(found, (self.clock)()).await;
-            self.queue.objects.fetch_sub(1, Ordering::Relaxed);
-            self.queue.bytes.fetch_sub(size, Ordering::Relaxed);
             if self.reader.open.finished(&partition) == Closing::ClosedChanged {
                 self.hints.look(key.clone());
             }

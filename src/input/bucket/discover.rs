@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use tokio::time::Instant;
 use super::layout::{Layout, date_of, workspace_of};
 use super::object::{Found, ObjectReader};
 use super::position::{ObjectPosition, Plan, plan};
+use super::queue::{Queue, Queued};
 use super::refusal;
 use super::schedule::{Age, Schedule};
 use crate::chunk::{Chunk, Note, Partition, Position};
@@ -36,13 +36,6 @@ const RESCAN_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_AGAIN: usize = 10_000;
 /// Where the beginning of the last complete pass is kept. Not a key any store could have: no part of a key is empty.
 const PASS: &str = "//pass";
-
-/// Objects found and not yet read.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    pub(super) objects: AtomicU64,
-    pub(super) bytes: AtomicU64,
-}
 
 /// Reasons to look at an object outside the listings. Shared with whoever has one.
 #[derive(Debug)]
@@ -288,8 +281,7 @@ impl Discovery {
                 }
             }
             if changed && self.reader.open.begin(&found.partition()) {
-                self.queue.objects.fetch_add(1, Ordering::Relaxed);
-                self.queue.bytes.fetch_add(found.version.size, Ordering::Relaxed);
+                found.queued = Some(Queued::new(&self.queue, found.version.size));
                 // The channel is full while all readers are busy: the listing waits, memory stays bounded.
                 let _ended = self.found.send(found).await;
             }

@@ -18,6 +18,7 @@ use super::fingerprint::{self, Key, Repeats, Shipped};
 use super::layout::{Layout, Place};
 use super::open::OpenObjects;
 use super::position::{ObjectPosition, Plan, SEAM_BYTES, Version, plan};
+use super::queue::Queued;
 use crate::chunk::{Budget, Partition};
 use crate::input::{InputError, Read, Resume};
 use crate::state::StateError;
@@ -35,7 +36,7 @@ const COMMITTED_LOOK: Duration = Duration::from_millis(50);
 const FILE_BLOCK_BYTES: usize = 1 << 20;
 
 /// An object as it was found.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Found {
     pub(super) key: Path,
     pub(super) place: Place,
@@ -45,6 +46,8 @@ pub(super) struct Found {
     pub(super) modified: Option<Millis>,
     /// Read it whole whatever the position says: its date has closed.
     pub(super) verify: bool,
+    /// Its part of what lies ahead.
+    pub(super) queued: Option<Queued>,
 }
 
 impl Found {
@@ -61,6 +64,7 @@ impl Found {
             etag: meta.e_tag.clone(),
             modified,
             verify: false,
+            queued: None,
         }
     }
 
@@ -167,6 +171,7 @@ impl ObjectReader {
                     self.until_committed(&found.partition()).await;
                     found = Found {
                         verify: found.verify,
+                        queued: found.queued,
                         ..Found::new(&self.store.head(&found.key).await?, found.place)
                     };
                 }
@@ -234,6 +239,9 @@ impl ObjectReader {
         while let Some(piece) = pieces.next().await {
             let piece = piece?;
             received += piece.len() as u64;
+            if let Some(queued) = &found.queued {
+                queued.read(piece.len() as u64);
+            }
             assembler.push(&piece).await?;
         }
         if received < found.version.size {

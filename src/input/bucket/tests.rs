@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use object_store::chunked::ChunkedStore;
 use object_store::memory::InMemory;
