@@ -36,7 +36,13 @@ pub(super) struct SimulateArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum SimulatedLayout {
+    /// workspaceId=<id>/date=<day>/auditlogs_<id>.json
     DatabricksDelivery,
+    /// PT1H.json blobs of an Azure diagnostic setting
+    AzureDiagnostic,
+    /// PT05M.json blobs of a Log Analytics data export
+    LogAnalyticsExport,
+    /// The path says nothing
     Any,
 }
 
