@@ -262,3 +262,17 @@ fn columns_azure_lacks_are_derived_and_said_to_be() {
     assert_eq!(event["event_id"].as_str().unwrap().len(), 36);
     assert_eq!(event["_source"]["cloud"], "azure");
 }
+
+#[test]
+fn envelopes_within_envelopes_end_before_the_stack_does() {
+    let deep = format!("{}{DELIVERED}{}", r#"{"records":["#.repeat(3_000), "]}".repeat(3_000));
+    let mut events = Vec::new();
+    AuditDecoder::default()
+        .decode(deep.as_bytes(), 0, &Origin::default(), &mut Vec::new(), &mut |event| {
+            events.push(event.extra("records").map(str::len));
+        })
+        .unwrap();
+    assert!(matches!(events[..], [Some(10_000..)]), "kept as an unknown record: {events:?}");
+    let batches = format!(r#"[{{"records":[{DELIVERED}]}},{{"records":[{DELIVERED}]}}]"#);
+    assert_eq!(decode_with(&AuditDecoder::default(), &batches, 0, &Origin::default()).len(), 2);
+}
