@@ -276,3 +276,20 @@ fn envelopes_within_envelopes_end_before_the_stack_does() {
     let batches = format!(r#"[{{"records":[{DELIVERED}]}},{{"records":[{DELIVERED}]}}]"#);
     assert_eq!(decode_with(&AuditDecoder::default(), &batches, 0, &Origin::default()).len(), 2);
 }
+
+#[test]
+fn a_member_in_both_spellings_loses_neither_value() {
+    let record = with(|record| {
+        record["response"] =
+            json!({"statusCode": 403, "status_code": 200, "errorMessage": "no", "error_message": null});
+        record["userIdentity"] = json!({"subjectName": "a", "subject_name": "b"});
+        record["identityMetadata"] = json!({"runBy": "a", "run_by": "b"});
+    });
+    let event = decode(&record);
+    assert_eq!(event["response"], json!({"status_code": 403, "error_message": "no", "result": null}));
+    assert_eq!(event["_source"]["response.status_code"], 200);
+    assert_eq!(event["user_identity"]["subject_name"], "a");
+    assert_eq!(event["_source"]["user_identity.subject_name"], "b");
+    assert_eq!(event["identity_metadata"]["run_by"], "a");
+    assert_eq!(event["_source"]["identity_metadata.run_by"], "b");
+}
