@@ -151,8 +151,9 @@ impl<'a> Mapping<'a> {
         self.account_and_workspace(decoder, origin);
         self.audit_level();
         self.aliases();
-        if let (Some(date), Some(time)) = (self.event_date, self.event.event_time)
-            && date.trim_matches('"') != time.date().to_string()
+        // Redundant only where it is what the time says.
+        if let Some(date) = self.event_date.filter(|date| json::kind(date) != Kind::Null)
+            && self.event.event_time.is_none_or(|time| date.trim_matches('"') != time.date().to_string())
         {
             self.keep(Text::from_static("\"event_date\""), date);
         }

@@ -293,3 +293,14 @@ fn a_member_in_both_spellings_loses_neither_value() {
     assert_eq!(event["identity_metadata"]["run_by"], "a");
     assert_eq!(event["_source"]["identity_metadata.run_by"], "b");
 }
+
+#[test]
+fn a_date_without_a_readable_time_is_kept() {
+    let record =
+        r#"{"event_time":"later","event_date":"2026-01-05","service_name":"jobs","action_name":"runNow"}"#;
+    let event = decode(record);
+    assert_eq!(event["_source"]["event_date"], "2026-01-05");
+    assert_eq!(event["_source"]["event_time"], "later");
+    let without = decode(&record.replace("\"2026-01-05\"", "null"));
+    assert_eq!(without["_source"].get("event_date"), None);
+}
