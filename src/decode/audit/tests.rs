@@ -264,6 +264,33 @@ fn columns_azure_lacks_are_derived_and_said_to_be() {
 }
 
 #[test]
+fn no_two_members_of_source_have_the_same_name() {
+    let record = with(|record| {
+        record["object"] = json!({"id": 7});
+        record["cloud"] = json!("theirs");
+    });
+    let record = record.replacen('{', r#"{"twice":1,"twice":2,"twice":3,"#, 1);
+    let origin = Origin { cloud: Some("aws"), ..Origin::of_object("logs/a.json") };
+    let mut text = String::new();
+    AuditDecoder::default()
+        .decode(record.as_bytes(), 0, &origin, &mut Vec::new(), &mut |event| {
+            let mut out = Vec::new();
+            canonical::write(event, &mut out);
+            text = String::from_utf8(out).unwrap();
+        })
+        .unwrap();
+    let source = serde_json::from_str::<Value>(&text).unwrap()["_source"].clone();
+    assert_eq!(source["object"], "logs/a.json", "the name is ours");
+    assert_eq!(source["cloud"], "aws");
+    assert_eq!((&source["object#1"], &source["cloud#1"]), (&json!({"id": 7}), &json!("theirs")));
+    assert_eq!(source["twice"], 3);
+    assert_eq!((&source["twice#1"], &source["twice#2"]), (&json!(1), &json!(2)));
+    for name in ["object", "cloud", "twice"] {
+        assert_eq!(text.matches(&format!("\"{name}\":")).count(), 1, "{text}");
+    }
+}
+
+#[test]
 fn envelopes_within_envelopes_end_before_the_stack_does() {
     let deep = format!("{}{DELIVERED}{}", r#"{"records":["#.repeat(3_000), "]}".repeat(3_000));
     let mut events = Vec::new();
