@@ -138,7 +138,7 @@ impl Reader<'_> {
         let mut mapping = Mapping::new(self.raw.unwrap_or(text));
         if let Some(payload) = find("jsonPayload", Kind::Object) {
             for (key, value) in members {
-                if !key.eq_ignore_ascii_case("jsonPayload") {
+                if !std::ptr::eq(*value, payload) {
                     mapping.wrapper_member(key, value);
                 }
             }

@@ -143,7 +143,10 @@ impl<'a> Mapping<'a> {
                     event.event_time.is_some()
                 }
             }
-            Column::EventDate => self.event_date.replace(value).is_none(),
+            Column::EventDate if self.event_date.is_none() => {
+                self.event_date = Some(value);
+                true
+            }
             Column::UserIdentity if event.user_identity == Nested::Null => {
                 event.user_identity = values::identity(value, &mut event.extras);
                 true

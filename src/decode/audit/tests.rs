@@ -331,3 +331,16 @@ fn a_date_without_a_readable_time_is_kept() {
     let without = decode(&record.replace("\"2026-01-05\"", "null"));
     assert_eq!(without["_source"].get("event_date"), None);
 }
+
+#[test]
+fn of_a_date_or_a_payload_that_comes_twice_both_are_kept() {
+    let row = r#"{"event_time":0,"service_name":"jobs","event_date":"2026-01-05","event_date":"2026-01-06"}"#;
+    let source = decode(row)["_source"].clone();
+    assert_eq!(
+        (&source["event_date#1"], &source["event_date"]),
+        (&json!("2026-01-06"), &json!("2026-01-05"))
+    );
+    let wrapped = decode(&format!(r#"{{"jsonPayload":{DELIVERED},"jsonPayload":"more"}}"#));
+    assert_eq!(wrapped["action_name"], "login");
+    assert_eq!(wrapped["_source"]["gcp.jsonPayload"], "more");
+}
