@@ -36,6 +36,9 @@ pub struct DeadLetterOrigin {
     /// Workspace the path names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
+    /// Cloud it was read from: `aws`, `gcp` or `azure`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud: Option<String>,
 }
 
 /// Why a dead letter cannot be kept.

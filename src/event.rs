@@ -220,8 +220,8 @@ impl AuditEvent<'_> {
         Some(Text::from_json(cloud)).filter(|cloud| !cloud.is_empty())
     }
 
-    /// The value of an extra member (JSON text) by its key.
+    /// The value of an extra member (JSON text) by its key; the last of several, since our own come after the record's.
     pub fn extra(&self, key: &str) -> Option<&str> {
-        self.extras.iter().find(|extra| extra.key.is(key)).map(|extra| extra.value.as_ref())
+        self.extras.iter().rfind(|extra| extra.key.is(key)).map(|extra| extra.value.as_ref())
     }
 }

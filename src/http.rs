@@ -19,7 +19,7 @@ pub const MAX_ANSWER_BYTES: usize = 4 << 20;
 const EXCERPT_BYTES: usize = 300;
 
 /// How connections to a collector are made: keys every output over HTTP has.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpSettings {
     /// Longest wait for one answer, from the first byte sent to the last byte read. A request that takes longer counts
@@ -61,6 +61,18 @@ impl Default for HttpSettings {
     }
 }
 
+/// Without the proxy, whose address may hold a password.
+impl std::fmt::Debug for HttpSettings {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("HttpSettings")
+            .field("timeout", &self.timeout)
+            .field("tls", &self.tls)
+            .field("proxy", &self.proxy.as_ref().map(|_| "***"))
+            .field("idle_timeout", &self.idle_timeout)
+            .finish()
+    }
+}
+
 /// An answer, whatever its status.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -80,8 +92,9 @@ impl Answer {
     /// The body's beginning as one line of printable text, for messages.
     pub fn excerpt(&self) -> String {
         let text = String::from_utf8_lossy(self.body.get(..EXCERPT_BYTES).unwrap_or(&self.body));
-        // A word that was cut could be half a secret, which nobody would recognise and blot out.
-        let word = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '+' | '=' | '\u{fffd}');
+        // A word that was cut could be half a secret, which nobody would recognise and blot out. Keys, paths and
+        // passwords have all kinds of signs in them, but no blanks and no quotes.
+        let word = |c: char| !c.is_whitespace() && !matches!(c, '"' | '\'' | '<' | '>');
         let whole = if self.body.len() > EXCERPT_BYTES { text.trim_end_matches(word) } else { &text };
         whole.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
     }
@@ -358,8 +371,9 @@ fn checked_url(key: &str, text: &str, secret: bool) -> Result<url::Url, BuildErr
     Ok(url)
 }
 
+/// The address as a message may repeat it: not with the password or token that somebody wrote into it.
 fn shown(text: &str, secret: bool) -> &str {
-    if secret { "the value" } else { text }
+    if secret || text.contains(['@', '?']) { "the value" } else { text }
 }
 
 #[cfg(test)]
@@ -377,11 +391,26 @@ mod tests {
 
     #[test]
     fn an_excerpt_does_not_end_in_half_a_word() {
-        let body = format!("{} path/hunter2-and-more", "x".repeat(EXCERPT_BYTES - 10));
-        let answer =
-            Answer { status: 500, retry_after: None, body: body.into(), cut: false, cookies: String::new() };
-        assert!(answer.excerpt().ends_with("x path/"), "{}", answer.excerpt());
+        let cut_in = |secret: &str| {
+            let body = format!("{} {secret}", "x".repeat(EXCERPT_BYTES - 10));
+            Answer { status: 500, retry_after: None, body: body.into(), cut: false, cookies: String::new() }
+        };
+        // A base64 key, a JWT, a password and a path: none is told by its letters alone.
+        for secret in
+            ["aB3/hunter2-and-more", "eyJh.hunter2-and-more", "p@ss!hunter2-and-more", "a/hunter2-and-more"]
+        {
+            assert_eq!(cut_in(secret).excerpt(), "x".repeat(EXCERPT_BYTES - 10), "{secret}");
+        }
+        let answer = cut_in("");
         assert!(Answer { body: "no\nhunter2".into(), ..answer }.excerpt() == "no hunter2");
+    }
+
+    #[test]
+    fn the_password_of_a_proxy_is_not_in_debug() {
+        let settings =
+            HttpSettings { proxy: Some("http://u:hunter2@proxy:3128".to_owned()), ..HttpSettings::default() };
+        let text = format!("{settings:?}");
+        assert!(text.contains("proxy") && !text.contains("hunter2"), "{text}");
     }
 
     #[test]
@@ -391,6 +420,12 @@ mod tests {
         assert!(base_url("url", "https://a/?x=1", false).unwrap_err().to_string().contains("plain address"));
         assert_eq!(full_url("url", "https://c/in?x=1", false).unwrap(), "https://c/in?x=1");
         assert!(full_url("url", "https://u:p@c/in", false).is_err());
+        for text in
+            ["https://elastic:hunter2@es:9200", "https://u:hunter2@es:port", "https://s/?token=hunter2"]
+        {
+            let error = base_url("url", text, false).unwrap_err().to_string();
+            assert!(!error.contains("hunter2") && error.starts_with("url: "), "{error}");
+        }
         let error = base_url("url", "hunter2", true).unwrap_err().to_string();
         assert!(!error.contains("hunter2") && error.starts_with("url: "), "{error}");
     }

@@ -58,7 +58,8 @@
 //!
 //! A record's own id is kept. Where it has none, the id is a UUID v8 of the first 128 bits of SHA-256 over the canonical
 //! record without `event_id` and without `_source`; for the second and further of several equal lines of one object,
-//! their number is part of the digest. A resend, a replay and a second delivery thus give the same id.
+//! their number is part of the digest, and for a record without a readable time what is under `_source` too. A resend,
+//! a replay and a second delivery thus give the same id.
 //!
 //! # Glossary
 //!

@@ -46,7 +46,7 @@ pub enum SecretError {
         source: std::io::Error,
     },
     /// The file or variable holds nothing.
-    #[error("the secret in {place} is empty")]
+    #[error("the secret in {place} is empty; put it there")]
     Empty {
         /// Where it was looked for.
         place: String,
@@ -78,6 +78,9 @@ impl Secret {
     /// [`SecretError`] if it is not where the configuration says.
     pub fn reveal(&self) -> Result<String, SecretError> {
         match &*self.0 {
+            Source::Plain(text) if text.trim().is_empty() => {
+                Err(SecretError::Empty { place: "the configuration".to_owned() })
+            }
             Source::Plain(text) => Ok(text.clone()),
             Source::Env(name) => std::env::var(name)
                 .ok()
@@ -194,6 +197,13 @@ mod tests {
         assert_eq!(secret.reveal().unwrap(), "the second");
         std::fs::write(&path, "\n").unwrap();
         assert!(secret.reveal().unwrap_err().to_string().contains("is empty"));
+    }
+
+    #[test]
+    fn an_empty_secret_is_none_wherever_it_stands() {
+        let plain: Secret = serde_json::from_str("\" \"").unwrap();
+        let error = plain.reveal().unwrap_err().to_string();
+        assert!(error.contains("is empty") && error.contains("configuration"), "{error}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::event::AuditEvent;
-use crate::json::Text;
+use crate::json::{Kind, Text, kind};
 
 /// A text in which `{event_date}` and the like stand for the event's values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,8 +105,8 @@ impl Template {
                     None => out.extend_from_slice(ABSENT.as_bytes()),
                 },
                 Piece::Field(Field::Object) => {
-                    let object = event.extra("object").unwrap_or_default();
-                    match object.get(1..object.len().saturating_sub(1)) {
+                    let object = event.extra("object").filter(|object| kind(object) == Kind::String);
+                    match object.and_then(|object| object.get(1..object.len().saturating_sub(1))) {
                         Some(inner) if !inner.is_empty() => out.extend_from_slice(inner.as_bytes()),
                         _ => out.extend_from_slice(ABSENT.as_bytes()),
                     }
@@ -159,6 +159,19 @@ mod tests {
         out.clear();
         template.write_escaped(&event, &mut out);
         assert_eq!(out, br#"audit-1970-01-01-7\""#);
+        let object = Template::parse("{object}").unwrap();
+        let extra = |value: &'static str| crate::event::Extra {
+            key: Text::from_plain("object"),
+            value: value.into(),
+        };
+        event.extras = vec![extra(r#"{"a":"b"}"#), extra(r#""logs/a.json""#)];
+        out.clear();
+        object.write_escaped(&event, &mut out);
+        assert_eq!(out, b"logs/a.json", "a member of the record that has the name of ours");
+        event.extras.pop();
+        out.clear();
+        object.write_escaped(&event, &mut out);
+        assert_eq!(out, b"unknown", "what is no text would break the text it is put into");
         assert_eq!(template.fixed(), None);
         assert_eq!(Template::parse("main").unwrap().fixed(), Some("main"));
         assert!(Template::parse("{day}").unwrap_err().contains("{event_date}"));

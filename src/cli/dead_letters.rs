@@ -257,6 +257,9 @@ impl ReplayInput {
         let end = u32::try_from(letter.record.len()).unwrap_or(u32::MAX);
         let origin = Origin {
             workspace: letter.origin.workspace.as_deref().map(Into::into),
+            cloud: ["aws", "gcp", "azure"]
+                .into_iter()
+                .find(|cloud| letter.origin.cloud.as_deref() == Some(cloud)),
             ..Origin::of_object(&letter.origin.object)
         };
         Chunk {

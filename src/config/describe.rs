@@ -63,6 +63,6 @@ fn feeding(settings: &OutputSettings) -> String {
 }
 
 /// A value as it is written in the configuration.
-fn word(value: &impl serde::Serialize) -> String {
+pub(super) fn word(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }

@@ -287,6 +287,18 @@ fn pipelines_are_all_pairs_unless_they_are_listed() {
 }
 
 #[test]
+fn an_option_of_another_format_is_warned_of() {
+    let warned = |text: &str| load(text).unwrap().warnings.join("\n");
+    let original = "outputs.splunk.event_original: does nothing with format = \"canonical\"";
+    assert!(warned("event_original = true").contains(original), "{}", warned("event_original = true"));
+    let version = "outputs.splunk.ocsf_version: does nothing with format = \"ecs\"";
+    let text = warned("ocsf_version = \"1.5.0\"\nformat = \"ecs\"\nevent_original = true");
+    assert!(text.contains(version) && !text.contains("event_original"), "{text}");
+    assert!(!warned("ocsf_version = \"1.5.0\"\nformat = \"ocsf\"").contains("does nothing"));
+    assert!(!warned("").contains("does nothing"));
+}
+
+#[test]
 fn the_description_shows_what_will_happen_and_no_secret() {
     let config =
         load("headers.X-Key = \"hunter3\"\ntls.insecure = true\nproxy = \"http://u:hunter4@proxy:1\"")

@@ -2,9 +2,11 @@
 
 use serde_json::Value;
 
+use super::describe::word;
 use super::error::below;
 use super::layers::ENVIRONMENT;
 use super::{Config, schema};
+use crate::format::{FormatName, OcsfVersion};
 
 /// The warnings, a line each, naming the key.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
@@ -19,6 +21,14 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     for (name, settings) in &config.outputs {
         let path = below("outputs", name);
         plain_secrets(config, &settings.table, &schema::output(settings.kind), &path, &mut warnings);
+        let (format, options) = (settings.common.format, settings.common.format_options);
+        let idle = [
+            ("event_original", options.event_original, FormatName::Ecs),
+            ("ocsf_version", options.ocsf_version != OcsfVersion::default(), FormatName::Ocsf),
+        ];
+        for (key, _, _) in idle.into_iter().filter(|(_, given, of)| *given && *of != format) {
+            warnings.push(format!("{path}.{key}: does nothing with format = \"{}\"", word(&format)));
+        }
         if settings.common.http.tls.insecure {
             warnings.push(format!(
                 "{path}.tls.insecure: certificates are not verified; anybody in between can read and change the audit \

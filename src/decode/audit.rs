@@ -34,6 +34,9 @@ mod values;
 
 use mapping::Mapping;
 
+/// Envelopes are opened so deep, a batch of envelopes included; a record could nest more than the stack can take.
+const MAX_ENVELOPES: usize = 4;
+
 /// What the routes leave out and only the user knows.
 #[derive(Clone, Debug, Default)]
 pub struct AuditDecoder {
@@ -100,11 +103,11 @@ impl Reader<'_> {
             Kind::Object => {
                 let mut members = Members::new();
                 parse_members(text, &mut members)?;
-                self.object(text, &members, occurrence, false)
+                self.object(text, &members, occurrence, 0)
             }
             Kind::Array => {
                 serde_json::from_str::<&RawValue>(text).map_err(not_json)?;
-                self.envelope(text, occurrence)
+                self.envelope(text, occurrence, 0)
             }
             _ => {
                 serde_json::from_str::<&RawValue>(text).map_err(not_json)?;
@@ -121,7 +124,7 @@ impl Reader<'_> {
         text: &'t str,
         members: &Members<'t>,
         occurrence: u32,
-        enveloped: bool,
+        envelopes: usize,
     ) -> Result<(), Undecodable> {
         let find = |name: &str, wanted: Kind| {
             members
@@ -129,13 +132,13 @@ impl Reader<'_> {
                 .find(|(key, value)| key.eq_ignore_ascii_case(name) && json::kind(value) == wanted)
                 .map(|(_, value)| *value)
         };
-        if let Some(records) = find("records", Kind::Array) {
-            return self.envelope(records, occurrence);
+        if let Some(records) = find("records", Kind::Array).filter(|_| envelopes < MAX_ENVELOPES) {
+            return self.envelope(records, occurrence, envelopes);
         }
         let mut mapping = Mapping::new(self.raw.unwrap_or(text));
         if let Some(payload) = find("jsonPayload", Kind::Object) {
             for (key, value) in members {
-                if !key.eq_ignore_ascii_case("jsonPayload") {
+                if !std::ptr::eq(*value, payload) {
                     mapping.wrapper_member(key, value);
                 }
             }
@@ -148,6 +151,7 @@ impl Reader<'_> {
         if self.raw.is_some() {
             mapping.flag("\"repaired\"");
         }
+        let enveloped = envelopes > 0;
         let event =
             mapping.finish(self.decoder, self.origin, occurrence, self.scratch, enveloped, &mut self.seen);
         (self.each)(&event);
@@ -155,7 +159,7 @@ impl Reader<'_> {
     }
 
     /// Each element is a record. One that is no object does not lose the others: it is shipped as an unknown record.
-    fn envelope(&mut self, array: &str, occurrence: u32) -> Result<(), Undecodable> {
+    fn envelope(&mut self, array: &str, occurrence: u32, outer: usize) -> Result<(), Undecodable> {
         let mut any = false;
         for element in json::elements(array) {
             any = true;
@@ -164,7 +168,7 @@ impl Reader<'_> {
                 Kind::Object => parse_members(element, &mut members)?,
                 _ => members.push((Cow::Borrowed("value"), element)),
             }
-            self.object(element, &members, occurrence, true)?;
+            self.object(element, &members, occurrence, outer + 1)?;
         }
         if any {
             return Ok(());

@@ -161,6 +161,12 @@ impl Http {
         let text = self.config.url.reveal().map_err(|error| BuildError::new("url", error))?;
         let url = full_url("url", &text, true)?;
         let mut secrets = vec![text, url.clone()];
+        // Servers like to say which path they do not know.
+        if let Some(target) =
+            url.split_once("://").and_then(|(_, rest)| Some(rest.split_at(rest.find('/')?).1))
+        {
+            secrets.extend([target, target.split('?').next().unwrap_or_default()].map(str::to_owned));
+        }
         if let Some((_, query)) = url.split_once('?') {
             secrets.extend(
                 query.split('&').filter_map(|pair| pair.split_once('=')).map(|(_, value)| value.to_owned()),
@@ -343,5 +349,16 @@ mod tests {
         assert!(!format!("{headers:?} {:?}", output.config).contains("swordfish"));
         let said = Verdict::retry("no hunter2, no swordfish", None).redacted(&secrets);
         assert!(matches!(said, Verdict::Retry { cause, .. } if cause == "no ***, no ***"));
+    }
+
+    #[test]
+    fn a_path_that_the_collector_repeats_is_a_secret() {
+        let output = output(json!({"url": "https://hooks.example/services/T0/hunter2?v=1"})).unwrap();
+        let (_, _, secrets) = output.address().unwrap();
+        let secrets: Vec<_> = secrets.iter().map(String::as_str).collect();
+        for said in ["Cannot POST /services/T0/hunter2", "no route for /services/T0/hunter2?v=1"] {
+            let said = format!("{:?}", Verdict::retry(said, None).redacted(&secrets));
+            assert!(!said.contains("hunter2"), "{said}");
+        }
     }
 }

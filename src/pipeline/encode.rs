@@ -118,6 +118,7 @@ fn origin(origin: &Origin) -> DeadLetterOrigin {
     DeadLetterOrigin {
         object: origin.object.to_string(),
         workspace: origin.workspace.as_deref().map(str::to_owned),
+        cloud: origin.cloud.map(str::to_owned),
         ..DeadLetterOrigin::default()
     }
 }
@@ -130,4 +131,18 @@ fn span(whole: &[u8], part: &[u8]) -> Option<Range<usize>> {
 
 fn narrow(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_knows_what_the_path_and_the_store_said_of_its_record() {
+        let read =
+            Origin { workspace: Some("7".into()), cloud: Some("gcp"), ..Origin::of_object("logs/a.json") };
+        let kept = origin(&read);
+        assert_eq!(kept.object, "logs/a.json");
+        assert_eq!((kept.workspace.as_deref(), kept.cloud.as_deref()), (Some("7"), Some("gcp")));
+    }
 }

@@ -105,6 +105,18 @@ fn a_missing_configuration_file_is_named_with_the_way_out() {
 }
 
 #[test]
+fn a_replayed_event_is_the_one_that_was_refused_cloud_and_object_included() {
+    let directory = growing("type = \"file\"\npath = \"out.ndjson\"");
+    let letters = directory.path().join("state/dead-letters");
+    std::fs::create_dir_all(&letters).unwrap();
+    let letter = r#"{"time":"2026-01-05T00:00:00Z","pipeline":"in/out","reason":"rejected","detail":"","object":"a.json","offset":0,"line":0,"occurrence":0,"cloud":"aws","record":"{}","truncated":false}"#;
+    std::fs::write(letters.join("in.out.ndjson"), format!("{letter}\n")).unwrap();
+    run(&["dead-letters", "replay", "--config", "a.toml"], directory.path()).with(0);
+    let event = std::fs::read_to_string(directory.path().join("out.ndjson")).unwrap();
+    assert!(event.contains(r#""_source":{"cloud":"aws","object":"a.json"}"#), "{event}");
+}
+
+#[test]
 fn a_single_run_that_left_dead_letters_says_so_with_its_exit_code() {
     let directory = growing("type = \"file\"\npath = \"out.ndjson\"");
     let date = jiff::Timestamp::now().strftime("%Y-%m-%d");

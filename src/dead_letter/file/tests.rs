@@ -9,6 +9,7 @@ fn letter(record: &[u8]) -> DeadLetter {
         line: u64::MAX,
         occurrence: 2,
         workspace: Some("1".into()),
+        cloud: Some("aws".into()),
     };
     DeadLetter {
         reason: "rejected".into(),
@@ -36,7 +37,7 @@ async fn a_letter_is_read_as_it_was_kept() {
     let text = letter("{\"a\":\"ä\"}\n".as_bytes());
     let binary = DeadLetter {
         truncated: true,
-        origin: DeadLetterOrigin { workspace: None, ..text.origin.clone() },
+        origin: DeadLetterOrigin { workspace: None, cloud: None, ..text.origin.clone() },
         ..letter(b"\xff\x00")
     };
     letters.keep(vec![text.clone(), binary.clone()]).await.unwrap();
@@ -71,6 +72,7 @@ async fn a_line_names_everything_a_human_looks_for() {
             "line",
             "occurrence",
             "workspace",
+            "cloud",
             "record",
             "truncated"
         ]

@@ -1,7 +1,7 @@
 //! From the members of one record to its event.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::columns::{Column, column};
 use super::{AuditDecoder, Members, Shape, event_id, values};
@@ -15,6 +15,47 @@ const ACCOUNT_LEVEL_SERVICES: [&str; 4] =
     ["unityCatalog", "accountBillableUsage", "accountsAccessControl", "accountsManager"];
 
 const TRUE: Cow<'static, str> = Cow::Borrowed("true");
+
+/// Most extras whose names are compared one with the other; of more, a set is made.
+const FEW: usize = 16;
+
+/// Numbers extras that have the same name (`object#1`, `object`): a collector refuses JSON with two members of one name,
+/// or takes the last. The last keeps the name, for those that we add come last.
+fn tell_apart(extras: &mut [Extra<'_>]) {
+    let unique = match extras.len() {
+        0..=FEW => extras
+            .iter()
+            .enumerate()
+            .all(|(at, extra)| extras.iter().skip(at + 1).all(|other| other.key != extra.key)),
+        _ => extras.iter().map(|extra| extra.key.quoted()).collect::<HashSet<_>>().len() == extras.len(),
+    };
+    if unique {
+        return;
+    }
+    let mut left: HashMap<String, usize> = HashMap::new();
+    for extra in &*extras {
+        *left.entry(extra.key.quoted().to_owned()).or_default() += 1;
+    }
+    let mut taken: HashSet<String> = left.keys().cloned().collect();
+    let mut numbers: HashMap<String, usize> = HashMap::new();
+    for extra in extras {
+        let name = extra.key.quoted().to_owned();
+        let Some(left) = left.get_mut(&name) else { continue };
+        *left -= 1;
+        if *left == 0 {
+            continue;
+        }
+        let number = numbers.entry(name).or_default();
+        loop {
+            *number += 1;
+            let key = Text::from_canonical(format!("\"{}#{number}\"", extra.key.escaped()));
+            if taken.insert(key.quoted().to_owned()) {
+                extra.key = key;
+                break;
+            }
+        }
+    }
+}
 
 /// An event on its way, and the values that columns are derived from once all members are known.
 pub(super) struct Mapping<'a> {
@@ -102,7 +143,10 @@ impl<'a> Mapping<'a> {
                     event.event_time.is_some()
                 }
             }
-            Column::EventDate => self.event_date.replace(value).is_none(),
+            Column::EventDate if self.event_date.is_none() => {
+                self.event_date = Some(value);
+                true
+            }
             Column::UserIdentity if event.user_identity == Nested::Null => {
                 event.user_identity = values::identity(value, &mut event.extras);
                 true
@@ -151,8 +195,9 @@ impl<'a> Mapping<'a> {
         self.account_and_workspace(decoder, origin);
         self.audit_level();
         self.aliases();
-        if let (Some(date), Some(time)) = (self.event_date, self.event.event_time)
-            && date.trim_matches('"') != time.date().to_string()
+        // Redundant only where it is what the time says.
+        if let Some(date) = self.event_date.filter(|date| json::kind(date) != Kind::Null)
+            && self.event.event_time.is_none_or(|time| date.trim_matches('"') != time.date().to_string())
         {
             self.keep(Text::from_static("\"event_date\""), date);
         }
@@ -180,6 +225,7 @@ impl<'a> Mapping<'a> {
                 value: Cow::Borrowed(&origin.object_json),
             });
         }
+        tell_apart(&mut event.extras);
         event
     }
 

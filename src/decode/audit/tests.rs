@@ -262,3 +262,85 @@ fn columns_azure_lacks_are_derived_and_said_to_be() {
     assert_eq!(event["event_id"].as_str().unwrap().len(), 36);
     assert_eq!(event["_source"]["cloud"], "azure");
 }
+
+#[test]
+fn no_two_members_of_source_have_the_same_name() {
+    let record = with(|record| {
+        record["object"] = json!({"id": 7});
+        record["cloud"] = json!("theirs");
+    });
+    let record = record.replacen('{', r#"{"twice":1,"twice":2,"twice":3,"#, 1);
+    let origin = Origin { cloud: Some("aws"), ..Origin::of_object("logs/a.json") };
+    let mut text = String::new();
+    AuditDecoder::default()
+        .decode(record.as_bytes(), 0, &origin, &mut Vec::new(), &mut |event| {
+            let mut out = Vec::new();
+            canonical::write(event, &mut out);
+            text = String::from_utf8(out).unwrap();
+        })
+        .unwrap();
+    let source = serde_json::from_str::<Value>(&text).unwrap()["_source"].clone();
+    assert_eq!(source["object"], "logs/a.json", "the name is ours");
+    assert_eq!(source["cloud"], "aws");
+    assert_eq!((&source["object#1"], &source["cloud#1"]), (&json!({"id": 7}), &json!("theirs")));
+    assert_eq!(source["twice"], 3);
+    assert_eq!((&source["twice#1"], &source["twice#2"]), (&json!(1), &json!(2)));
+    for name in ["object", "cloud", "twice"] {
+        assert_eq!(text.matches(&format!("\"{name}\":")).count(), 1, "{text}");
+    }
+}
+
+#[test]
+fn envelopes_within_envelopes_end_before_the_stack_does() {
+    let deep = format!("{}{DELIVERED}{}", r#"{"records":["#.repeat(3_000), "]}".repeat(3_000));
+    let mut events = Vec::new();
+    AuditDecoder::default()
+        .decode(deep.as_bytes(), 0, &Origin::default(), &mut Vec::new(), &mut |event| {
+            events.push(event.extra("records").map(str::len));
+        })
+        .unwrap();
+    assert!(matches!(events[..], [Some(10_000..)]), "kept as an unknown record: {events:?}");
+    let batches = format!(r#"[{{"records":[{DELIVERED}]}},{{"records":[{DELIVERED}]}}]"#);
+    assert_eq!(decode_with(&AuditDecoder::default(), &batches, 0, &Origin::default()).len(), 2);
+}
+
+#[test]
+fn a_member_in_both_spellings_loses_neither_value() {
+    let record = with(|record| {
+        record["response"] =
+            json!({"statusCode": 403, "status_code": 200, "errorMessage": "no", "error_message": null});
+        record["userIdentity"] = json!({"subjectName": "a", "subject_name": "b"});
+        record["identityMetadata"] = json!({"runBy": "a", "run_by": "b"});
+    });
+    let event = decode(&record);
+    assert_eq!(event["response"], json!({"status_code": 403, "error_message": "no", "result": null}));
+    assert_eq!(event["_source"]["response.status_code"], 200);
+    assert_eq!(event["user_identity"]["subject_name"], "a");
+    assert_eq!(event["_source"]["user_identity.subject_name"], "b");
+    assert_eq!(event["identity_metadata"]["run_by"], "a");
+    assert_eq!(event["_source"]["identity_metadata.run_by"], "b");
+}
+
+#[test]
+fn a_date_without_a_readable_time_is_kept() {
+    let record =
+        r#"{"event_time":"later","event_date":"2026-01-05","service_name":"jobs","action_name":"runNow"}"#;
+    let event = decode(record);
+    assert_eq!(event["_source"]["event_date"], "2026-01-05");
+    assert_eq!(event["_source"]["event_time"], "later");
+    let without = decode(&record.replace("\"2026-01-05\"", "null"));
+    assert_eq!(without["_source"].get("event_date"), None);
+}
+
+#[test]
+fn of_a_date_or_a_payload_that_comes_twice_both_are_kept() {
+    let row = r#"{"event_time":0,"service_name":"jobs","event_date":"2026-01-05","event_date":"2026-01-06"}"#;
+    let source = decode(row)["_source"].clone();
+    assert_eq!(
+        (&source["event_date#1"], &source["event_date"]),
+        (&json!("2026-01-06"), &json!("2026-01-05"))
+    );
+    let wrapped = decode(&format!(r#"{{"jsonPayload":{DELIVERED},"jsonPayload":"more"}}"#));
+    assert_eq!(wrapped["action_name"], "login");
+    assert_eq!(wrapped["_source"]["gcp.jsonPayload"], "more");
+}

@@ -108,15 +108,26 @@ fn read<'a, T: Default>(
     target
 }
 
+/// Takes a text in, unless another spelling of its key gave a different one before.
+fn fill<'a>(slot: &mut Option<Text<'a>>, value: &'a str) -> bool {
+    match (text(value), &*slot) {
+        (None, _) => true,
+        (Some(text), Some(known)) => text == *known,
+        (text, None) => {
+            *slot = text;
+            true
+        }
+    }
+}
+
 /// `user_identity`
 pub(super) fn identity<'a>(value: &'a str, extras: &mut Vec<Extra<'a>>) -> Nested<'a, Identity<'a>> {
     fn place<'a>(identity: &mut Identity<'a>, key: &str, value: &'a str) -> bool {
         match key {
-            "email" => identity.email = text(value),
-            "subject_name" | "subjectName" => identity.subject_name = text(value),
-            _ => return false,
+            "email" => fill(&mut identity.email, value),
+            "subject_name" | "subjectName" => fill(&mut identity.subject_name, value),
+            _ => false,
         }
-        true
     }
     match open(value) {
         Inner::Null => Nested::Null,
@@ -138,14 +149,13 @@ pub(super) fn response<'a>(value: &'a str, extras: &mut Vec<Extra<'a>>) -> Neste
     fn place<'a>(response: &mut Response<'a>, key: &str, value: &'a str) -> bool {
         match key {
             "status_code" | "statusCode" => match value.trim_matches('"').parse() {
-                Ok(code) => response.status_code = Some(code),
-                Err(_) => return json::kind(value) == Kind::Null,
+                Ok(code) => *response.status_code.get_or_insert(code) == code,
+                Err(_) => json::kind(value) == Kind::Null,
             },
-            "error_message" | "errorMessage" => response.error_message = text(value),
-            "result" => response.result = text(value),
-            _ => return false,
+            "error_message" | "errorMessage" => fill(&mut response.error_message, value),
+            "result" => fill(&mut response.result, value),
+            _ => false,
         }
-        true
     }
     match open(value) {
         Inner::Null => Nested::Null,
@@ -166,12 +176,11 @@ pub(super) fn response<'a>(value: &'a str, extras: &mut Vec<Extra<'a>>) -> Neste
 pub(super) fn run_identity<'a>(value: &'a str, extras: &mut Vec<Extra<'a>>) -> Nested<'a, RunIdentity<'a>> {
     fn place<'a>(run: &mut RunIdentity<'a>, key: &str, value: &'a str) -> bool {
         match key {
-            "run_by" | "runBy" => run.run_by = text(value),
-            "run_as" | "runAs" => run.run_as = text(value),
-            "acting_resource" | "actingResource" => run.acting_resource = text(value),
-            _ => return false,
+            "run_by" | "runBy" => fill(&mut run.run_by, value),
+            "run_as" | "runAs" => fill(&mut run.run_as, value),
+            "acting_resource" | "actingResource" => fill(&mut run.acting_resource, value),
+            _ => false,
         }
-        true
     }
     match open(value) {
         Inner::Null => Nested::Null,

@@ -14,6 +14,9 @@ use crate::output::{HoldReason, Rejection, Verdict};
 /// Splunk Cloud answers a body that is too large as if its first event were malformed; 1 MB is what it documents.
 const SUSPICIOUS_BYTES: usize = 1_000_000;
 
+/// Longest reason that is kept: it goes into logs and dead letters.
+const MAX_REASON_CHARACTERS: usize = 300;
+
 #[derive(Default, Deserialize)]
 struct Reply {
     #[serde(default)]
@@ -66,6 +69,8 @@ pub(super) fn of_answer(answer: &Answer, request: &Request) -> Verdict {
 /// Prefix rule: what came before the refused event is in.
 fn refused_at(reply: &Reply, request: &Request) -> Verdict {
     let reason = if reply.text.is_empty() { "refused by HEC" } else { &reply.text };
+    let printable = reason.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let reason: String = printable.take(MAX_REASON_CHARACTERS).collect();
     let reason = format!("{reason} (HEC code {})", reply.code.unwrap_or_default());
     match reply.invalid_event {
         Some(0) if request.events > 1 && request.uncompressed_bytes > SUSPICIOUS_BYTES => Verdict::TooLarge,
@@ -196,6 +201,16 @@ mod tests {
                 }
             );
         }
+    }
+
+    #[test]
+    fn the_reason_of_a_refusal_is_one_short_line_whatever_the_server_says() {
+        let text = "no\\n".repeat(10_000);
+        let body = format!(r#"{{"text":"{text}","code":6,"invalid-event-number":0}}"#);
+        let Verdict::Partial { rejected, .. } = verdict(400, &body, 1, 100) else { panic!("not partial") };
+        let reason = &rejected[0].1.reason;
+        assert!(reason.len() < 400 && !reason.contains('\n'), "{} bytes", reason.len());
+        assert!(reason.ends_with("(HEC code 6)"), "{reason}");
     }
 
     #[test]
