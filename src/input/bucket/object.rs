@@ -164,8 +164,12 @@ impl ObjectReader {
             if planned == Plan::Nothing {
                 return Ok(());
             }
-            match self.read_version(&found, known.as_ref(), planned, mismatch, now).await {
-                Err(ObjectError::SeamDiffers) if !mismatch => mismatch = true,
+            let result = self.read_version(&found, known.as_ref(), planned, mismatch, now).await;
+            // What is committed by the next turn may be of the new content, whose seam is another one: without
+            // fingerprints, reading all of it once more would ship it twice.
+            mismatch = matches!(result, Err(ObjectError::SeamDiffers)) && !mismatch;
+            match result {
+                Err(ObjectError::SeamDiffers) if mismatch => {}
                 Err(ObjectError::Moved) if moves < MOVES_FOLLOWED => {
                     moves += 1;
                     self.until_committed(&found.partition()).await;

@@ -6,8 +6,9 @@ use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use proptest::prelude::{Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
 
+use super::position::ObjectPosition;
 use super::*;
-use crate::chunk::{Budget, Chunk};
+use crate::chunk::{Budget, Chunk, Note};
 use crate::input::Resume;
 use crate::state::sqlite::SqliteState;
 use crate::state::{Change, State, StateError};
@@ -380,6 +381,30 @@ async fn a_read_that_breaks_off_goes_on_where_it_was_committed_and_sends_nothing
         texts.dedup();
         assert_eq!(texts.len(), expected, "no line twice");
     }
+}
+
+impl Bench {
+    /// Changes what is committed for the object.
+    async fn recommit(&self, change: impl FnOnce(&mut ObjectPosition), note: Note) {
+        let resume = Resume::new(Arc::clone(&self.state) as Arc<dyn State>, "audit/out");
+        let committed = resume.position(&Partition::new(KEY)).await.unwrap().unwrap();
+        let mut position = ObjectPosition::parse(&committed).unwrap();
+        change(&mut position);
+        let change = Change { partition: Partition::new(KEY), position: position.encode(), note };
+        self.state.commit("audit/out", vec![change], Vec::new()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_rewritten_object_without_fingerprints_is_shipped_again_only_once_when_its_read_breaks_off() {
+    let mut bench = Bench::new();
+    bench.put(KEY, lines(0, 3000)).await;
+    bench.run().await;
+    bench.recommit(|position| position.folded = true, Note::Clear).await;
+    bench.put(KEY, lines(10_000, 4000)).await;
+    // The first answer tells that the seam differs, the second breaks off.
+    bench.breaking_off = Some(Arc::new(BreakingOff::new(Arc::clone(&bench.store), 2, None)));
+    assert_eq!(bench.run().await.texts().len(), 4000);
 }
 
 /// One rewriting of an object's lines.
