@@ -407,6 +407,17 @@ async fn a_rewritten_object_without_fingerprints_is_shipped_again_only_once_when
     assert_eq!(bench.run().await.texts().len(), 4000);
 }
 
+#[tokio::test]
+async fn a_comparison_that_meets_the_last_fingerprint_kept_survives_a_crash() {
+    let bench = Bench::new();
+    bench.put(KEY, lines(0, 3000)).await;
+    bench.run().await;
+    bench.recommit(|position| position.shipped = assemble::MAX_FINGERPRINTS - 10, Note::Keep).await;
+    bench.put(KEY, lines(10_000, 100) + &lines(0, 3000)).await;
+    assert_eq!(bench.run_and_commit(1).await.texts().len(), 100);
+    assert_eq!(bench.run().await.texts(), Vec::<&str>::new());
+}
+
 /// One rewriting of an object's lines.
 #[derive(Clone, Debug)]
 enum Rewrite {
