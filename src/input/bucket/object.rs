@@ -150,7 +150,8 @@ impl ObjectReader {
                 let overdue = known.waiting && self.is_overdue(&found, now);
                 match planned {
                     Plan::Nothing if overdue => {
-                        planned = if known.compare || known.compressed { Plan::Compare } else { Plan::Append }
+                        let whole = (known.compare || known.compressed) && !known.folded;
+                        planned = if whole { Plan::Compare } else { Plan::Append }
                     }
                     Plan::Nothing | Plan::Append if found.verify && !known.folded && !known.verified => {
                         planned = Plan::Compare;

@@ -418,6 +418,18 @@ async fn a_comparison_that_meets_the_last_fingerprint_kept_survives_a_crash() {
     assert_eq!(bench.run().await.texts(), Vec::<&str>::new());
 }
 
+#[tokio::test]
+async fn a_last_line_that_is_overdue_ships_no_other_again_where_fingerprints_are_gone() {
+    let bench = Bench::new();
+    bench.put(KEY, lines(0, 300)).await;
+    bench.run().await;
+    let waits = |position: &mut ObjectPosition| {
+        (position.waiting, position.compare, position.folded) = (true, true, true);
+    };
+    bench.recommit(waits, Note::Clear).await;
+    assert_eq!(bench.run().await.texts(), Vec::<&str>::new());
+}
+
 /// One rewriting of an object's lines.
 #[derive(Clone, Debug)]
 enum Rewrite {
