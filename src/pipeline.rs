@@ -222,6 +222,7 @@ impl Pipeline {
             reporter,
             name: Arc::clone(&self.name),
             once: self.once,
+            gave_up: CancellationToken::new(),
         };
         let committer = Committer {
             namespace: self.name,
@@ -270,9 +271,10 @@ async fn send(
 ) -> Result<(), PipelineError> {
     let slots = Arc::new(Semaphore::new(in_flight));
     let mut deliveries = JoinSet::new();
-    loop {
+    let mut result = Ok(());
+    while result.is_ok() {
         tokio::select! {
-            Some(delivered) = deliveries.join_next() => delivered??,
+            Some(delivered) = deliveries.join_next() => result = delivered?,
             batch = next_with_slot(&slots, &mut batches) => {
                 let Some((batch, slot)) = batch else { break };
                 let deliverer = Arc::clone(&deliverer);
@@ -284,10 +286,14 @@ async fn send(
             }
         }
     }
-    while let Some(delivered) = deliveries.join_next().await {
-        delivered??;
+    loop {
+        if result.is_err() {
+            // What is under way may well be taken: dropped, it would be sent again.
+            deliverer.gave_up.cancel();
+        }
+        let Some(delivered) = deliveries.join_next().await else { return result };
+        result = result.and(delivered?);
     }
-    Ok(())
 }
 
 /// A slot first, then a batch: a batch that was taken must not be lost when another branch wins.

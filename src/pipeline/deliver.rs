@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::batcher::LearnedSize;
 use super::encode::refused_letter;
@@ -52,6 +53,8 @@ pub(crate) struct Deliverer {
     pub(crate) reporter: Reporter,
     pub(crate) name: Arc<str>,
     pub(crate) once: bool,
+    /// One of the deliveries gave up (`--once`): the others end what is under way and begin nothing new.
+    pub(crate) gave_up: CancellationToken,
 }
 
 /// A batch, and its request once it is made: a retry sends the same bytes.
@@ -67,7 +70,7 @@ impl Piece {
 }
 
 impl Deliverer {
-    /// Returns when every event of the batch is settled.
+    /// Returns when every event of the batch is settled, or another delivery gave up.
     pub(crate) async fn deliver(&self, batch: Batch) -> Result<(), PipelineError> {
         // Depth first, so that the halves of a batch go out in their order.
         let mut pieces = vec![Piece::new(batch)];
@@ -76,7 +79,11 @@ impl Deliverer {
                 Some(request) => request,
                 None => self.request(&piece.batch).await?,
             };
-            let turn = self.pace.turn().await;
+            let turn = tokio::select! {
+                biased;
+                () = self.gave_up.cancelled() => return Ok(()),
+                turn = self.pace.turn() => turn,
+            };
             let sent_at = Instant::now();
             let mut verdict = self.output.send(&request).await;
             self.metrics.request_duration.observe(sent_at.elapsed().as_secs_f64());
