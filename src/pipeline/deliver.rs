@@ -94,6 +94,11 @@ impl Deliverer {
             if let Verdict::PendingAck(ack) = verdict {
                 verdict = self.acknowledged(ack).await;
                 self.set_pace(&verdict, piece.batch.events());
+                if let (true, Verdict::Retry { cause, .. }) = (self.once, &verdict) {
+                    // Each request counts as a success until then, so that the patience below never ends.
+                    let (pipeline, message) = (self.name.to_string(), cause.clone());
+                    return Err(PipelineError::Collector { pipeline, message });
+                }
             }
             self.act(verdict, Piece { batch: piece.batch, request: Some(request) }, &mut pieces).await?;
         }
@@ -303,3 +308,67 @@ fn stopped_at_refusal(retry: &[usize], rejected: &[(usize, Rejection)], events: 
 
 /// How long to wait before a local disk is tried again.
 pub(super) const LOCAL_RETRY: Duration = HOLD_INTERVAL;
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::batch::{Frame, Frames, Framing, Part, Sequence};
+    use crate::chunk::Chunk;
+    use crate::dead_letter::DeadLetterError;
+    use crate::metrics::Metrics;
+
+    /// Takes everything and never acknowledges.
+    struct Silent;
+
+    #[async_trait]
+    impl Output for Silent {
+        fn framing(&self) -> Framing {
+            Framing::LINES
+        }
+
+        async fn send(&self, _request: &Request) -> Verdict {
+            Verdict::PendingAck(AckId { channel: "c".to_owned(), number: 1 })
+        }
+    }
+
+    struct NoLetters;
+
+    #[async_trait]
+    impl DeadLetters for NoLetters {
+        async fn keep(&self, _letters: Vec<DeadLetter>) -> Result<(), DeadLetterError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_single_run_gives_up_at_a_collector_that_never_acknowledges() {
+        let (news, _told) = mpsc::channel(16);
+        let deliverer = Deliverer {
+            output: Arc::new(Silent),
+            encoding: Encoding::None,
+            pace: Pace::new(1, HOLD_INTERVAL),
+            learned: Arc::new(LearnedSize::new(1000)),
+            status: Status::default(),
+            metrics: Metrics::new().unwrap().pipeline("in", "out"),
+            dead_letters: Arc::new(NoLetters),
+            reporter: Reporter(news),
+            name: "in/out".into(),
+            once: true,
+            gave_up: CancellationToken::new(),
+        };
+        let frame = Frame { end: 2, record_start: 0, record_end: 1, line: 0, occurrence: 0 };
+        let frames = Frames {
+            sequence: Sequence(1),
+            chunk: Arc::new(Chunk::default()),
+            buffer: b"x\n".to_vec(),
+            frames: vec![frame],
+        };
+        let mut batch = Batch::default();
+        batch.push(Part { frames: Arc::new(frames), range: 0..1 });
+        let ended = tokio::time::timeout(2 * ACK_PATIENCE, deliverer.deliver(batch)).await;
+        assert!(matches!(ended, Ok(Err(PipelineError::Collector { .. }))), "{ended:?}");
+    }
+}
