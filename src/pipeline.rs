@@ -12,7 +12,8 @@
 //!
 //! Channels are bounded, and bytes that are read and not committed are bounded by one budget; the committer waits for
 //! nobody, so nothing here can wait in a circle. At a stop the reader ends, the channels close one after the other and
-//! everything drains; after the grace period the rest is dropped, to be read again.
+//! everything drains; after the grace period the rest is dropped, to be read again. Only the committer goes on until it
+//! has made durable what was settled by then.
 
 use std::io;
 use std::num::NonZero;
@@ -63,6 +64,8 @@ const CHUNKS_WAITING: usize = 2;
 const BATCHES_WAITING: usize = 1;
 /// News on their way to the committer.
 const NEWS_WAITING: usize = 1024;
+/// How long a pipeline that gave up waits for the disk, so that what was settled is not sent again.
+const LAST_COMMIT: Duration = Duration::from_secs(5);
 
 /// Why a pipeline ended before its time. A running service only ever waits; `--once` gives up.
 #[derive(Debug, Error)]
@@ -151,19 +154,38 @@ impl Pipeline {
     pub async fn run(self, stop: CancellationToken) -> Result<(), PipelineError> {
         let (status, grace, name) = (self.status.clone(), self.grace, Arc::clone(&self.name));
         status.enter(Phase::Running);
-        // Tasks live in this set: when it is dropped, none outlives the pipeline.
-        let mut tasks = self.spawn(&stop);
+        // Tasks live in these sets: when they are dropped, none outlives the pipeline.
+        let (mut tasks, mut committer) = self.spawn(&stop);
+        let unfinished = || Err(PipelineError::Unfinished { pipeline: name.to_string() });
+        let grace_is_over = async || {
+            stop.cancelled().await;
+            status.enter(Phase::Stopping);
+            tokio::time::sleep(grace).await;
+        };
         let result = tokio::select! {
             result = join_all(&mut tasks) => result,
-            () = async { stop.cancelled().await; status.enter(Phase::Stopping); tokio::time::sleep(grace).await } => {
-                Err(PipelineError::Unfinished { pipeline: name.to_string() })
+            () = grace_is_over() => unfinished(),
+        };
+        // Whatever ended the others: what was settled until then is committed, or it would be sent again. The committer
+        // ends when nobody is left to tell it news.
+        tasks.shutdown().await;
+        let patience = async {
+            match result {
+                Ok(()) => grace_is_over().await,
+                Err(_) => tokio::time::sleep(LAST_COMMIT).await,
             }
         };
+        let committed = tokio::select! {
+            committed = join_all(&mut committer) => committed,
+            () = patience => unfinished(),
+        };
+        let result = result.and(committed);
         status.enter(Phase::Stopped);
         result
     }
 
-    fn spawn(self, stop: &CancellationToken) -> JoinSet<Result<(), PipelineError>> {
+    /// The reader, the encoder and the sender; and the committer, which outlives them.
+    fn spawn(self, stop: &CancellationToken) -> (Tasks, Tasks) {
         let (chunks_in, chunks) = mpsc::channel(CHUNKS_WAITING);
         let (batches_in, batches) = mpsc::channel(BATCHES_WAITING);
         let (news_in, news) = mpsc::channel(NEWS_WAITING);
@@ -200,6 +222,7 @@ impl Pipeline {
             reporter,
             name: Arc::clone(&self.name),
             once: self.once,
+            gave_up: CancellationToken::new(),
         };
         let committer = Committer {
             namespace: self.name,
@@ -216,15 +239,18 @@ impl Pipeline {
         tasks.spawn(reader.run());
         tasks.spawn(encoder.run(chunks));
         tasks.spawn(send(Arc::new(deliverer), batches, self.in_flight));
-        tasks.spawn(async move {
+        let mut committing = JoinSet::new();
+        committing.spawn(async move {
             committer.run(news).await;
             Ok(())
         });
-        tasks
+        (tasks, committing)
     }
 }
 
-async fn join_all(tasks: &mut JoinSet<Result<(), PipelineError>>) -> Result<(), PipelineError> {
+type Tasks = JoinSet<Result<(), PipelineError>>;
+
+async fn join_all(tasks: &mut Tasks) -> Result<(), PipelineError> {
     let mut first_error = Ok(());
     while let Some(result) = tasks.join_next().await {
         match result? {
@@ -245,9 +271,10 @@ async fn send(
 ) -> Result<(), PipelineError> {
     let slots = Arc::new(Semaphore::new(in_flight));
     let mut deliveries = JoinSet::new();
-    loop {
+    let mut result = Ok(());
+    while result.is_ok() {
         tokio::select! {
-            Some(delivered) = deliveries.join_next() => delivered??,
+            Some(delivered) = deliveries.join_next() => result = delivered?,
             batch = next_with_slot(&slots, &mut batches) => {
                 let Some((batch, slot)) = batch else { break };
                 let deliverer = Arc::clone(&deliverer);
@@ -259,10 +286,14 @@ async fn send(
             }
         }
     }
-    while let Some(delivered) = deliveries.join_next().await {
-        delivered??;
+    loop {
+        if result.is_err() {
+            // What is under way may well be taken: dropped, it would be sent again.
+            deliverer.gave_up.cancel();
+        }
+        let Some(delivered) = deliveries.join_next().await else { return result };
+        result = result.and(delivered?);
     }
-    Ok(())
 }
 
 /// A slot first, then a batch: a batch that was taken must not be lost when another branch wins.

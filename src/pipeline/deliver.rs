@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::batcher::LearnedSize;
 use super::encode::refused_letter;
@@ -52,6 +53,8 @@ pub(crate) struct Deliverer {
     pub(crate) reporter: Reporter,
     pub(crate) name: Arc<str>,
     pub(crate) once: bool,
+    /// One of the deliveries gave up (`--once`): the others end what is under way and begin nothing new.
+    pub(crate) gave_up: CancellationToken,
 }
 
 /// A batch, and its request once it is made: a retry sends the same bytes.
@@ -67,7 +70,7 @@ impl Piece {
 }
 
 impl Deliverer {
-    /// Returns when every event of the batch is settled.
+    /// Returns when every event of the batch is settled, or another delivery gave up.
     pub(crate) async fn deliver(&self, batch: Batch) -> Result<(), PipelineError> {
         // Depth first, so that the halves of a batch go out in their order.
         let mut pieces = vec![Piece::new(batch)];
@@ -76,7 +79,11 @@ impl Deliverer {
                 Some(request) => request,
                 None => self.request(&piece.batch).await?,
             };
-            let turn = self.pace.turn().await;
+            let turn = tokio::select! {
+                biased;
+                () = self.gave_up.cancelled() => return Ok(()),
+                turn = self.pace.turn() => turn,
+            };
             let sent_at = Instant::now();
             let mut verdict = self.output.send(&request).await;
             self.metrics.request_duration.observe(sent_at.elapsed().as_secs_f64());
@@ -87,6 +94,11 @@ impl Deliverer {
             if let Verdict::PendingAck(ack) = verdict {
                 verdict = self.acknowledged(ack).await;
                 self.set_pace(&verdict, piece.batch.events());
+                if let (true, Verdict::Retry { cause, .. }) = (self.once, &verdict) {
+                    // Each request counts as a success until then, so that the patience below never ends.
+                    let (pipeline, message) = (self.name.to_string(), cause.clone());
+                    return Err(PipelineError::Collector { pipeline, message });
+                }
             }
             self.act(verdict, Piece { batch: piece.batch, request: Some(request) }, &mut pieces).await?;
         }
@@ -296,3 +308,67 @@ fn stopped_at_refusal(retry: &[usize], rejected: &[(usize, Rejection)], events: 
 
 /// How long to wait before a local disk is tried again.
 pub(super) const LOCAL_RETRY: Duration = HOLD_INTERVAL;
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::batch::{Frame, Frames, Framing, Part, Sequence};
+    use crate::chunk::Chunk;
+    use crate::dead_letter::DeadLetterError;
+    use crate::metrics::Metrics;
+
+    /// Takes everything and never acknowledges.
+    struct Silent;
+
+    #[async_trait]
+    impl Output for Silent {
+        fn framing(&self) -> Framing {
+            Framing::LINES
+        }
+
+        async fn send(&self, _request: &Request) -> Verdict {
+            Verdict::PendingAck(AckId { channel: "c".to_owned(), number: 1 })
+        }
+    }
+
+    struct NoLetters;
+
+    #[async_trait]
+    impl DeadLetters for NoLetters {
+        async fn keep(&self, _letters: Vec<DeadLetter>) -> Result<(), DeadLetterError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_single_run_gives_up_at_a_collector_that_never_acknowledges() {
+        let (news, _told) = mpsc::channel(16);
+        let deliverer = Deliverer {
+            output: Arc::new(Silent),
+            encoding: Encoding::None,
+            pace: Pace::new(1, HOLD_INTERVAL),
+            learned: Arc::new(LearnedSize::new(1000)),
+            status: Status::default(),
+            metrics: Metrics::new().unwrap().pipeline("in", "out"),
+            dead_letters: Arc::new(NoLetters),
+            reporter: Reporter(news),
+            name: "in/out".into(),
+            once: true,
+            gave_up: CancellationToken::new(),
+        };
+        let frame = Frame { end: 2, record_start: 0, record_end: 1, line: 0, occurrence: 0 };
+        let frames = Frames {
+            sequence: Sequence(1),
+            chunk: Arc::new(Chunk::default()),
+            buffer: b"x\n".to_vec(),
+            frames: vec![frame],
+        };
+        let mut batch = Batch::default();
+        batch.push(Part { frames: Arc::new(frames), range: 0..1 });
+        let ended = tokio::time::timeout(2 * ACK_PATIENCE, deliverer.deliver(batch)).await;
+        assert!(matches!(ended, Ok(Err(PipelineError::Collector { .. }))), "{ended:?}");
+    }
+}

@@ -13,7 +13,7 @@ use crate::chunk::{Chunk, Credit, Malformed, Note, Origin, Partition, ReadCounts
 use crate::input::Read;
 
 /// Lines of one object whose fingerprints are kept; an object with more is no longer compared line by line.
-const MAX_FINGERPRINTS: u64 = 2_000_000;
+pub(super) const MAX_FINGERPRINTS: u64 = 2_000_000;
 
 enum Lines {
     /// All are new; equal ones are counted.
@@ -346,7 +346,9 @@ impl<'r> Assembler<'r> {
             return Note::Keep;
         }
         self.position.shipped += fingerprints.len() as u64;
-        if self.position.shipped > MAX_FINGERPRINTS {
+        // A comparison needs them to its end: one that is cut short is begun anew.
+        let needed = matches!(self.lines, Lines::Compared(_)) && !self.position.done;
+        if self.position.shipped > MAX_FINGERPRINTS && !needed {
             self.position.folded = true;
             return Note::Clear;
         }

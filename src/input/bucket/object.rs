@@ -150,7 +150,8 @@ impl ObjectReader {
                 let overdue = known.waiting && self.is_overdue(&found, now);
                 match planned {
                     Plan::Nothing if overdue => {
-                        planned = if known.compare || known.compressed { Plan::Compare } else { Plan::Append }
+                        let whole = (known.compare || known.compressed) && !known.folded;
+                        planned = if whole { Plan::Compare } else { Plan::Append }
                     }
                     Plan::Nothing | Plan::Append if found.verify && !known.folded && !known.verified => {
                         planned = Plan::Compare;
@@ -164,8 +165,12 @@ impl ObjectReader {
             if planned == Plan::Nothing {
                 return Ok(());
             }
-            match self.read_version(&found, known.as_ref(), planned, mismatch, now).await {
-                Err(ObjectError::SeamDiffers) if !mismatch => mismatch = true,
+            let result = self.read_version(&found, known.as_ref(), planned, mismatch, now).await;
+            // What is committed by the next turn may be of the new content, whose seam is another one: without
+            // fingerprints, reading all of it once more would ship it twice.
+            mismatch = matches!(result, Err(ObjectError::SeamDiffers)) && !mismatch;
+            match result {
+                Err(ObjectError::SeamDiffers) if mismatch => {}
                 Err(ObjectError::Moved) if moves < MOVES_FOLLOWED => {
                     moves += 1;
                     self.until_committed(&found.partition()).await;

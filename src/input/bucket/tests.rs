@@ -6,8 +6,9 @@ use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use proptest::prelude::{Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
 
+use super::position::ObjectPosition;
 use super::*;
-use crate::chunk::{Budget, Chunk};
+use crate::chunk::{Budget, Chunk, Note};
 use crate::input::Resume;
 use crate::state::sqlite::SqliteState;
 use crate::state::{Change, State, StateError};
@@ -380,6 +381,53 @@ async fn a_read_that_breaks_off_goes_on_where_it_was_committed_and_sends_nothing
         texts.dedup();
         assert_eq!(texts.len(), expected, "no line twice");
     }
+}
+
+impl Bench {
+    /// Changes what is committed for the object.
+    async fn recommit(&self, change: impl FnOnce(&mut ObjectPosition), note: Note) {
+        let resume = Resume::new(Arc::clone(&self.state) as Arc<dyn State>, "audit/out");
+        let committed = resume.position(&Partition::new(KEY)).await.unwrap().unwrap();
+        let mut position = ObjectPosition::parse(&committed).unwrap();
+        change(&mut position);
+        let change = Change { partition: Partition::new(KEY), position: position.encode(), note };
+        self.state.commit("audit/out", vec![change], Vec::new()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_rewritten_object_without_fingerprints_is_shipped_again_only_once_when_its_read_breaks_off() {
+    let mut bench = Bench::new();
+    bench.put(KEY, lines(0, 3000)).await;
+    bench.run().await;
+    bench.recommit(|position| position.folded = true, Note::Clear).await;
+    bench.put(KEY, lines(10_000, 4000)).await;
+    // The first answer tells that the seam differs, the second breaks off.
+    bench.breaking_off = Some(Arc::new(BreakingOff::new(Arc::clone(&bench.store), 2, None)));
+    assert_eq!(bench.run().await.texts().len(), 4000);
+}
+
+#[tokio::test]
+async fn a_comparison_that_meets_the_last_fingerprint_kept_survives_a_crash() {
+    let bench = Bench::new();
+    bench.put(KEY, lines(0, 3000)).await;
+    bench.run().await;
+    bench.recommit(|position| position.shipped = assemble::MAX_FINGERPRINTS - 10, Note::Keep).await;
+    bench.put(KEY, lines(10_000, 100) + &lines(0, 3000)).await;
+    assert_eq!(bench.run_and_commit(1).await.texts().len(), 100);
+    assert_eq!(bench.run().await.texts(), Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn a_last_line_that_is_overdue_ships_no_other_again_where_fingerprints_are_gone() {
+    let bench = Bench::new();
+    bench.put(KEY, lines(0, 300)).await;
+    bench.run().await;
+    let waits = |position: &mut ObjectPosition| {
+        (position.waiting, position.compare, position.folded) = (true, true, true);
+    };
+    bench.recommit(waits, Note::Clear).await;
+    assert_eq!(bench.run().await.texts(), Vec::<&str>::new());
 }
 
 /// One rewriting of an object's lines.

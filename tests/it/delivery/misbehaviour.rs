@@ -3,14 +3,18 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use auditferry::app::App;
 use auditferry::dead_letter::file::KeptLetter;
+use auditferry::pipeline::PipelineError;
 use auditferry::status::Phase;
 use serde_json::json;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::collector::{Collector, Protocol, Step};
 use crate::support::ferry::{
-    Collectors, Ferry, Place, content, distinct, eventually, has, metric, output, record, request_ids,
+    Collectors, Ferry, Place, content, distinct, eventually, has, metric, offered, output, record,
+    request_ids,
 };
 
 fn records(range: std::ops::Range<usize>) -> String {
@@ -246,6 +250,48 @@ async fn a_refused_token_holds_everything_until_the_right_one_is_there() {
     ferry.stop().await;
     assert_eq!((hec.ids().len(), bulk.ids().len()), (30, 30));
     assert!(place.letters().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_delivered_before_a_single_run_gave_up_is_not_sent_again() {
+    let (place, collector) = (Place::new(), Collector::start(Protocol::Hec).await);
+    for object in 0..8 {
+        place.put(&format!("{object}.json"), records(object..object + 1));
+        collector.push(if object < 7 { Step::usual() } else { Step::answer(401, "") });
+    }
+    let outputs = [output(&collector, "batch.max_events = 1\nin_flight = 1")];
+    let mut app = App::build(&place.config("", &outputs), true).unwrap();
+    let mut tasks = app.start(&CancellationToken::new());
+    let ended = tasks.join_next().await.unwrap().unwrap();
+    assert!(matches!(ended, Err(PipelineError::Collector { .. })), "{ended:?}");
+    drop((app, tasks));
+    assert_eq!(collector.ids().len(), 7);
+    let ferry = place.start("", &outputs).await;
+    has(&collector, 8).await;
+    ferry.rests().await;
+    ferry.stop().await;
+    assert_eq!((collector.ids().len(), distinct(&collector)), (8, 8));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_under_way_when_a_single_run_gives_up_is_waited_for() {
+    let (place, collector) = (Place::new(), Collector::start(Protocol::Hec).await);
+    place.put("a.json", records(0..1));
+    place.put("b.json", records(1..2));
+    // Both are under way before either is answered.
+    collector.push(Step::answer(401, "").delayed(Duration::from_millis(300)));
+    collector.push(Step::answer(200, success(Protocol::Hec)).delayed(Duration::from_millis(1000)).keeping());
+    let outputs = [output(&collector, "batch.max_events = 1\nin_flight = 2")];
+    let mut app = App::build(&place.config("", &outputs), true).unwrap();
+    let mut tasks = app.start(&CancellationToken::new());
+    let ended = tasks.join_next().await.unwrap().unwrap();
+    assert!(matches!(ended, Err(PipelineError::Collector { .. })), "{ended:?}");
+    drop((app, tasks));
+    let ferry = place.start("", &outputs).await;
+    has(&collector, 2).await;
+    ferry.rests().await;
+    ferry.stop().await;
+    assert_eq!((offered(&collector), distinct(&collector)), (3, 2), "only what was refused is offered again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
