@@ -388,6 +388,10 @@ impl Worker {
             let Some(found) = next else { return };
             let (key, partition) = (found.key.clone(), found.partition());
             let result = self.reader.read(found, (self.clock)()).await;
+            if !matches!(result, Ok(()) | Err(ObjectError::Gone | ObjectError::Closed)) {
+                // Before the object counts as closed: a pass that failed at it must not be taken for a complete one.
+                self.hints.again(key.clone());
+            }
             if self.reader.open.finished(&partition) == Closing::ClosedChanged {
                 self.hints.look(key.clone());
             }
@@ -395,7 +399,6 @@ impl Worker {
                 Ok(()) | Err(ObjectError::Gone) => {}
                 Err(ObjectError::Closed) => return,
                 Err(error) => {
-                    self.hints.again(key.clone());
                     let trouble = Read::Trouble { partition, error: trouble(&key, error) };
                     if self.reader.reads.send(Ok(trouble)).await.is_err() {
                         return;
