@@ -3,11 +3,18 @@
 use std::io::{self, Write};
 
 use flate2::write::MultiGzDecoder;
+use zstd::stream::raw::{DParameter, Decoder as RawDecoder, InBuffer, Operation, OutBuffer};
 
 use crate::compress::Encoding;
 
 /// Compressed bytes fed at once: bounds what one step can expand to (about 1,000 times) whatever the object holds.
 const FEED_BYTES: usize = 2 << 10;
+
+/// Most memory that a zstd object may ask for, as a power of two: 16 MiB. All levels but the "ultra" ones need less.
+const MAX_WINDOW_LOG: u32 = 24;
+
+/// Text that a zstd decoder hands over at once.
+const TEXT_BYTES: usize = 64 << 10;
 
 /// Bytes that tell every compression that is known.
 pub(super) const MAGIC_BYTES: usize = 4;
@@ -17,7 +24,31 @@ pub(super) const MAGIC_BYTES: usize = 4;
 pub(super) enum Decompressor {
     Plain,
     Gzip(Box<MultiGzDecoder<Vec<u8>>>),
-    Zstd(Box<zstd::stream::write::Decoder<'static, Vec<u8>>>),
+    Zstd(Box<Zstd>),
+}
+
+/// The raw decoder and not `zstd`'s writer: that one ends in the middle of a frame without a word.
+pub(super) struct Zstd {
+    decoder: RawDecoder<'static>,
+    /// A frame has begun and not ended.
+    within_frame: bool,
+    text: Vec<u8>,
+}
+
+impl Zstd {
+    fn feed(&mut self, stored: &[u8], mut text: impl FnMut(&[u8])) -> io::Result<()> {
+        let mut stored = InBuffer::around(stored);
+        loop {
+            let mut out = OutBuffer::around(self.text.as_mut_slice());
+            let wanted = self.decoder.run(&mut stored, &mut out)?;
+            self.within_frame = wanted > 0;
+            let full = out.pos() == out.capacity();
+            text(out.as_slice());
+            if !full && stored.pos() == stored.src.len() {
+                return Ok(());
+            }
+        }
+    }
 }
 
 impl Decompressor {
@@ -26,7 +57,11 @@ impl Decompressor {
         Ok(match Encoding::sniff(head) {
             Encoding::None => Self::Plain,
             Encoding::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(Vec::new()))),
-            Encoding::Zstd => Self::Zstd(Box::new(zstd::stream::write::Decoder::new(Vec::new())?)),
+            Encoding::Zstd => {
+                let mut decoder = RawDecoder::new()?;
+                decoder.set_parameter(DParameter::WindowLogMax(MAX_WINDOW_LOG))?;
+                Self::Zstd(Box::new(Zstd { decoder, within_frame: false, text: vec![0; TEXT_BYTES] }))
+            }
         })
     }
 
@@ -50,12 +85,7 @@ impl Decompressor {
                 decoder.get_mut().clear();
                 written?;
             }
-            Self::Zstd(decoder) => {
-                let written = decoder.write_all(stored);
-                text(decoder.get_ref());
-                decoder.get_mut().clear();
-                written?;
-            }
+            Self::Zstd(zstd) => zstd.feed(stored, text)?,
         }
         Ok(())
     }
@@ -69,11 +99,13 @@ impl Decompressor {
                 text(decoder.get_ref());
                 decoder.get_mut().clear();
             }
-            Self::Zstd(decoder) => {
-                decoder.flush()?;
-                text(decoder.get_ref());
-                decoder.get_mut().clear();
+            Self::Zstd(zstd) if zstd.within_frame => {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the last zstd frame is incomplete",
+                ));
             }
+            Self::Zstd(_) => {}
         }
         Ok(())
     }
@@ -100,10 +132,27 @@ mod tests {
     }
 
     #[test]
-    fn a_gzip_object_that_is_cut_short_is_an_error() {
-        let stored = Encoding::Gzip.compress(&[b"some text that is long enough"]).unwrap();
-        let mut decompressor = Decompressor::new(&stored).unwrap();
-        let fed = decompressor.feed(&stored[..stored.len() - 6], |_| {});
-        assert!(fed.is_err() || decompressor.finish(|_| {}).is_err());
+    fn a_compressed_object_that_is_cut_short_is_an_error() {
+        for encoding in [Encoding::Gzip, Encoding::Zstd] {
+            let stored = encoding.compress(&[b"some text that is long enough"]).unwrap();
+            let mut decompressor = Decompressor::new(&stored).unwrap();
+            let fed = decompressor.feed(&stored[..stored.len() - 6], |_| {});
+            assert!(fed.is_err() || decompressor.finish(|_| {}).is_err(), "{encoding:?}");
+        }
+    }
+
+    #[test]
+    fn several_compressed_streams_in_one_object_are_one_text() {
+        for encoding in [Encoding::Gzip, Encoding::Zstd] {
+            let stored =
+                [b"one\n".as_slice(), b"two\n"].map(|text| encoding.compress(&[text]).unwrap()).concat();
+            let mut decompressor = Decompressor::new(&stored).unwrap();
+            let mut read = Vec::new();
+            for piece in stored.chunks(3) {
+                decompressor.feed(piece, |text| read.extend_from_slice(text)).unwrap();
+            }
+            decompressor.finish(|text| read.extend_from_slice(text)).unwrap();
+            assert_eq!(read, b"one\ntwo\n", "{encoding:?}");
+        }
     }
 }
