@@ -157,7 +157,7 @@ pub(crate) fn pipeline(
     Ok(Pipeline {
         name: source.name.into(),
         input: source.input,
-        decoder: Arc::new(AuditDecoder::default()),
+        decoder: Arc::new(AuditDecoder { gaps: config.gaps(source.name) }),
         format: registry::format(common.format, common.format_options).into(),
         output,
         limits: BatchLimits {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::component::BuildError;
+use crate::decode::Gaps;
 use crate::input::{Input, InputContext, InputKind};
 use crate::output::{Output, OutputContext, OutputKind};
 use crate::registry;
@@ -242,6 +243,12 @@ impl Config {
         let mut report = Report::new(self.origins.clone());
         resolve::components(self.inputs.iter(), self.outputs.iter(), &mut report);
         if report.errors.is_empty() { Ok(()) } else { Err(ConfigErrors(report.errors)) }
+    }
+
+    /// What the input of a pipeline, `<input>/<output>`, says in place of its records.
+    pub fn gaps(&self, pipeline: &str) -> Gaps {
+        let input = pipeline.split('/').next().and_then(|name| self.inputs.get(name));
+        input.map(|input| (input.kind.gaps)(&input.table)).unwrap_or_default()
     }
 
     /// Builds the input of a pipeline.

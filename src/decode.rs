@@ -1,5 +1,7 @@
 //! The contract of a decoder: pure and total, from a record to its events.
 
+use std::collections::HashMap;
+
 use crate::chunk::Origin;
 use crate::event::AuditEvent;
 
@@ -12,6 +14,15 @@ pub struct Undecodable {
     pub reason: &'static str,
     /// In a sentence.
     pub detail: String,
+}
+
+/// What some routes leave out of their records and only the user knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gaps {
+    /// Account of records that name none (Azure).
+    pub account_id: Option<String>,
+    /// Workspace id by Azure resource id in lower case.
+    pub workspace_ids: HashMap<String, String>,
 }
 
 /// Turns records into events.

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::chunk::{Budget, Chunk, Partition, Position};
 use crate::component::BuildError;
+use crate::decode::Gaps;
 use crate::state::{State, StateError};
 
 pub mod bucket;
@@ -174,6 +175,8 @@ pub struct InputKind {
     pub schema: fn() -> schemars::Schema,
     /// Checks a configuration without touching the network, and describes what it reads in a line.
     pub check: fn(Value) -> Result<String, BuildError>,
+    /// What its configuration says in place of its records.
+    pub gaps: fn(&Value) -> Gaps,
     /// Builds it.
     pub build: fn(Value, InputContext) -> Result<Box<dyn Input>, BuildError>,
 }

@@ -12,6 +12,7 @@ use super::{Config, Kinds, describe, reference, resolve, schema};
 use crate::batch::{Framing, Request};
 use crate::component::{self, BuildError};
 use crate::compress::Encoding;
+use crate::decode::Gaps;
 use crate::format::FormatName;
 use crate::input::InputKind;
 use crate::output::{Output, OutputDefaults, OutputKind, Verdict};
@@ -81,6 +82,7 @@ const KINDS: Kinds = Kinds {
         about: "A lake.",
         schema: || schema_for!(Lake),
         check: |table| component::parse::<Lake>(table).map(|lake| format!("reads {}", lake.url)),
+        gaps: |_| Gaps::default(),
         build: |_, _| Err(BuildError::new("", "not built in tests")),
     }],
     outputs: &[OutputKind {

@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use crate::chunk::Origin;
-use crate::decode::{Decoder, Undecodable};
+use crate::decode::{Decoder, Gaps, Undecodable};
 use crate::event::AuditEvent;
 use crate::json::{self, Kind};
 
@@ -37,13 +37,11 @@ use mapping::Mapping;
 /// Envelopes are opened so deep, a batch of envelopes included; a record could nest more than the stack can take.
 const MAX_ENVELOPES: usize = 4;
 
-/// What the routes leave out and only the user knows.
+/// Decodes audit records.
 #[derive(Clone, Debug, Default)]
 pub struct AuditDecoder {
-    /// Account of records that name none (Azure).
-    pub account_id: Option<String>,
-    /// Workspace id by Azure resource id in lower case.
-    pub workspaces: HashMap<String, String>,
+    /// What the records leave out.
+    pub gaps: Gaps,
 }
 
 /// The shapes of a single record.
@@ -152,8 +150,14 @@ impl Reader<'_> {
             mapping.flag("\"repaired\"");
         }
         let enveloped = envelopes > 0;
-        let event =
-            mapping.finish(self.decoder, self.origin, occurrence, self.scratch, enveloped, &mut self.seen);
+        let event = mapping.finish(
+            &self.decoder.gaps,
+            self.origin,
+            occurrence,
+            self.scratch,
+            enveloped,
+            &mut self.seen,
+        );
         (self.each)(&event);
         Ok(())
     }

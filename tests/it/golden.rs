@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use auditferry::chunk::Origin;
-use auditferry::decode::Decoder;
 use auditferry::decode::audit::AuditDecoder;
+use auditferry::decode::{Decoder, Gaps};
 use auditferry::event::AuditEvent;
 use auditferry::format::Format;
 use auditferry::format::canonical::Canonical;
@@ -116,7 +116,7 @@ fn records_of_no_known_shape() {
 fn encoded(shapes: &[&str], format: &dyn Format) -> Vec<Value> {
     let resource = "/subscriptions/11111111-2222-3333-4444-555555555555/resourcegroups/rg-data/providers/microsoft.databricks/workspaces/dbw-prod";
     let workspaces = HashMap::from([(resource.to_owned(), "7405611902334455".to_owned())]);
-    let decoder = AuditDecoder { account_id: None, workspaces };
+    let decoder = AuditDecoder { gaps: Gaps { account_id: None, workspace_ids: workspaces } };
     let mut events = Vec::new();
     for shape in shapes {
         let text = std::fs::read_to_string(repository(&format!("tests/golden/{shape}.in.ndjson"))).unwrap();

@@ -41,6 +41,29 @@ fn the_quickstart_ships_the_samples_once() {
 }
 
 #[test]
+fn what_azure_records_leave_out_is_taken_from_the_configuration() {
+    let input = "type = \"bucket\"\nurl = \"bucket\"\nlayout = \"any\"\naccount_id = \"acme\"\n\
+                 [inputs.audit.workspace_ids]\n\
+                 \"/subscriptions/11111111-2222-3333-4444-555555555555/resourcegroups/rg-data/providers/\
+                 microsoft.databricks/Workspaces/dbw-prod\" = \"7405611902334455\"";
+    let directory = configured(&format!(
+        "state_dir = \"state\"\n[inputs.audit]\n{input}\n[outputs.out]\ntype = \"file\"\npath = \"out.ndjson\"\n"
+    ));
+    std::fs::create_dir(directory.path().join("bucket")).unwrap();
+    let sample = repository("tests/golden/azure_diagnostic.in.ndjson");
+    std::fs::copy(sample, directory.path().join("bucket/PT1H.json")).unwrap();
+    run(&ONCE, directory.path()).with(0);
+    let events = json_lines(&std::fs::read_to_string(directory.path().join("out.ndjson")).unwrap());
+    assert!(events.len() >= 4);
+    for event in events {
+        assert_eq!(
+            (&event["account_id"], &event["workspace_id"]),
+            (&"acme".into(), &"7405611902334455".into())
+        );
+    }
+}
+
+#[test]
 fn a_second_process_on_one_state_directory_is_turned_away() {
     let directory = growing("type = \"file\"\npath = \"out.ndjson\"");
     let mut first = Process::start(&RUN, directory.path());

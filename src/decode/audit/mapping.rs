@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::columns::{Column, column};
-use super::{AuditDecoder, Members, Shape, event_id, values};
+use super::{Members, Shape, event_id, values};
 use crate::chunk::Origin;
+use crate::decode::Gaps;
 use crate::event::{AuditEvent, Extra, Nested};
 use crate::json::{self, Kind, Text, members};
 use crate::time::Millis;
@@ -183,7 +184,7 @@ impl<'a> Mapping<'a> {
     /// Derives what the record does not say and gives the event its id.
     pub(super) fn finish(
         mut self,
-        decoder: &AuditDecoder,
+        gaps: &Gaps,
         origin: &'a Origin,
         occurrence: u32,
         scratch: &mut Vec<u8>,
@@ -192,7 +193,7 @@ impl<'a> Mapping<'a> {
     ) -> AuditEvent<'a> {
         self.operation();
         self.address();
-        self.account_and_workspace(decoder, origin);
+        self.account_and_workspace(gaps, origin);
         self.audit_level();
         self.aliases();
         // Redundant only where it is what the time says.
@@ -261,10 +262,10 @@ impl<'a> Mapping<'a> {
         }
     }
 
-    fn account_and_workspace(&mut self, decoder: &AuditDecoder, origin: &'a Origin) {
+    fn account_and_workspace(&mut self, gaps: &Gaps, origin: &'a Origin) {
         let event = &mut self.event;
         if event.account_id.is_none() {
-            event.account_id = decoder.account_id.as_deref().map(Text::from_plain);
+            event.account_id = gaps.account_id.as_deref().map(Text::from_plain);
         }
         if let Some(org) = self.org_id.take() {
             match &event.workspace_id {
@@ -277,7 +278,7 @@ impl<'a> Mapping<'a> {
             }
         }
         if let Some(resource) = self.resource_id.take() {
-            let known = decoder.workspaces.get(&resource.plain().to_ascii_lowercase());
+            let known = gaps.workspace_ids.get(&resource.plain().to_ascii_lowercase());
             event.workspace_id = event.workspace_id.take().or_else(|| known.map(|id| Text::from_plain(id)));
             event.extras.push(Extra {
                 key: Text::from_static("\"azure.resource_id\""),

@@ -248,10 +248,11 @@ fn deprecated_sql_actions_get_their_present_name_beside() {
 
 #[test]
 fn columns_azure_lacks_are_derived_and_said_to_be() {
-    let decoder = AuditDecoder {
+    let gaps = Gaps {
         account_id: Some("acc".to_owned()),
-        workspaces: HashMap::from([("/subscriptions/x".to_owned(), "99".to_owned())]),
+        workspace_ids: HashMap::from([("/subscriptions/x".to_owned(), "99".to_owned())]),
     };
+    let decoder = AuditDecoder { gaps };
     let record = r#"{"time":"2026-01-05T10:00:00Z","resourceId":"/SUBSCRIPTIONS/X","operationName":"Microsoft.Databricks/unityCatalog/getTable","properties":{"logId":""}}"#;
     let event = &decode_with(&decoder, record, 0, &Origin::default())[0];
     assert_eq!(event["account_id"], "acc");
