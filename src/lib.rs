@@ -42,7 +42,7 @@
 //!    *hold*: loud, not ready, tried again slowly.
 //! 6. Bytes read and not committed are bounded by one [`chunk::Budget`] per pipeline, everything between tasks by bounded
 //!    channels. Beyond it go one line longer than a chunk at a time, and the encoded form of what the budget counts
-//!    (about 1.3 times its size, plus the compressed bodies in flight).
+//!    (1.5 times its size in Splunk's envelope, 2.2 times as ECS, plus the compressed bodies in flight).
 //! 7. Decoding and encoding are pure: no I/O, no clock.
 //! 8. The committer waits for nobody in the pipeline, so no circle of full channels can form.
 //!
@@ -59,7 +59,8 @@
 //! A record's own id is kept. Where it has none, the id is a UUID v8 of the first 128 bits of SHA-256 over the canonical
 //! record without `event_id` and without `_source`; for the second and further of several equal lines of one object,
 //! their number is part of the digest, and for a record without a readable time what is under `_source` too. A resend,
-//! a replay and a second delivery thus give the same id.
+//! a replay and a second delivery thus give the same id. Equal lines are counted exactly in objects of up to 65,536 lines;
+//! in larger ones a repeat is recognised within at least as many.
 //!
 //! # Glossary
 //!

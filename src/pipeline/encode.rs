@@ -57,7 +57,7 @@ impl Codec {
                     });
                 });
             if let Err(error) = result {
-                dead.push(undecodable(&chunk, record, error.reason, error.detail));
+                dead.push(record_letter(&chunk, record, error.reason, error.detail));
             }
         }
         buffer.shrink_to_fit();
@@ -74,22 +74,16 @@ pub(crate) fn refused_letter(
     detail: &str,
 ) -> Option<DeadLetter> {
     let frame = frames.frames.get(index)?;
-    let chunk = &frames.chunk;
-    Some(DeadLetter {
-        reason: reason.to_owned(),
-        detail: detail.to_owned(),
-        origin: DeadLetterOrigin {
-            offset: chunk.offset + u64::from(frame.record_start),
-            line: chunk.line + u64::from(frame.line),
-            occurrence: frame.occurrence,
-            ..origin(&chunk.origin)
-        },
-        record: chunk.payload.slice(frame.record_start as usize..frame.record_end as usize),
-        truncated: false,
-    })
+    let record = Record {
+        start: frame.record_start,
+        end: frame.record_end,
+        line: frame.line,
+        occurrence: frame.occurrence,
+    };
+    Some(record_letter(&frames.chunk, &record, reason, detail.to_owned()))
 }
 
-fn undecodable(chunk: &Chunk, record: &Record, reason: &str, detail: String) -> DeadLetter {
+fn record_letter(chunk: &Chunk, record: &Record, reason: &str, detail: String) -> DeadLetter {
     DeadLetter {
         reason: reason.to_owned(),
         detail,
