@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::buffer::Buffer;
 use crate::chunk::Chunk;
 use crate::compress::Encoding;
 
@@ -58,7 +59,7 @@ pub struct Frames {
     /// The chunk.
     pub chunk: Arc<Chunk>,
     /// The encoded events, one after the other.
-    pub buffer: Vec<u8>,
+    pub buffer: Buffer,
     /// Where each ends.
     pub frames: Vec<Frame>,
 }
@@ -211,7 +212,12 @@ mod tests {
             let end = u32::try_from(buffer.len()).unwrap();
             frames.push(Frame { end, record_start: 0, record_end: 0, line: 0, occurrence: 0 });
         }
-        Arc::new(Frames { sequence: Sequence(sequence), chunk: Arc::new(Chunk::default()), buffer, frames })
+        Arc::new(Frames {
+            sequence: Sequence(sequence),
+            chunk: Arc::new(Chunk::default()),
+            buffer: buffer.into(),
+            frames,
+        })
     }
 
     fn batch() -> Batch {

@@ -7,19 +7,29 @@ use crate::json::Text;
 
 /// Appends `{"account_id":…,…,"workspace_id":…}` with `_source` at its end where there are extras.
 pub fn write(event: &AuditEvent<'_>, out: &mut Vec<u8>) {
-    write_head(event, out);
+    match event.written {
+        Some(written) => out.extend_from_slice(written.head),
+        None => write_head(event, out),
+    }
     out.extend_from_slice(b",\"event_id\":");
     write_text(event.event_id.as_ref(), out);
-    write_tail(event, out);
+    match event.written {
+        Some(written) => out.extend_from_slice(written.tail),
+        None => write_tail(event, out),
+    }
     write_source(event, out);
     out.push(b'}');
 }
 
-/// Appends the 16 columns without `event_id` and without `_source`: what a derived id is a digest of.
-pub fn write_identity(event: &AuditEvent<'_>, out: &mut Vec<u8>) {
+/// Appends the 16 columns without `event_id` and without `_source`: what a derived id is a digest of. Gives back where
+/// the id would stand, and where the last column ends.
+pub fn write_identity(event: &AuditEvent<'_>, out: &mut Vec<u8>) -> (usize, usize) {
     write_head(event, out);
+    let head_end = out.len();
     write_tail(event, out);
+    let tail_end = out.len();
     out.push(b'}');
+    (head_end, tail_end)
 }
 
 fn write_head(event: &AuditEvent<'_>, out: &mut Vec<u8>) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::buffer::Pool;
 use crate::time::Date;
 
 /// One ordered lane of an input: an object, an Event Hubs partition, the table.
@@ -173,6 +174,7 @@ impl Default for Position {
 pub struct Budget {
     bytes: Arc<Semaphore>,
     total: usize,
+    pool: Pool,
 }
 
 /// A part of the [`Budget`], given back when dropped.
@@ -186,13 +188,18 @@ impl Budget {
     /// A budget of this many bytes (at most 4 GiB).
     pub fn new(bytes: usize) -> Self {
         let total = bytes.clamp(1, u32::MAX as usize);
-        Self { bytes: Arc::new(Semaphore::new(total)), total }
+        Self { bytes: Arc::new(Semaphore::new(total)), total, pool: Pool::default() }
     }
 
     /// Waits until this many bytes are free and takes them. More than the whole budget counts as the whole.
     pub async fn take(&self, bytes: usize) -> Credit {
         let bytes = u32::try_from(bytes.min(self.total)).unwrap_or(u32::MAX);
         Credit { bytes: Arc::clone(&self.bytes).acquire_many_owned(bytes).await.ok(), slot: None }
+    }
+
+    /// The buffers that what is read, encoded and compressed lies in.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// The whole budget in bytes.

@@ -2,8 +2,11 @@
 
 use std::io::{self, Write};
 
+use bytes::Bytes;
 use libdeflater::{CompressionError, CompressionLvl, Compressor};
 use serde::{Deserialize, Serialize};
+
+use crate::buffer::{Buffer, Pool};
 
 /// How a body is compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
@@ -33,23 +36,29 @@ impl Encoding {
         }
     }
 
-    /// Compresses a body given in slices.
+    /// Compresses a body given in slices, in buffers of the pool.
     ///
     /// # Errors
     /// Only what the compressor reports when it cannot set itself up; memory is the sole thing it writes to.
-    pub fn compress(self, slices: &[&[u8]]) -> io::Result<Vec<u8>> {
+    pub fn compress(self, slices: &[&[u8]], pool: &Pool) -> io::Result<Bytes> {
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
+        // A quarter is ample for audit lines.
+        let mut compressed = pool.take(total / 4 + 64);
         match self {
-            Self::None => Ok(slices.concat()),
-            Self::Gzip => gzip(&slices.concat()),
+            Self::None => return Ok(joined(slices, total, pool).freeze()),
+            Self::Gzip => match slices.iter().find(|slice| slice.len() == total) {
+                Some(whole) => gzip(whole, &mut compressed)?,
+                None => gzip(&joined(slices, total, pool), &mut compressed)?,
+            },
             Self::Zstd => {
-                let mut encoder = zstd::Encoder::new(Vec::with_capacity(total / 4 + 64), ZSTD_LEVEL)?;
+                let mut encoder = zstd::Encoder::new(&mut *compressed, ZSTD_LEVEL)?;
                 for slice in slices {
                     encoder.write_all(slice)?;
                 }
-                encoder.finish()
+                encoder.finish()?;
             }
         }
+        Ok(compressed.freeze())
     }
 
     /// What the first bytes of an object say it is; file names are not trusted.
@@ -62,20 +71,28 @@ impl Encoding {
     }
 }
 
+fn joined(slices: &[&[u8]], total: usize, pool: &Pool) -> Buffer {
+    let mut body = pool.take(total);
+    for slice in slices {
+        body.extend_from_slice(slice);
+    }
+    body
+}
+
 /// Compresses in one go, which is what makes libdeflate fast: a body is in memory as a whole anyway.
-fn gzip(body: &[u8]) -> io::Result<Vec<u8>> {
+fn gzip(body: &[u8], compressed: &mut Vec<u8>) -> io::Result<()> {
     let mut compressor = Compressor::new(CompressionLvl::new(GZIP_LEVEL).unwrap_or_default());
-    // A quarter is ample for audit lines; a body that hardly shrinks is compressed a second time.
-    let mut compressed = vec![0; body.len() / 4 + 64];
-    let length = match compressor.gzip_compress(body, &mut compressed) {
+    compressed.resize(compressed.capacity(), 0);
+    let length = match compressor.gzip_compress(body, compressed) {
+        // A body that hardly shrinks is compressed a second time.
         Err(CompressionError::InsufficientSpace) => {
-            compressed = vec![0; compressor.gzip_compress_bound(body.len())];
-            compressor.gzip_compress(body, &mut compressed)
+            compressed.resize(compressor.gzip_compress_bound(body.len()), 0);
+            compressor.gzip_compress(body, compressed)
         }
-        compressed => compressed,
+        length => length,
     };
     compressed.truncate(length.map_err(io::Error::other)?);
-    Ok(compressed)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -96,17 +113,20 @@ mod tests {
     fn slices_are_compressed_as_one_body() {
         let slices: [&[u8]; 3] = [b"{\"a\":1}", b"", b"{\"b\":2}"];
         let whole = slices.concat();
-        assert_eq!(Encoding::None.compress(&slices).unwrap(), whole);
-        assert_eq!(gunzip(&Encoding::Gzip.compress(&slices).unwrap()), whole);
-        assert_eq!(zstd::decode_all(&*Encoding::Zstd.compress(&slices).unwrap()).unwrap(), whole);
-        assert_eq!(gunzip(&Encoding::Gzip.compress(&[]).unwrap()), b"");
+        assert_eq!(Encoding::None.compress(&slices, &Pool::default()).unwrap(), whole);
+        assert_eq!(gunzip(&Encoding::Gzip.compress(&slices, &Pool::default()).unwrap()), whole);
+        assert_eq!(
+            zstd::decode_all(&*Encoding::Zstd.compress(&slices, &Pool::default()).unwrap()).unwrap(),
+            whole
+        );
+        assert_eq!(gunzip(&Encoding::Gzip.compress(&[], &Pool::default()).unwrap()), b"");
     }
 
     #[test]
     fn gzip_leaves_at_most_a_sixth_of_audit_lines() {
         let options = Options::new(3, 1, 1000, Date::parse("2026-01-31").unwrap());
         let body = Bucket::new(options).unwrap().lines().collect::<Vec<_>>().concat();
-        let compressed = Encoding::Gzip.compress(&[&body]).unwrap();
+        let compressed = Encoding::Gzip.compress(&[&body], &Pool::default()).unwrap();
         assert_eq!(gunzip(&compressed), body);
         assert!(compressed.len() * 6 <= body.len(), "{} of {}", compressed.len(), body.len());
     }
@@ -115,6 +135,6 @@ mod tests {
     fn a_body_that_does_not_shrink_is_sent_all_the_same() {
         let mut random = fastrand::Rng::with_seed(1);
         let body: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(100_000).collect();
-        assert_eq!(gunzip(&Encoding::Gzip.compress(&[&body]).unwrap()), body);
+        assert_eq!(gunzip(&Encoding::Gzip.compress(&[&body], &Pool::default()).unwrap()), body);
     }
 }

@@ -50,6 +50,17 @@ pub struct AuditEvent<'a> {
     pub extras: Vec<Extra<'a>>,
     /// The record as it was read.
     pub raw: &'a [u8],
+    /// The columns as canonical text, where the decoder has written them already; whoever changes a column takes it away.
+    pub written: Option<Written<'a>>,
+}
+
+/// Canonical text of an event: all columns but the id, which stands between these two.
+#[derive(Clone, Copy, Debug)]
+pub struct Written<'a> {
+    /// From the opening brace to `event_date`.
+    pub head: &'a [u8],
+    /// From the comma before `event_time` to `workspace_id`.
+    pub tail: &'a [u8],
 }
 
 /// A column with members of its own.

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use memchr::{memchr2, memchr3};
 
 pub mod object;
+pub mod scan;
 
 /// A JSON string: its text with the quotes and in *canonical escapes*, ready to be written.
 ///

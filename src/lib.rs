@@ -21,7 +21,7 @@
 //!
 //! | layer | modules | import |
 //! |---|---|---|
-//! | values | [`event`] [`chunk`] [`batch`] [`canonical`] [`action`] [`principal`] [`json`] [`time`] [`units`] [`template`] [`compress`] [`backoff`] [`secret`] [`status`] | values |
+//! | values | [`event`] [`chunk`] [`batch`] [`buffer`] [`canonical`] [`action`] [`principal`] [`json`] [`time`] [`units`] [`template`] [`compress`] [`backoff`] [`secret`] [`status`] | values |
 //! | contracts | [`input`] [`decode`] [`format`](mod@format) [`output`] [`state`] [`dead_letter`] [`metrics`] [`http`] [`component`] | contracts, values |
 //! | components | `input/*` `decode/*` `format/*` `output/*` `state/*` `dead_letter/*` | contracts, values; never each other |
 //! | engine | [`pipeline`] | contracts, values: traits, no component's name |
@@ -76,6 +76,7 @@ pub mod action;
 pub mod app;
 pub mod backoff;
 pub mod batch;
+pub mod buffer;
 pub mod canonical;
 pub mod chunk;
 pub mod cli;

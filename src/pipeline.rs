@@ -202,7 +202,12 @@ impl Pipeline {
             stop: stop.clone(),
         };
         let encoder = Encoder {
-            codec: Codec { decoder: self.decoder, format: self.format, output: Arc::clone(&self.output) },
+            codec: Codec {
+                decoder: self.decoder,
+                format: self.format,
+                output: Arc::clone(&self.output),
+                pool: self.budget.pool().clone(),
+            },
             batcher: Batcher::new(self.limits, Arc::clone(&learned)),
             batches: batches_in,
             dead_letters: Arc::clone(&self.dead_letters),
@@ -216,6 +221,7 @@ impl Pipeline {
             encoding: self.encoding,
             pace: Pace::new(fastrand::u64(..), self.hold_interval),
             learned,
+            pool: self.budget.pool().clone(),
             status: self.status.clone(),
             metrics: self.metrics.clone(),
             dead_letters: self.dead_letters,

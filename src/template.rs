@@ -18,6 +18,7 @@ pub struct Template {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
+    /// With JSON's escapes.
     Fixed(String),
     Field(Field),
 }
@@ -64,13 +65,13 @@ impl Template {
                 return Err(format!("`{{{name}}}` is unknown in `{text}`; there are {}", known.join(", ")));
             };
             if !fixed.is_empty() {
-                pieces.push(Piece::Fixed(fixed.to_owned()));
+                pieces.push(Piece::Fixed(Text::from_plain(fixed).escaped().to_owned()));
             }
             pieces.push(Piece::Field(*field));
             rest = tail;
         }
         if !rest.is_empty() {
-            pieces.push(Piece::Fixed(rest.to_owned()));
+            pieces.push(Piece::Fixed(Text::from_plain(rest).escaped().to_owned()));
         }
         Ok(Self { text: text.to_owned(), pieces })
     }
@@ -93,7 +94,7 @@ impl Template {
         };
         for piece in &self.pieces {
             match piece {
-                Piece::Fixed(fixed) => crate::json::write_escaped(fixed, out),
+                Piece::Fixed(fixed) => out.extend_from_slice(fixed.as_bytes()),
                 Piece::Field(Field::AccountId) => text(&event.account_id, out),
                 Piece::Field(Field::ActionName) => text(&event.action_name, out),
                 Piece::Field(Field::AuditLevel) => text(&event.audit_level, out),

@@ -214,6 +214,12 @@ fn not_json(error: serde_json::Error) -> Undecodable {
 
 /// Fills in place: the array is more than a kilobyte, and would be moved once for each function it is returned from.
 fn parse_members<'t>(text: &'t str, members: &mut Members<'t>) -> Result<(), Undecodable> {
+    let plain = |key: &'t str| Cow::Borrowed(key.get(1..key.len() - 1).unwrap_or_default());
+    if json::scan::object(text, |key, value| members.push((plain(key), value))) {
+        return Ok(());
+    }
+    // Rare: it is no JSON, or spelled in a way of its own. Here is decided which, and said why.
+    members.clear();
     let mut deserializer = serde_json::Deserializer::from_str(text);
     Object(members).deserialize(&mut deserializer).and_then(|()| deserializer.end()).map_err(not_json)
 }

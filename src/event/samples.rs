@@ -217,6 +217,7 @@ pub(crate) fn any_event() -> impl Strategy<Value = AuditEvent<'static>> {
                 identity_metadata,
                 extras,
                 raw: b"{\"a\":\n \"\xff\"}",
+                written: None,
             }
         },
     )

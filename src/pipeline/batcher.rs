@@ -128,7 +128,12 @@ mod tests {
             let end = u32::try_from(buffer.len()).unwrap();
             ends.push(Frame { end, record_start: 0, record_end: 0, line: 0, occurrence: 0 });
         }
-        Arc::new(Frames { sequence: Sequence(0), chunk: Arc::new(Chunk::default()), buffer, frames: ends })
+        Arc::new(Frames {
+            sequence: Sequence(0),
+            chunk: Arc::new(Chunk::default()),
+            buffer: buffer.into(),
+            frames: ends,
+        })
     }
 
     fn batcher(max_bytes: usize, max_events: usize) -> Batcher {

@@ -26,6 +26,7 @@ use super::progress::{Fate, Reporter};
 use super::{PipelineError, keep_letters};
 use crate::backoff::HOLD_INTERVAL;
 use crate::batch::{Batch, Request};
+use crate::buffer::Pool;
 use crate::compress::Encoding;
 use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::metrics::PipelineMetrics;
@@ -47,6 +48,7 @@ pub(crate) struct Deliverer {
     pub(crate) encoding: Encoding,
     pub(crate) pace: Pace,
     pub(crate) learned: Arc<LearnedSize>,
+    pub(crate) pool: Pool,
     pub(crate) status: Status,
     pub(crate) metrics: PipelineMetrics,
     pub(crate) dead_letters: Arc<dyn DeadLetters>,
@@ -131,10 +133,11 @@ impl Deliverer {
     /// Frames and compresses a batch, off the network threads.
     async fn request(&self, batch: &Batch) -> Result<Request, PipelineError> {
         let (encoding, framing, batch) = (self.encoding, self.output.framing(), batch.clone());
+        let pool = self.pool.clone();
         let compressed = tokio::task::spawn_blocking(move || {
             let slices = batch.body(framing);
             let uncompressed_bytes = slices.iter().map(|slice| slice.len()).sum();
-            let body = encoding.compress(&slices)?.into();
+            let body = encoding.compress(&slices, &pool)?;
             Ok::<_, std::io::Error>(Request { body, encoding, events: batch.events(), uncompressed_bytes })
         });
         compressed.await.map_err(std::io::Error::other).flatten().map_err(PipelineError::Compress)
@@ -351,6 +354,7 @@ mod tests {
             encoding: Encoding::None,
             pace: Pace::new(1, HOLD_INTERVAL),
             learned: Arc::new(LearnedSize::new(1000)),
+            pool: Pool::default(),
             status: Status::default(),
             metrics: Metrics::new().unwrap().pipeline("in", "out"),
             dead_letters: Arc::new(NoLetters),
@@ -363,7 +367,7 @@ mod tests {
         let frames = Frames {
             sequence: Sequence(1),
             chunk: Arc::new(Chunk::default()),
-            buffer: b"x\n".to_vec(),
+            buffer: b"x\n".to_vec().into(),
             frames: vec![frame],
         };
         let mut batch = Batch::default();

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::batch::{Frame, Frames, Sequence};
+use crate::buffer::Pool;
 use crate::chunk::{Chunk, Malformed, Origin, Record};
 use crate::dead_letter::{DeadLetter, DeadLetterOrigin};
 use crate::decode::Decoder;
@@ -17,6 +18,7 @@ pub(crate) struct Codec {
     pub(crate) decoder: Arc<dyn Decoder>,
     pub(crate) format: Arc<dyn Format>,
     pub(crate) output: Arc<dyn Output>,
+    pub(crate) pool: Pool,
 }
 
 /// A chunk as frames.
@@ -32,8 +34,8 @@ impl Codec {
     pub(crate) fn encode(&self, sequence: Sequence, chunk: Arc<Chunk>) -> Encoded {
         let terminator = self.output.framing().terminator;
         // ECS, the longest format, takes 2.2 bytes for each of the record: nothing is moved on the way. What remains is
-        // given back, for frames wait as long as the collector is slow.
-        let mut buffer = Vec::with_capacity(chunk.payload.len() * 9 / 4);
+        // no memory: pages that were never written to.
+        let mut buffer = self.pool.take(chunk.payload.len() * 9 / 4);
         let mut frames = Vec::with_capacity(chunk.records.len());
         let mut scratch = Vec::new();
         let mut dead = Vec::new();
@@ -60,7 +62,6 @@ impl Codec {
                 dead.push(record_letter(&chunk, record, error.reason, error.detail));
             }
         }
-        buffer.shrink_to_fit();
         dead.extend(chunk.malformed.iter().map(|malformed| malformed_letter(&chunk.origin, malformed)));
         Encoded { frames: Frames { sequence, chunk, buffer, frames }, dead, newest }
     }

@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Command;
 
+use auditferry::buffer::Pool;
 use auditferry::compress::Encoding;
 use serde_json::value::RawValue;
 
@@ -38,6 +39,7 @@ pub(crate) fn walk(directory: &Path) -> Result<()> {
 
 fn forward(object: &Path) -> Result<()> {
     let mut reader = BufReader::with_capacity(BLOCK_BYTES, File::open(object)?);
+    let pool = Pool::default();
     let (mut line, mut batch) = (Vec::new(), Vec::with_capacity(BATCH_BYTES + BATCH_BYTES / 4));
     while reader.read_until(b'\n', &mut line)? > 0 {
         let record: &RawValue = serde_json::from_slice(&line)?;
@@ -46,10 +48,10 @@ fn forward(object: &Path) -> Result<()> {
         batch.push(b'}');
         line.clear();
         if batch.len() >= BATCH_BYTES {
-            black_box(Encoding::Gzip.compress(&[&batch])?);
+            black_box(Encoding::Gzip.compress(&[&batch], &pool)?);
             batch.clear();
         }
     }
-    black_box(Encoding::Gzip.compress(&[&batch])?);
+    black_box(Encoding::Gzip.compress(&[&batch], &pool)?);
     Ok(())
 }

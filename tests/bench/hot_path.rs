@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
+use auditferry::buffer::Pool;
 use auditferry::canonical;
 use auditferry::chunk::Origin;
 use auditferry::compress::Encoding;
@@ -81,7 +82,7 @@ fn compress(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(body.len() as u64));
     for encoding in [Encoding::Gzip, Encoding::Zstd] {
         group.bench_function(format!("{encoding:?}"), |bencher| {
-            bencher.iter(|| black_box(encoding.compress(&[&body])));
+            bencher.iter(|| black_box(encoding.compress(&[&body], &Pool::default())));
         });
     }
     group.finish();

@@ -12,6 +12,7 @@ const VALUES: &[&str] = &[
     "action",
     "backoff",
     "batch",
+    "buffer",
     "canonical",
     "chunk",
     "compress",

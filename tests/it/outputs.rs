@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use auditferry::batch::Request;
+use auditferry::buffer::Pool;
 use auditferry::compress::Encoding;
 use auditferry::event::{AuditEvent, Extra};
 use auditferry::format::canonical::Canonical;
@@ -60,7 +61,7 @@ fn request(output: &dyn Output, ids: &[&str], encoding: Encoding) -> Request {
     body.extend(frames.join(framing.terminator));
     body.extend_from_slice(if framing.keep_last { framing.terminator } else { framing.close });
     let uncompressed_bytes = body.len();
-    let body = encoding.compress(&[&body]).unwrap().into();
+    let body = encoding.compress(&[&body], &Pool::default()).unwrap();
     Request { body, encoding, events: ids.len(), uncompressed_bytes }
 }
 

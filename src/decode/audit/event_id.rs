@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sha2::{Digest, Sha256};
 
 use crate::canonical;
-use crate::event::AuditEvent;
+use crate::event::{AuditEvent, Written};
 use crate::json::Text;
 
 /// Derives the id of an event that is complete but for it.
@@ -15,45 +15,55 @@ use crate::json::Text;
 /// part of the digest, so that true repeats within one object stay apart. Columns say too little of an event without a
 /// time (no known shape, or one that cannot be read): there what the record has under `_source` is covered too, so the
 /// extras that say where it lay must not be among them yet.
-pub(super) fn derive(event: &AuditEvent<'_>, occurrence: u32, scratch: &mut Vec<u8>) -> Text<'static> {
-    digest(event, scratch, |hash| {
+///
+/// The canonical text is left in `scratch` and in the event, which need not be written a second time.
+pub(super) fn derive<'s>(event: &mut AuditEvent<'s>, occurrence: u32, scratch: &'s mut Vec<u8>) {
+    let ends = identity(event, scratch);
+    event.event_id = Some(digest(scratch, |hash| {
         if occurrence > 0 {
             hash.update(b"#");
             hash.update(occurrence.to_string());
         }
-    })
+    }));
+    event.written = written(scratch, ends);
 }
 
 /// The same for a record of an envelope: equal records of one envelope are counted in `seen`.
-pub(super) fn derive_enveloped(
-    event: &AuditEvent<'_>,
+pub(super) fn derive_enveloped<'s>(
+    event: &mut AuditEvent<'s>,
     occurrence: u32,
-    scratch: &mut Vec<u8>,
+    scratch: &'s mut Vec<u8>,
     seen: &mut HashMap<[u8; 32], u32>,
-) -> Text<'static> {
-    identity(event, scratch);
+) {
+    let ends = identity(event, scratch);
     let count = seen.entry(Sha256::digest(&*scratch).into()).or_default();
     let repeat = *count;
     *count += 1;
-    digest(event, scratch, |hash| {
+    event.event_id = Some(digest(scratch, |hash| {
         if occurrence > 0 || repeat > 0 {
             hash.update(format!("#{occurrence}#{repeat}"));
         }
-    })
+    }));
+    event.written = written(scratch, ends);
 }
 
-fn identity(event: &AuditEvent<'_>, scratch: &mut Vec<u8>) {
+/// Writes what is digested; gives back where the columns before the id end, and those after it.
+fn identity(event: &AuditEvent<'_>, scratch: &mut Vec<u8>) -> (usize, usize) {
     scratch.clear();
-    canonical::write_identity(event, scratch);
+    let ends = canonical::write_identity(event, scratch);
     if event.event_time.is_none() {
         canonical::write_source(event, scratch);
     }
+    ends
 }
 
-fn digest(event: &AuditEvent<'_>, scratch: &mut Vec<u8>, more: impl FnOnce(&mut Sha256)) -> Text<'static> {
-    identity(event, scratch);
+fn written(scratch: &[u8], (head_end, tail_end): (usize, usize)) -> Option<Written<'_>> {
+    Some(Written { head: scratch.get(..head_end)?, tail: scratch.get(head_end..tail_end)? })
+}
+
+fn digest(identity: &[u8], more: impl FnOnce(&mut Sha256)) -> Text<'static> {
     let mut hash = Sha256::new();
-    hash.update(&*scratch);
+    hash.update(identity);
     more(&mut hash);
     let digest: [u8; 32] = hash.finalize().into();
     uuid(digest)

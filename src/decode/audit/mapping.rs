@@ -182,15 +182,18 @@ impl<'a> Mapping<'a> {
     }
 
     /// Derives what the record does not say and gives the event its id.
-    pub(super) fn finish(
+    pub(super) fn finish<'s>(
         mut self,
         gaps: &Gaps,
         origin: &'a Origin,
         occurrence: u32,
-        scratch: &mut Vec<u8>,
+        scratch: &'s mut Vec<u8>,
         enveloped: bool,
         seen: &mut HashMap<[u8; 32], u32>,
-    ) -> AuditEvent<'a> {
+    ) -> AuditEvent<'s>
+    where
+        'a: 's,
+    {
         self.operation();
         self.address();
         self.account_and_workspace(gaps, origin);
@@ -202,12 +205,12 @@ impl<'a> Mapping<'a> {
         {
             self.keep(Text::from_static("\"event_date\""), date);
         }
-        let mut event = self.event;
-        event.event_id = match event.event_id.take().or(self.fallback_id) {
-            Some(id) => Some(id),
-            None if enveloped => Some(event_id::derive_enveloped(&event, occurrence, scratch, seen)),
-            None => Some(event_id::derive(&event, occurrence, scratch)),
-        };
+        let mut event: AuditEvent<'s> = self.event;
+        match event.event_id.take().or(self.fallback_id) {
+            Some(id) => event.event_id = Some(id),
+            None if enveloped => event_id::derive_enveloped(&mut event, occurrence, scratch, seen),
+            None => event_id::derive(&mut event, occurrence, scratch),
+        }
         // Azure's shapes say where the event happened, a copy in another cloud's bucket does not.
         let azure = matches!(self.shape, Shape::AzureDiagnostic | Shape::LogAnalytics);
         if let Some(cloud) = if azure { Some("azure") } else { origin.cloud } {

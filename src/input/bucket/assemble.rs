@@ -55,7 +55,10 @@ impl<'r> Assembler<'r> {
         position: ObjectPosition,
         lines: Lines,
     ) -> Self {
-        let cutter = LineCutter::new(position.offset, position.lines, reader.max_line_bytes);
+        let capacity = reader.chunk_bytes + reader.chunk_bytes / 4;
+        let (offset, lines_before) = (position.offset, position.lines);
+        let cutter =
+            LineCutter::new(offset, lines_before, reader.max_line_bytes, reader.budget.pool(), capacity);
         Self {
             reader,
             partition: found.partition(),

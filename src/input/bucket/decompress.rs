@@ -114,12 +114,13 @@ impl Decompressor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffer::Pool;
 
     #[test]
     fn compressed_objects_are_recognised_by_their_first_bytes_and_read_piece_by_piece() {
         let text: Vec<u8> = (0..100_000u32).flat_map(|n| n.to_string().into_bytes()).collect();
         for encoding in [Encoding::None, Encoding::Gzip, Encoding::Zstd] {
-            let stored = encoding.compress(&[&text]).unwrap();
+            let stored = encoding.compress(&[&text], &Pool::default()).unwrap();
             let mut decompressor = Decompressor::new(&stored).unwrap();
             let mut read = Vec::new();
             for piece in stored.chunks(777) {
@@ -134,7 +135,7 @@ mod tests {
     #[test]
     fn a_compressed_object_that_is_cut_short_is_an_error() {
         for encoding in [Encoding::Gzip, Encoding::Zstd] {
-            let stored = encoding.compress(&[b"some text that is long enough"]).unwrap();
+            let stored = encoding.compress(&[b"some text that is long enough"], &Pool::default()).unwrap();
             let mut decompressor = Decompressor::new(&stored).unwrap();
             let fed = decompressor.feed(&stored[..stored.len() - 6], |_| {});
             assert!(fed.is_err() || decompressor.finish(|_| {}).is_err(), "{encoding:?}");
@@ -144,8 +145,9 @@ mod tests {
     #[test]
     fn several_compressed_streams_in_one_object_are_one_text() {
         for encoding in [Encoding::Gzip, Encoding::Zstd] {
-            let stored =
-                [b"one\n".as_slice(), b"two\n"].map(|text| encoding.compress(&[text]).unwrap()).concat();
+            let stored = [b"one\n".as_slice(), b"two\n"]
+                .map(|text| encoding.compress(&[text], &Pool::default()).unwrap())
+                .concat();
             let mut decompressor = Decompressor::new(&stored).unwrap();
             let mut read = Vec::new();
             for piece in stored.chunks(3) {

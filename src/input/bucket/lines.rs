@@ -3,8 +3,10 @@
 //! The text of a chunk is collected in one buffer and cut behind its last line end; what follows is carried into the
 //! next. A line longer than the cap is not collected: its beginning is kept, the rest counted and dropped.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use memchr::{memchr, memchr_iter, memrchr};
+
+use crate::buffer::{Buffer, Pool};
 
 /// Bytes of an over-long line that are kept for its dead letter.
 const KEPT_OF_LONG_LINE: usize = 64 << 10;
@@ -43,7 +45,10 @@ pub(super) struct Cut {
 /// The cutter of one stream.
 #[derive(Debug)]
 pub(super) struct LineCutter {
-    buffer: BytesMut,
+    buffer: Buffer,
+    pool: Pool,
+    /// Bytes that are mostly collected until a cut.
+    capacity: usize,
     /// Offset in the stream of the buffer's first byte.
     offset: u64,
     /// Number of the buffer's first line.
@@ -55,9 +60,18 @@ pub(super) struct LineCutter {
 }
 
 impl LineCutter {
-    /// Cuts a stream from this offset and line on.
-    pub(super) fn new(offset: u64, line: u64, max_line_bytes: usize) -> Self {
-        Self { buffer: BytesMut::new(), offset, line, max_line_bytes, dropping: None, long: Vec::new() }
+    /// Cuts a stream from this offset and line on. Its buffers are the pool's, and of this capacity.
+    pub(super) fn new(offset: u64, line: u64, max_line_bytes: usize, pool: &Pool, capacity: usize) -> Self {
+        Self {
+            buffer: Buffer::default(),
+            pool: pool.clone(),
+            capacity,
+            offset,
+            line,
+            max_line_bytes,
+            dropping: None,
+            long: Vec::new(),
+        }
     }
 
     /// Bytes collected and not yet cut off.
@@ -79,6 +93,11 @@ impl LineCutter {
             self.long.extend(self.dropping.take());
             piece = piece.get(end + 1..).unwrap_or_default();
         }
+        if self.buffer.capacity() < self.capacity {
+            // Only now: while a chunk waits to be handed on, the beginning of the next takes no more than its bytes.
+            let beginning = std::mem::replace(&mut self.buffer, self.pool.take(self.capacity));
+            self.buffer.extend_from_slice(&beginning);
+        }
         self.buffer.extend_from_slice(piece);
     }
 
@@ -94,7 +113,7 @@ impl LineCutter {
     }
 
     fn cut_at(&mut self, end: usize) -> Cut {
-        let text = self.buffer.split_to(end).freeze();
+        let text = self.take(end);
         let (offset, line) = (self.offset, self.line);
         self.offset += text.len() as u64;
         let mut lines = Vec::with_capacity(text.len() / 512 + 1);
@@ -122,12 +141,21 @@ impl LineCutter {
         Cut { offset, line, text, lines }
     }
 
+    /// Takes the first bytes of the buffer; the rest, part of a line, is the beginning of the next.
+    fn take(&mut self, end: usize) -> Bytes {
+        let rest = self.buffer.get(end..).unwrap_or_default().to_vec();
+        let mut taken = std::mem::replace(&mut self.buffer, rest.into());
+        taken.truncate(end);
+        taken.freeze()
+    }
+
     fn start_dropping(&mut self) {
-        let line = self.buffer.split();
-        let head = Bytes::copy_from_slice(line.get(..KEPT_OF_LONG_LINE).unwrap_or(&line));
+        let line = &self.buffer;
+        let head = Bytes::copy_from_slice(line.get(..KEPT_OF_LONG_LINE).unwrap_or(line));
         self.dropping =
             Some(LongLine { head, bytes: line.len() as u64, offset: self.offset, line: self.line });
         self.offset += line.len() as u64;
+        self.buffer = Buffer::default();
     }
 
     /// The last line, which has no end; blank ones are none.
@@ -187,7 +215,7 @@ mod tests {
 
     #[test]
     fn line_ends_blank_lines_and_a_byte_order_mark_are_no_part_of_a_line() {
-        let mut cutter = LineCutter::new(0, 0, 100);
+        let mut cutter = LineCutter::new(0, 0, 100, &Pool::default(), 64);
         cutter.push(b"\xef\xbb\xbf{\"a\":1}\r\n\r\n \n{\"b\":2}\n{\"c\"");
         assert_eq!(
             cutter.unterminated(),
@@ -206,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_line_over_the_cap_is_reported_and_the_rest_goes_on() {
-        let mut cutter = LineCutter::new(0, 0, 8);
+        let mut cutter = LineCutter::new(0, 0, 8, &Pool::default(), 64);
         for piece in ["ok\n", "0123456789", "0123456789", "01\nafter\n", "within one piece\nend\n"] {
             cutter.push(piece.as_bytes());
             if let Some(cut) = cutter.cut() {
@@ -229,7 +257,7 @@ mod tests {
             pieces in prop::collection::vec(1usize..20, 1..50),
             cut_every_piece in any::<bool>(),
         ) {
-            let mut cutter = LineCutter::new(0, 0, 1000);
+            let mut cutter = LineCutter::new(0, 0, 1000, &Pool::default(), 64);
             let mut found = Vec::new();
             let mut rest = text.as_slice();
             for length in pieces.iter().cycle() {

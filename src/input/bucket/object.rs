@@ -19,6 +19,7 @@ use super::layout::{Layout, Place};
 use super::open::OpenObjects;
 use super::position::{ObjectPosition, Plan, SEAM_BYTES, Version, plan};
 use super::queue::Queued;
+use crate::buffer::Pool;
 use crate::chunk::{Budget, Partition};
 use crate::input::{InputError, Read, Resume};
 use crate::state::StateError;
@@ -33,7 +34,7 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 /// How often it is looked whether what was handed on is committed.
 const COMMITTED_LOOK: Duration = Duration::from_millis(50);
 /// Bytes read from a local file at once.
-const FILE_BLOCK_BYTES: usize = 1 << 20;
+const FILE_BLOCK_BYTES: usize = 256 << 10;
 
 /// An object as it was found.
 #[derive(Debug)]
@@ -276,22 +277,30 @@ impl ObjectReader {
         };
         let result = self.store.get_opts(&found.key, options).await?;
         Ok(match result.payload {
-            GetResultPayload::File(file, _) => file_pieces(file, result.range.start, result.range.end),
+            GetResultPayload::File(file, _) => {
+                file_pieces(file, result.range.start, result.range.end, self.budget.pool().clone())
+            }
             GetResultPayload::Stream(stream) => stream.map(|piece| piece.map_err(ObjectError::from)).boxed(),
         })
     }
 }
 
 /// A local file in large blocks: the store's own stream goes through the blocking pool every 8 KiB.
-fn file_pieces(file: std::fs::File, start: u64, end: u64) -> BoxStream<'static, Result<Bytes, ObjectError>> {
-    let blocks = futures::stream::try_unfold((file, start), move |(mut file, at)| async move {
+fn file_pieces(
+    file: std::fs::File,
+    start: u64,
+    end: u64,
+    pool: Pool,
+) -> BoxStream<'static, Result<Bytes, ObjectError>> {
+    let blocks = futures::stream::try_unfold((file, start, pool), move |(mut file, at, pool)| async move {
         let wanted = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX).min(FILE_BLOCK_BYTES);
         if wanted == 0 {
             return Ok(None);
         }
         let read = tokio::task::spawn_blocking(move || {
             use std::io::{Read, Seek, SeekFrom};
-            let mut block = vec![0; wanted];
+            let mut block = pool.take(FILE_BLOCK_BYTES);
+            block.resize(wanted, 0);
             file.seek(SeekFrom::Start(at))?;
             let mut filled = 0;
             while let Some(rest) = block.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -301,14 +310,14 @@ fn file_pieces(file: std::fs::File, start: u64, end: u64) -> BoxStream<'static, 
                 }
             }
             block.truncate(filled);
-            Ok::<_, io::Error>((file, block))
+            Ok::<_, io::Error>((file, block.freeze(), pool))
         });
-        let (file, block) = read.await.map_err(io::Error::other)??;
+        let (file, block, pool) = read.await.map_err(io::Error::other)??;
         if block.is_empty() {
             return Ok(None);
         }
         let next = at + block.len() as u64;
-        Ok(Some((Bytes::from(block), (file, next))))
+        Ok(Some((block, (file, next, pool))))
     });
     blocks.boxed()
 }

@@ -8,6 +8,7 @@ use proptest::prelude::{Strategy, any, prop, prop_assert_eq, prop_oneof, proptes
 
 use super::position::ObjectPosition;
 use super::*;
+use crate::buffer::Pool;
 use crate::chunk::{Budget, Chunk, Note};
 use crate::input::Resume;
 use crate::state::sqlite::SqliteState;
@@ -281,12 +282,13 @@ async fn compressed_objects_are_compared_line_by_line() {
     let bench = Bench::new();
     for encoding in [crate::compress::Encoding::Gzip, crate::compress::Encoding::Zstd] {
         let key = format!("{KEY}.{encoding:?}");
-        bench.put(&key, encoding.compress(&[lines(0, 50).as_bytes()]).unwrap()).await;
+        bench.put(&key, encoding.compress(&[lines(0, 50).as_bytes()], &Pool::default()).unwrap()).await;
         assert_eq!(bench.run().await.texts().len(), 50);
-        bench.put(&key, encoding.compress(&[lines(0, 60).as_bytes()]).unwrap()).await;
+        bench.put(&key, encoding.compress(&[lines(0, 60).as_bytes()], &Pool::default()).unwrap()).await;
         assert_eq!(bench.run().await.texts().len(), 10);
     }
-    let whole = crate::compress::Encoding::Gzip.compress(&[lines(0, 50).as_bytes()]).unwrap();
+    let whole =
+        crate::compress::Encoding::Gzip.compress(&[lines(0, 50).as_bytes()], &Pool::default()).unwrap();
     bench.put(&format!("{KEY}.cut.gz"), &whole[..whole.len() - 20]).await;
     assert_eq!(bench.run().await.malformed, ["broken_compression"]);
     assert!(bench.run().await.malformed.is_empty(), "said once");
@@ -298,7 +300,9 @@ async fn compressed_objects_are_compared_line_by_line() {
 #[tokio::test]
 async fn a_compressed_object_is_recognised_however_little_of_it_comes_first() {
     let bench = Bench { piece_bytes: 1, ..Bench::new() };
-    bench.put(KEY, crate::compress::Encoding::Gzip.compress(&[b"{\"a\":1}\n"]).unwrap()).await;
+    bench
+        .put(KEY, crate::compress::Encoding::Gzip.compress(&[b"{\"a\":1}\n"], &Pool::default()).unwrap())
+        .await;
     bench.put(&format!("{KEY}.short.json"), "{}").await;
     assert_eq!(bench.run().await.texts(), ["{\"a\":1}", "{}"]);
 }

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use auditferry::buffer::Pool;
 use auditferry::compress::Encoding;
 
 use crate::support::collector::{Collector, Protocol};
@@ -97,7 +98,9 @@ async fn a_last_line_waits_until_it_is_whole() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn compressed_objects_are_read_and_their_new_lines_found() {
     let place = Place::new();
-    let packed = |encoding: Encoding, ids: &[&str]| encoding.compress(&[lines(ids).as_bytes()]).unwrap();
+    let packed = |encoding: Encoding, ids: &[&str]| {
+        encoding.compress(&[lines(ids).as_bytes()], &Pool::default()).unwrap()
+    };
     place.put("a.json.gz", packed(Encoding::Gzip, &["a1", "a2"]));
     place.put("b.json.zst", packed(Encoding::Zstd, &["b1"]));
     place.put("late.json.gz", "");
@@ -120,7 +123,7 @@ async fn a_compressed_object_that_was_cut_short_is_said_once_and_completed_later
     let ids: Vec<String> =
         (0..5000_u32).map(|number| format!("{number:04}-{:x}", number.wrapping_mul(2_654_435_761))).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    let whole = Encoding::Gzip.compress(&[lines(&ids).as_bytes()]).unwrap();
+    let whole = Encoding::Gzip.compress(&[lines(&ids).as_bytes()], &Pool::default()).unwrap();
     place.put("a.json.gz", &whole[..whole.len() / 2]);
     let (ferry, collector) = start(&place, "").await;
     eventually("the dead letter", || ferry.route("sumo").metrics.dead_letters() > 0).await;

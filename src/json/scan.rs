@@ -1,0 +1,339 @@
+//! Sees that a line is one JSON object and finds its members, both in one pass over the bytes: half the cost of a
+//! general reader, which has to be ready for what delivered lines never hold.
+
+/// Levels of nesting that are followed.
+const MAX_DEPTH: u32 = 128;
+
+/// Calls `member` with key (its quotes included, free of escapes) and value of each member of the object that `text` is.
+///
+/// `false` where the text is no such object *or* holds what is left to a general reader: white space other than blanks,
+/// keys with escapes, nesting deeper than [`MAX_DEPTH`]. `member` may have been called by then. Where the answer is
+/// `true`, `serde_json` takes the text too.
+pub fn object<'t>(text: &'t str, mut member: impl FnMut(&'t str, &'t str)) -> bool {
+    // No early end: so the compiler looks at many bytes at once.
+    let controls = text.bytes().fold(false, |any, byte| any | (byte < 0x20));
+    let mut scanner = Scanner { text, at: 0 };
+    !controls && scanner.object(&mut member).is_some()
+}
+
+struct Scanner<'t> {
+    text: &'t str,
+    at: usize,
+}
+
+impl<'t> Scanner<'t> {
+    fn object(&mut self, member: &mut impl FnMut(&'t str, &'t str)) -> Option<()> {
+        self.skip_blanks();
+        self.expect(b'{')?;
+        self.skip_blanks();
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+        } else {
+            loop {
+                let start = self.at;
+                let escaped = self.string()?;
+                let key = self.text.get(start..self.at).filter(|_| !escaped)?;
+                self.colon()?;
+                let start = self.at;
+                self.value()?;
+                member(key, self.text.get(start..self.at)?);
+                self.skip_blanks();
+                match self.next()? {
+                    b',' => self.skip_blanks(),
+                    b'}' => break,
+                    _ => return None,
+                }
+            }
+        }
+        self.skip_blanks();
+        (self.at == self.text.len()).then_some(())
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn next(&mut self) -> Option<u8> {
+        let byte = self.peek();
+        self.at += 1;
+        byte
+    }
+
+    fn expect(&mut self, byte: u8) -> Option<()> {
+        (self.next()? == byte).then_some(())
+    }
+
+    fn skip_blanks(&mut self) {
+        while self.peek() == Some(b' ') {
+            self.at += 1;
+        }
+    }
+
+    fn colon(&mut self) -> Option<()> {
+        self.skip_blanks();
+        self.expect(b':')?;
+        self.skip_blanks();
+        Some(())
+    }
+
+    /// A value with all that is in it. A stack of bits tells objects (1) from arrays (0): a recursion would be slower.
+    fn value(&mut self) -> Option<()> {
+        let (mut objects, mut depth) = (0u128, 0);
+        loop {
+            match self.peek()? {
+                b'"' => {
+                    self.string()?;
+                }
+                open @ (b'{' | b'[') => {
+                    self.at += 1;
+                    self.skip_blanks();
+                    // `}` and `]` are two after `{` and `[`.
+                    if self.peek()? == open + 2 {
+                        self.at += 1;
+                    } else {
+                        if depth == MAX_DEPTH {
+                            return None;
+                        }
+                        depth += 1;
+                        objects = objects << 1 | u128::from(open == b'{');
+                        self.key_in(objects)?;
+                        continue;
+                    }
+                }
+                b't' => self.literal("true")?,
+                b'f' => self.literal("false")?,
+                b'n' => self.literal("null")?,
+                _ => self.number()?,
+            }
+            loop {
+                if depth == 0 {
+                    return Some(());
+                }
+                self.skip_blanks();
+                match (self.next()?, objects & 1) {
+                    (b',', _) => {
+                        self.skip_blanks();
+                        self.key_in(objects)?;
+                        break;
+                    }
+                    (b'}', 1) | (b']', 0) => {
+                        depth -= 1;
+                        objects >>= 1;
+                    }
+                    _ => return None,
+                }
+            }
+        }
+    }
+
+    /// What stands before a value: in an object its key.
+    fn key_in(&mut self, objects: u128) -> Option<()> {
+        if objects & 1 == 1 {
+            self.string()?;
+            self.colon()?;
+        }
+        Some(())
+    }
+
+    fn literal(&mut self, literal: &str) -> Option<()> {
+        let end = self.at + literal.len();
+        let same = self.text.as_bytes().get(self.at..end)? == literal.as_bytes();
+        self.at = end;
+        same.then_some(())
+    }
+
+    fn number(&mut self) -> Option<()> {
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        match self.next()? {
+            b'0' => {}
+            b'1'..=b'9' => {
+                self.digits();
+            }
+            _ => return None,
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Some(())
+    }
+
+    /// Skips digits; `None` where there are none.
+    fn digits(&mut self) -> Option<()> {
+        let start = self.at;
+        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
+            self.at += 1;
+        }
+        (self.at > start).then_some(())
+    }
+
+    /// A string; whether it holds an escape.
+    fn string(&mut self) -> Option<bool> {
+        self.expect(b'"')?;
+        let mut escaped = false;
+        loop {
+            self.at += special(self.text.as_bytes().get(self.at..)?)?;
+            if self.next()? == b'"' {
+                return Some(escaped);
+            }
+            escaped = true;
+            match self.next()? {
+                b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
+                b'u' => {
+                    let digits = self.text.as_bytes().get(self.at..self.at + 4)?;
+                    digits.iter().all(u8::is_ascii_hexdigit).then_some(())?;
+                    self.at += 4;
+                }
+                _ => return None,
+            }
+        }
+    }
+}
+
+/// How far the next quote or backslash is. Most strings are short: for them eight bytes at a time in a register are
+/// faster than a call of `memchr`.
+fn special(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    /// The high bit of the first byte that is zero, and perhaps of bytes after it.
+    fn zeros(word: u64) -> u64 {
+        word.wrapping_sub(ONES) & !word & (ONES << 7)
+    }
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = zeros(word ^ (ONES * b'"' as u64)) | zeros(word ^ (ONES * b'\\' as u64));
+        if found != 0 {
+            return Some(index * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let at = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+    Some(words.len() * 8 + at)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    fn scanned(text: &str) -> Option<Vec<(&str, &str)>> {
+        let mut members = Vec::new();
+        object(text, |key, value| members.push((key, value))).then_some(members)
+    }
+
+    #[test]
+    fn members_are_found_as_they_stand() {
+        let text = r#" { "a" : -1.5e+3 , "b":[1,{"x":"}\"\u00e9"},[]],"" :{"d":{ } , "e":null},"t":true,"f":false} "#;
+        let expected = [
+            (r#""a""#, "-1.5e+3"),
+            (r#""b""#, r#"[1,{"x":"}\"\u00e9"},[]]"#),
+            (r#""""#, r#"{"d":{ } , "e":null}"#),
+            (r#""t""#, "true"),
+            (r#""f""#, "false"),
+        ];
+        assert_eq!(scanned(text).unwrap(), expected);
+        assert_eq!(scanned("{}"), Some(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_no_plain_object_is_left_to_a_general_reader() {
+        let deep = |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
+        assert!(scanned(&deep(128)).is_some());
+        for text in [
+            "",
+            "1",
+            "[]",
+            "{",
+            "{}x",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{\"a\":01}",
+            "{\"a\":1.}",
+            "{\"a\":1e}",
+            "{\"a\":-}",
+            "{\"a\":tru}",
+            "{\"a\":[1}}",
+            "{\"a\":{1}}",
+            "{\"a\":\"\\x\"}",
+            "{\"a\":\"\\u12g4\"}",
+            "{\"a\":\"",
+            "{\"\\u0061\":1}",
+            "{\"a\":\t1}",
+            "{\"a\":\"\t\"}",
+            &deep(130),
+        ] {
+            assert_eq!(scanned(text), None, "{text}");
+        }
+    }
+
+    /// Tokens in any order: mostly broken JSON, and close to it.
+    fn nearly_json() -> impl Strategy<Value = String> {
+        let tokens = [
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "\"a\"",
+            "\"\\n\\u00e9\"",
+            "\"é\\",
+            " ",
+            "-1",
+            "0.5e1",
+            "null",
+            "true",
+        ];
+        prop::collection::vec(prop::sample::select(tokens.to_vec()), 0..12).prop_map(|tokens| tokens.concat())
+    }
+
+    proptest! {
+        /// Whatever is taken, serde_json takes too, and it finds the same members.
+        #[test]
+        fn nothing_is_taken_that_is_not_json(inner in nearly_json(), cut in any::<prop::sample::Index>()) {
+            let whole = format!("{{\"k\":{inner}}}");
+            let cut = whole.get(..cut.index(whole.len() + 1)).unwrap_or(&whole);
+            for text in [inner.as_str(), whole.as_str(), cut] {
+                if scanned(text).is_some() {
+                    prop_assert!(serde_json::from_str::<&RawValue>(text).is_ok(), "{text}");
+                }
+            }
+        }
+
+        /// Any object that serde_json prints is taken, with the members it has.
+        #[test]
+        fn what_serde_json_prints_is_taken(
+            members in prop::collection::vec(("[a-zé ]{0,12}", any::<String>(), any::<f64>(), any::<i64>()), 0..6),
+        ) {
+            let values: Vec<_> = members
+                .iter()
+                .map(|(key, text, float, integer)| {
+                    let value = serde_json::json!([text, {"inner": text, key: float}, integer, null]);
+                    (serde_json::to_string(key).unwrap(), value.to_string())
+                })
+                .collect();
+            let text = values.iter().map(|(key, value)| format!("{key}:{value}")).collect::<Vec<_>>().join(",");
+            let text = format!("{{{text}}}");
+            // DEL and the like are no control characters to JSON: serde_json prints them as they are.
+            let expected: Vec<_> = values.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+            prop_assert_eq!(scanned(&text), Some(expected));
+        }
+
+        /// The word-wise search finds what a search byte by byte finds.
+        #[test]
+        fn the_next_special_byte_is_found(bytes in prop::collection::vec(prop::sample::select(b"a\"\\\x21\x23\x5b\x5d\xa2\xdc\x80\xff".to_vec()), 0..40)) {
+            prop_assert_eq!(special(&bytes), bytes.iter().position(|byte| matches!(byte, b'"' | b'\\')));
+        }
+    }
+}
