@@ -13,7 +13,6 @@ use crate::chunk::Budget;
 use crate::config::{Config, ConfigError};
 use crate::dead_letter::DeadLetterError;
 use crate::dead_letter::file::FileDeadLetters;
-use crate::decode::audit::AuditDecoder;
 use crate::input::{Input, InputContext, Resume};
 use crate::metrics::{Metrics, PipelineMetrics};
 use crate::output::Output;
@@ -23,6 +22,8 @@ use crate::state::sqlite::SqliteState;
 use crate::state::{State, StateError};
 use crate::status::Status;
 use crate::time::{Date, Millis};
+
+mod redaction;
 
 /// Why auditferry cannot start, or did not end well. Each is one sentence for whoever started it.
 #[derive(Debug, Error)]
@@ -36,6 +37,16 @@ pub enum AppError {
     /// The dead letters.
     #[error(transparent)]
     DeadLetters(#[from] DeadLetterError),
+    /// The key of the marks that stand for secrets.
+    #[error(
+        "cannot keep the key of redaction in {path}: {source}; make its directory writable for this user, or set redaction.key"
+    )]
+    RedactionKey {
+        /// Its file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The metrics are declared wrongly.
     #[error("cannot register the metrics: {0}; this is a defect, please report it")]
     Metrics(#[from] prometheus::Error),
@@ -157,7 +168,7 @@ pub(crate) fn pipeline(
     Ok(Pipeline {
         name: source.name.into(),
         input: source.input,
-        decoder: Arc::new(AuditDecoder { gaps: config.gaps(source.name) }),
+        decoder: redaction::decoder(config, source.name, output_name, state_dir)?.into(),
         format: registry::format(common.format, common.format_options).into(),
         output,
         limits: BatchLimits {

@@ -22,6 +22,7 @@ mod describe;
 mod error;
 mod layers;
 mod output;
+mod redaction;
 mod reference;
 mod resolve;
 mod schema;
@@ -32,6 +33,7 @@ mod warn;
 pub use describe::describe;
 pub use error::{ConfigError, ConfigErrors};
 pub use output::{BatchLimits, OutputCommon};
+pub use redaction::Redaction;
 pub use reference::reference;
 pub use schema::schema;
 
@@ -53,6 +55,8 @@ pub struct Config {
     pub memory: ByteSize,
     /// How long a shutdown waits for what is under way.
     pub shutdown_grace: Period,
+    /// What is taken out of events before they leave.
+    pub redaction: Redaction,
     /// The inputs by name.
     pub inputs: BTreeMap<String, InputSettings>,
     /// The outputs by name.
@@ -80,6 +84,8 @@ struct Settings {
     server: Server,
     /// The program's own log.
     log: Log,
+    /// Secrets are taken out of events before they leave.
+    redaction: Redaction,
     /// Which input goes to which output. Default: every input to every output.
     pipelines: Vec<Pipeline>,
 }
@@ -92,6 +98,7 @@ impl Default for Settings {
             shutdown_grace: Period(Duration::from_secs(30)),
             server: Server::default(),
             log: Log::default(),
+            redaction: Redaction::default(),
             pipelines: Vec::new(),
         }
     }
@@ -242,6 +249,7 @@ impl Config {
     pub fn verify(&self) -> Result<(), ConfigErrors> {
         let mut report = Report::new(self.origins.clone());
         resolve::components(self.inputs.iter(), self.outputs.iter(), &mut report);
+        resolve::redaction(&self.redaction, &mut report);
         if report.errors.is_empty() { Ok(()) } else { Err(ConfigErrors(report.errors)) }
     }
 
@@ -283,7 +291,8 @@ impl Config {
         )
     }
 
-    fn error(&self, key: &str, message: &str) -> ConfigError {
+    /// An error at a key, with the file it stands in.
+    pub(crate) fn error(&self, key: &str, message: &str) -> ConfigError {
         located(&self.origins, key, message)
     }
 }

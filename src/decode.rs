@@ -6,6 +6,7 @@ use crate::chunk::Origin;
 use crate::event::AuditEvent;
 
 pub mod audit;
+pub mod redacting;
 
 /// Why a record is no event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,6 @@ pub trait Decoder: Send + Sync {
         occurrence: u32,
         origin: &Origin,
         scratch: &mut Vec<u8>,
-        each: &mut dyn FnMut(&AuditEvent<'_>),
+        each: &mut dyn FnMut(&mut AuditEvent<'_>),
     ) -> Result<(), Undecodable>;
 }

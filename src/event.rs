@@ -4,6 +4,7 @@
 //! format copies them instead of encoding them.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use crate::json::{Kind, Text, kind};
 use crate::time::Millis;
@@ -50,6 +51,10 @@ pub struct AuditEvent<'a> {
     pub extras: Vec<Extra<'a>>,
     /// The record as it was read.
     pub raw: &'a [u8],
+    /// Where it lies in the record that was decoded, which may be an envelope of several.
+    pub span: Range<usize>,
+    /// Secrets that were taken out of it.
+    pub redactions: u32,
     /// The columns as canonical text, where the decoder has written them already; whoever changes a column takes it away.
     pub written: Option<Written<'a>>,
 }

@@ -21,7 +21,7 @@
 //!
 //! | layer | modules | import |
 //! |---|---|---|
-//! | values | [`event`] [`chunk`] [`batch`] [`buffer`] [`canonical`] [`action`] [`principal`] [`json`] [`time`] [`units`] [`template`] [`compress`] [`backoff`] [`secret`] [`status`] | values |
+//! | values | [`event`] [`chunk`] [`batch`] [`buffer`] [`canonical`] [`action`] [`principal`] [`redact`] [`json`] [`time`] [`units`] [`template`] [`compress`] [`backoff`] [`secret`] [`status`] | values |
 //! | contracts | [`input`] [`decode`] [`format`](mod@format) [`output`] [`state`] [`dead_letter`] [`metrics`] [`http`] [`component`] | contracts, values |
 //! | components | `input/*` `decode/*` `format/*` `output/*` `state/*` `dead_letter/*` | contracts, values; never each other |
 //! | engine | [`pipeline`] | contracts, values: traits, no component's name |
@@ -53,6 +53,11 @@
 //! An object that grew is read from its seam on; if the seam differs, or the object did not grow, it is read whole and
 //! only lines that are not among the fingerprints (a multiset) are shipped. See `input/bucket/position.rs` for the table
 //! of cases, `input/bucket/fingerprint.rs` for why fingerprints are keyed.
+//!
+//! # Secrets
+//!
+//! [`redact`] takes secrets out of the text of a record before it is decoded for good, so that no format has to know of it;
+//! `decode/redacting.rs` keeps id and place of the record as it was. Dead letters keep everything: they do not leave.
 //!
 //! # Ids
 //!
@@ -95,6 +100,7 @@ pub mod metrics;
 pub mod output;
 pub mod pipeline;
 pub mod principal;
+pub mod redact;
 pub mod registry;
 pub mod secret;
 pub mod server;

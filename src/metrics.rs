@@ -31,6 +31,7 @@ struct Families {
     bytes_fetched: IntCounterVec,
     records_skipped: IntCounterVec,
     objects_read: IntCounterVec,
+    redactions: IntCounterVec,
     prefix_mismatch: IntCounterVec,
     input_errors: IntCounterVec,
     events_delivered: IntCounterVec,
@@ -63,6 +64,8 @@ pub struct PipelineMetrics {
     pub records_skipped: IntCounter,
     /// Versions of objects read to their end.
     pub objects_read: IntCounter,
+    /// Secrets taken out of events.
+    pub redactions: IntCounter,
     /// Objects whose shipped part had changed.
     pub prefix_mismatch: IntCounter,
     /// Failed reads of the store or of an object.
@@ -131,6 +134,7 @@ impl Metrics {
             bytes_fetched: families.bytes_fetched.with_label_values(&labels),
             records_skipped: families.records_skipped.with_label_values(&labels),
             objects_read: families.objects_read.with_label_values(&labels),
+            redactions: families.redactions.with_label_values(&labels),
             prefix_mismatch: families.prefix_mismatch.with_label_values(&labels),
             input_errors: families.input_errors.with_label_values(&labels),
             events_delivered: families.events_delivered.with_label_values(&labels),
@@ -260,6 +264,7 @@ impl Families {
                 &[],
             )?,
             objects_read: counter("objects_read_total", "Versions of objects read to their end.", &[])?,
+            redactions: counter("redactions_total", "Secrets taken out of events.", &[])?,
             prefix_mismatch: counter(
                 "prefix_mismatch_total",
                 "Objects whose already shipped part had changed, so that they were compared line by line.",

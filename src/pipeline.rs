@@ -358,7 +358,8 @@ impl Encoder {
     }
 
     async fn batch(&mut self, encoded: Encoded) {
-        let Encoded { frames, dead, newest } = encoded;
+        let Encoded { frames, dead, newest, redactions } = encoded;
+        self.metrics.redactions.inc_by(redactions.into());
         let (sequence, dead_count) = (frames.sequence, dead.len());
         let events = frames.frames.len() + dead_count;
         self.reporter.tell(Progress::Counted { sequence, events, newest }).await;

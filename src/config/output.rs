@@ -21,6 +21,8 @@ pub struct OutputCommon {
     pub format: FormatName,
     /// What the format is told.
     pub format_options: FormatOptions,
+    /// Whether secrets are taken out of events.
+    pub redact: bool,
     /// How bodies are compressed.
     pub compression: Encoding,
     /// When a batch is full.
@@ -53,6 +55,9 @@ pub(super) struct Common {
     event_original: bool,
     /// With `format = "ocsf"`: the release of the schema that is written.
     ocsf_version: OcsfVersion,
+    /// Whether secrets are taken out of events on their way to this output, as `redaction` says. Default true.
+    #[schemars(with = "bool")]
+    redact: Option<bool>,
     /// How the body of a request is compressed.
     #[schemars(with = "Encoding")]
     compression: Option<Encoding>,
@@ -100,10 +105,11 @@ fn split(table: &mut Value, keys: &[String]) -> Value {
 }
 
 fn resolve(common: Common, http: HttpSettings, defaults: &OutputDefaults) -> OutputCommon {
-    let Common { format, event_original, ocsf_version, compression, batch, in_flight } = common;
+    let Common { format, event_original, ocsf_version, redact, compression, batch, in_flight } = common;
     OutputCommon {
         format: format.unwrap_or(defaults.format),
         format_options: FormatOptions { event_original, ocsf_version },
+        redact: redact.unwrap_or(true),
         compression: compression.unwrap_or(defaults.compression),
         batch: BatchLimits {
             max_bytes: batch.max_bytes.unwrap_or(ByteSize(defaults.max_bytes)),

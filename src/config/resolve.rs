@@ -7,10 +7,13 @@ use serde_json::{Map, Value};
 
 use super::check::{check, hint};
 use super::error::{ConfigErrors, Report, below};
-use super::{Config, InputSettings, Kinds, OutputSettings, Pipeline, Settings, layers, output, schema, warn};
+use super::{
+    Config, InputSettings, Kinds, OutputSettings, Pipeline, Redaction, Settings, layers, output, schema, warn,
+};
 use crate::component;
 use crate::input::InputKind;
 use crate::output::OutputKind;
+use crate::secret::Secret;
 
 /// The budget of bytes is counted in 32 bits.
 const MAX_MEMORY: u64 = 4 << 30;
@@ -38,6 +41,7 @@ pub(super) fn load(
     let pipelines = pipelines(settings.pipelines, &inputs, &outputs, &mut report);
     if !report.errors.is_empty() {
         components(whole(&inputs), whole(&outputs), &mut report);
+        redaction(&settings.redaction, &mut report);
         return Err(ConfigErrors(report.errors));
     }
     let mut config = Config {
@@ -46,6 +50,7 @@ pub(super) fn load(
         log: settings.log,
         memory: settings.memory,
         shutdown_grace: settings.shutdown_grace,
+        redaction: settings.redaction,
         inputs: inputs.into_iter().filter_map(|(name, settings)| Some((name, settings?))).collect(),
         outputs: outputs.into_iter().filter_map(|(name, settings)| Some((name, settings?))).collect(),
         pipelines,
@@ -67,6 +72,16 @@ pub(super) fn components<'a>(
     }
     for (name, settings) in outputs {
         report.each(settings.table.clone(), &below("outputs", name), |table| settings.build(name, table));
+    }
+}
+
+/// Checks the rules of redaction and resolves its key.
+pub(super) fn redaction(redaction: &Redaction, report: &mut Report) {
+    if let Err(message) = redaction.redactor(&[]) {
+        report.error("redaction.patterns", message);
+    }
+    if let Some(Err(error)) = redaction.key.as_ref().map(Secret::reveal) {
+        report.error("redaction.key", error.to_string());
     }
 }
 

@@ -15,6 +15,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
@@ -64,13 +65,14 @@ impl Decoder for AuditDecoder {
         occurrence: u32,
         origin: &Origin,
         scratch: &mut Vec<u8>,
-        each: &mut dyn FnMut(&AuditEvent<'_>),
+        each: &mut dyn FnMut(&mut AuditEvent<'_>),
     ) -> Result<(), Undecodable> {
         let text = std::str::from_utf8(record).map_err(|error| Undecodable {
             reason: "invalid_utf8",
             detail: format!("the record is not UTF-8 from byte {} on", error.valid_up_to()),
         })?;
-        let mut reader = Reader { decoder: self, origin, scratch, each, seen: HashMap::new(), raw: None };
+        let seen = HashMap::new();
+        let mut reader = Reader { decoder: self, origin, scratch, each, seen, record: text, raw: None };
         let Err(error) = reader.value(text, occurrence) else { return Ok(()) };
         // Databricks' writers let invalid escapes through; a second, lenient pass costs only the broken lines.
         if error.reason == "not_json"
@@ -88,10 +90,12 @@ struct Reader<'r> {
     decoder: &'r AuditDecoder,
     origin: &'r Origin,
     scratch: &'r mut Vec<u8>,
-    each: &'r mut dyn FnMut(&AuditEvent<'_>),
+    each: &'r mut dyn FnMut(&mut AuditEvent<'_>),
     /// How often a derived id came up in this record's envelope.
     seen: HashMap<[u8; 32], u32>,
-    /// The text as it was read, where `value` is given a repaired one.
+    /// The record as it was read.
+    record: &'r str,
+    /// The same, where `value` is given a repaired text.
     raw: Option<&'r str>,
 }
 
@@ -150,7 +154,7 @@ impl Reader<'_> {
             mapping.flag("\"repaired\"");
         }
         let enveloped = envelopes > 0;
-        let event = mapping.finish(
+        let mut event = mapping.finish(
             &self.decoder.gaps,
             self.origin,
             occurrence,
@@ -158,7 +162,8 @@ impl Reader<'_> {
             enveloped,
             &mut self.seen,
         );
-        (self.each)(&event);
+        event.span = span(self.record.as_bytes(), event.raw);
+        (self.each)(&mut event);
         Ok(())
     }
 
@@ -178,6 +183,15 @@ impl Reader<'_> {
             return Ok(());
         }
         Err(Undecodable { reason: "empty_envelope", detail: "the envelope holds no record".to_owned() })
+    }
+}
+
+/// Where a slice lies in the one it was taken from; all of it, where it was not.
+fn span(whole: &[u8], part: &[u8]) -> Range<usize> {
+    let start = part.as_ptr().addr().checked_sub(whole.as_ptr().addr());
+    match start.map(|start| start..start + part.len()) {
+        Some(span) if span.end <= whole.len() => span,
+        _ => 0..whole.len(),
     }
 }
 

@@ -217,6 +217,8 @@ pub(crate) fn any_event() -> impl Strategy<Value = AuditEvent<'static>> {
                 identity_metadata,
                 extras,
                 raw: b"{\"a\":\n \"\xff\"}",
+                span: 0..0,
+                redactions: 0,
                 written: None,
             }
         },

@@ -7,7 +7,7 @@ const MAX_DEPTH: u32 = 128;
 /// Calls `member` with key (its quotes included, free of escapes) and value of each member of the object that `text` is.
 ///
 /// `false` where the text is no such object *or* holds what is left to a general reader: white space other than blanks,
-/// keys with escapes, nesting deeper than [`MAX_DEPTH`]. `member` may have been called by then. Where the answer is
+/// keys with escapes, nesting deeper than 128 levels. `member` may have been called by then. Where the answer is
 /// `true`, `serde_json` takes the text too.
 pub fn object<'t>(text: &'t str, mut member: impl FnMut(&'t str, &'t str)) -> bool {
     // No early end: so the compiler looks at many bytes at once.

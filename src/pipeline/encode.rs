@@ -1,6 +1,5 @@
 //! From a chunk to frames: decode, map, encode. Pure; runs beside the network tasks.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::batch::{Frame, Frames, Sequence};
@@ -27,6 +26,8 @@ pub(crate) struct Encoded {
     pub(crate) dead: Vec<DeadLetter>,
     /// Newest event of the chunk.
     pub(crate) newest: Option<Millis>,
+    /// Secrets taken out.
+    pub(crate) redactions: u32,
 }
 
 impl Codec {
@@ -40,6 +41,7 @@ impl Codec {
         let mut scratch = Vec::new();
         let mut dead = Vec::new();
         let mut newest = None;
+        let mut redactions = 0;
         for record in &chunk.records {
             let bytes = chunk.record(record);
             let result =
@@ -47,13 +49,11 @@ impl Codec {
                     self.output.encode(event, &*self.format, &mut buffer);
                     buffer.extend_from_slice(terminator);
                     newest = newest.max(event.event_time);
-                    let span = span(bytes, event.raw).map_or(record.start..record.end, |span| {
-                        record.start + narrow(span.start)..record.start + narrow(span.end)
-                    });
+                    redactions += event.redactions;
                     frames.push(Frame {
                         end: narrow(buffer.len()),
-                        record_start: span.start,
-                        record_end: span.end,
+                        record_start: record.start + narrow(event.span.start),
+                        record_end: record.start + narrow(event.span.end),
                         line: record.line,
                         occurrence: record.occurrence,
                     });
@@ -63,7 +63,7 @@ impl Codec {
             }
         }
         dead.extend(chunk.malformed.iter().map(|malformed| malformed_letter(&chunk.origin, malformed)));
-        Encoded { frames: Frames { sequence, chunk, buffer, frames }, dead, newest }
+        Encoded { frames: Frames { sequence, chunk, buffer, frames }, dead, newest, redactions }
     }
 }
 
@@ -116,12 +116,6 @@ fn origin(origin: &Origin) -> DeadLetterOrigin {
         cloud: origin.cloud.map(str::to_owned),
         ..DeadLetterOrigin::default()
     }
-}
-
-/// Where a slice lies in the one it was taken from.
-fn span(whole: &[u8], part: &[u8]) -> Option<Range<usize>> {
-    let start = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
-    (start + part.len() <= whole.len()).then(|| start..start + part.len())
 }
 
 fn narrow(length: usize) -> u32 {

@@ -14,6 +14,7 @@ use auditferry::format::FormatName;
 use auditferry::generate::{Bucket, Options};
 use auditferry::http::HttpSettings;
 use auditferry::output::{Output, OutputContext, splunk_hec};
+use auditferry::redact::Redactor;
 use auditferry::registry::{self, FormatOptions};
 use auditferry::time::Date;
 use clap::ValueEnum;
@@ -76,6 +77,18 @@ fn decode_and_encode(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// What the look for secrets costs, beside decoding (and writing) that it comes on top of.
+fn redact(criterion: &mut Criterion) {
+    let (lines, redactor) = (lines(), Redactor::new(b"benchmark", &[], &[]));
+    let Ok(redactor) = redactor else { return };
+    let mut group = criterion.benchmark_group("redact");
+    group.throughput(Throughput::Bytes(lines.iter().map(|line| line.len() as u64).sum()));
+    group.bench_function("records without secrets", |bencher| {
+        bencher.iter(|| lines.iter().filter_map(|line| redactor.redact(line)).count());
+    });
+    group.finish();
+}
+
 fn compress(criterion: &mut Criterion) {
     let body = lines().join(&b'\n');
     let mut group = criterion.benchmark_group("compress");
@@ -95,6 +108,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = decode_and_encode, compress
+    targets = decode_and_encode, redact, compress
 }
 criterion_main!(hot_path);

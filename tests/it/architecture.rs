@@ -19,6 +19,7 @@ const VALUES: &[&str] = &[
     "event",
     "json",
     "principal",
+    "redact",
     "secret",
     "status",
     "template",

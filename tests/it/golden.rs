@@ -121,7 +121,7 @@ fn encoded(shapes: &[&str], format: &dyn Format) -> Vec<Value> {
     for shape in shapes {
         let text = std::fs::read_to_string(repository(&format!("tests/golden/{shape}.in.ndjson"))).unwrap();
         for line in text.lines() {
-            let mut each = |event: &AuditEvent<'_>| {
+            let mut each = |event: &mut AuditEvent<'_>| {
                 let mut out = Vec::new();
                 format.encode(event, &mut out);
                 events.push(serde_json::from_slice(&out).unwrap());

@@ -303,3 +303,30 @@ fn a_generated_bucket_can_be_shipped() {
     run(&ONCE, directory.path()).with(0);
     assert_eq!(lines(&directory.path().join("out.ndjson")).len(), 41);
 }
+
+#[test]
+fn a_secret_in_a_command_does_not_leave_but_to_an_output_that_is_to_have_it() {
+    let directory = growing("type = \"file\"\npath = \"out.ndjson\"");
+    let config = std::fs::read_to_string(directory.path().join("a.toml")).unwrap();
+    let archive = "\n[outputs.archive]\ntype = \"file\"\npath = \"archive.ndjson\"\nredact = false\n\
+                   [outputs.raw]\ntype = \"file\"\npath = \"raw.ndjson\"\nformat = \"raw\"\n";
+    write_config(directory.path(), &(config + archive));
+    let folder = directory.path().join("bucket/workspaceId=7/date=2026-01-05");
+    std::fs::create_dir_all(&folder).unwrap();
+    let line = record(2).replace("\"requestParams\":{}", r#""requestParams":{"q":"SET password=hunter2;"}"#);
+    std::fs::write(folder.join("auditlogs_second.json"), line + "\n").unwrap();
+    run(&ONCE, directory.path()).with(0);
+    let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
+    let [out, archive, raw] = ["out.ndjson", "archive.ndjson", "raw.ndjson"].map(read);
+    assert!(archive.contains("password=hunter2"));
+    for text in [&out, &raw] {
+        assert!(text.contains("password=[redacted:") && !text.contains("hunter2"), "{text}");
+    }
+    let ids = |text: &str| {
+        let mut ids: Vec<_> =
+            json_lines(text).iter().map(|event| event["event_id"].clone().to_string()).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(ids(&out), ids(&archive), "an id is that of the record as it was");
+}

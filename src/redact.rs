@@ -1,0 +1,164 @@
+//! Finds secrets in the text of a record and puts a keyed hash in their place.
+//!
+//! It works on the JSON text as it stands, before anything is decoded: a password is found alike in a parameter, in
+//! the command somebody ran, and in JSON that lies in a string of JSON. What it puts there has no quote and no
+//! backslash, and it never takes one away, so that the text stays the JSON it was.
+//!
+//! ```text
+//!   needles (one pass, SIMD) ──► is it a name?  password = '…' , \"client_secret\":\"…\"  ──► the value, if it is one
+//!                            └─► is it a token? dapi…, eyJ….….…, ghp_…                   ──► the token
+//! ```
+//!
+//! A hit is looked at by a few lines of code, not by a regular expression: a case-insensitive one over every record
+//! would cost more than the whole mapping. Equal secrets get equal marks, so that their use can still be followed;
+//! the key keeps anybody from trying out guesses.
+
+use std::ops::Range;
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use regex::bytes::Regex;
+use sha2::{Digest, Sha256};
+
+mod secrets;
+
+use secrets::{NAMES, TOKENS, is_secret_name, named_value, private_key, token, url_password};
+
+/// Shortest value of a telling name that counts as a secret: shorter ones are flags, numbers and placeholders.
+const MIN_VALUE_BYTES: usize = 4;
+/// The same behind `Bearer`, which is also a word.
+const MIN_BEARER_BYTES: usize = 16;
+
+/// What to look for, and the key of the marks.
+#[derive(Clone)]
+pub struct Redactor {
+    needles: AhoCorasick,
+    /// Names of parameters that hold secrets besides the known ones, as [`secrets::normalized`] spells them.
+    names: Vec<String>,
+    patterns: Vec<Regex>,
+    key: Vec<u8>,
+}
+
+impl std::fmt::Debug for Redactor {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Redactor").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+/// A text whose secrets are gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redacted {
+    /// The text.
+    pub text: Vec<u8>,
+    /// How many secrets it held.
+    pub count: u32,
+}
+
+impl Redactor {
+    /// Looks for what is known, for the values of `names`, and for what `patterns` match.
+    ///
+    /// # Errors
+    /// The message of a pattern that is no regular expression, or of names too many to look for.
+    pub fn new(key: &[u8], names: &[String], patterns: &[String]) -> Result<Self, String> {
+        let patterns = patterns.iter().map(|pattern| {
+            Regex::new(pattern).map_err(|error| format!("`{pattern}` is no regular expression: {error}"))
+        });
+        let spelled = names.iter().flat_map(|name| [name.clone(), name.to_lowercase(), name.to_uppercase()]);
+        let needles = NAMES.iter().map(|name| (*name).to_owned());
+        let needles = needles.chain(TOKENS.iter().map(|token| token.prefix.to_owned())).chain(spelled);
+        let needles = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(needles);
+        Ok(Self {
+            needles: needles.map_err(|error| format!("cannot look for all of these: {error}"))?,
+            names: names.iter().map(|name| secrets::normalized(name.as_bytes())).collect(),
+            patterns: patterns.collect::<Result<_, String>>()?,
+            key: key.to_vec(),
+        })
+    }
+
+    /// The text without its secrets; `None`, as mostly, where it holds none.
+    pub fn redact(&self, text: &[u8]) -> Option<Redacted> {
+        let mut secrets = self.find(text);
+        for pattern in &self.patterns {
+            secrets.extend(self.matches(pattern, text));
+        }
+        if secrets.is_empty() {
+            return None;
+        }
+        secrets.sort_by_key(|secret| secret.start);
+        let mut redacted = Redacted { text: Vec::with_capacity(text.len() + 32), count: 0 };
+        let mut copied = 0;
+        for secret in secrets {
+            if secret.start < copied {
+                // Found twice, as a token and as the value of a name.
+                continue;
+            }
+            redacted.text.extend_from_slice(text.get(copied..secret.start)?);
+            self.write_mark(text.get(secret.clone())?, &mut redacted.text);
+            redacted.count += 1;
+            copied = secret.end;
+        }
+        redacted.text.extend_from_slice(text.get(copied..)?);
+        Some(redacted)
+    }
+
+    fn find(&self, text: &[u8]) -> Vec<Range<usize>> {
+        let mut found = Vec::new();
+        let mut from = 0;
+        for hit in self.needles.find_iter(text) {
+            if hit.start() < from {
+                continue;
+            }
+            let secret = match hit.pattern().as_usize().checked_sub(NAMES.len()).map(|at| TOKENS.get(at)) {
+                Some(Some(kind)) => token(text, hit.start(), kind),
+                None if hit.pattern().as_usize() == secrets::URL => url_password(text, hit.end()),
+                None if hit.pattern().as_usize() == secrets::PRIVATE_KEY => private_key(text, hit.range()),
+                _ => self.value(text, hit.range()),
+            };
+            if let Some(secret) = secret {
+                from = secret.end;
+                found.push(secret);
+            }
+        }
+        found
+    }
+
+    /// The value of the name that a hit is part of, where the name tells of a secret and the value may be one.
+    fn value(&self, text: &[u8], hit: Range<usize>) -> Option<Range<usize>> {
+        let name = secrets::name_around(text, hit);
+        let normalized = secrets::normalized(text.get(name.clone())?);
+        if !is_secret_name(&normalized) && !self.names.contains(&normalized) {
+            return None;
+        }
+        let value = named_value(text, name)?;
+        let secret = text.get(value.clone())?;
+        let least = if normalized == "bearer" { MIN_BEARER_BYTES } else { MIN_VALUE_BYTES };
+        let telling = secret.len() >= least && !secrets::is_placeholder(secret);
+        telling.then_some(value)
+    }
+
+    /// What a configured pattern matches, or its first group; a match over a quote or an escape is left alone, for
+    /// without it the text would be no JSON.
+    fn matches<'t>(&'t self, pattern: &'t Regex, text: &'t [u8]) -> impl Iterator<Item = Range<usize>> + 't {
+        pattern
+            .captures_iter(text)
+            .filter_map(|found| found.get(1).or_else(|| found.get(0)))
+            .filter(|found| {
+                !found.is_empty() && !found.as_bytes().iter().any(|byte| matches!(byte, b'"' | b'\\'))
+            })
+            .map(|found| found.range())
+    }
+
+    fn write_mark(&self, secret: &[u8], out: &mut Vec<u8>) {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let digest = Sha256::new().chain_update(&self.key).chain_update(secret).finalize();
+        out.extend_from_slice(b"[redacted:");
+        for byte in digest.iter().take(6) {
+            for nibble in [byte >> 4, byte & 0x0f] {
+                out.push(HEX.get(usize::from(nibble)).copied().unwrap_or(b'0'));
+            }
+        }
+        out.push(b']');
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,328 @@
+//! What a secret looks like, and where it ends.
+
+use std::ops::Range;
+
+/// Parts of names that tell of a secret, in the spellings that occur: what the whole name says is looked at after.
+pub(super) const NAMES: &[&str] = &[
+    "://",              // see URL
+    "PRIVATE KEY-----", // see PRIVATE_KEY
+    "assword",
+    "ASSWORD",
+    "asswd",
+    "ASSWD",
+    "assphrase",
+    "pwd",
+    "Pwd",
+    "PWD",
+    "ecret",
+    "ECRET",
+    "oken",
+    "OKEN",
+    "piKey",
+    "pikey",
+    "pi_key",
+    "pi-key",
+    "PI_KEY",
+    "ccountKey",
+    "account.key",
+    "ccessKey",
+    "ccess_key",
+    "ccess.key",
+    "CCESS_KEY",
+    "rivateKey",
+    "rivate_key",
+    "RIVATE_KEY",
+    "string_value",
+    "bytes_value",
+    "uthorization",
+    "earer ",
+    "sig=",
+];
+
+/// Where `://` stands in [`NAMES`].
+pub(super) const URL: usize = 0;
+/// Where the private key stands in [`NAMES`].
+pub(super) const PRIVATE_KEY: usize = 1;
+
+/// A kind of token that is known by how it begins.
+#[derive(Debug)]
+pub(super) struct Token {
+    pub(super) prefix: &'static str,
+    /// Fewest characters after the prefix.
+    least: usize,
+    /// Which characters.
+    alphabet: fn(u8) -> bool,
+}
+
+/// The tokens, after the formats that their makers document.
+pub(super) const TOKENS: &[Token] = &[
+    // Databricks: personal access tokens, OAuth secrets of service principals.
+    Token { prefix: "dapi", least: 32, alphabet: hexadecimal },
+    Token { prefix: "dkea", least: 32, alphabet: hexadecimal },
+    Token { prefix: "dose", least: 32, alphabet: hexadecimal },
+    // JSON web tokens: `{"` in base64.
+    Token { prefix: "eyJ", least: 40, alphabet: jwt },
+    Token { prefix: "ghp_", least: 30, alphabet: word },
+    Token { prefix: "gho_", least: 30, alphabet: word },
+    Token { prefix: "ghu_", least: 30, alphabet: word },
+    Token { prefix: "ghs_", least: 30, alphabet: word },
+    Token { prefix: "ghr_", least: 30, alphabet: word },
+    Token { prefix: "github_pat_", least: 22, alphabet: word },
+    Token { prefix: "glpat-", least: 20, alphabet: dashed },
+    Token { prefix: "xoxb-", least: 10, alphabet: dashed },
+    Token { prefix: "xoxp-", least: 10, alphabet: dashed },
+    Token { prefix: "xoxa-", least: 10, alphabet: dashed },
+    Token { prefix: "AIza", least: 35, alphabet: dashed },
+    Token { prefix: "sk-ant-", least: 20, alphabet: dashed },
+    Token { prefix: "sk-proj-", least: 20, alphabet: dashed },
+    Token { prefix: "sk_live_", least: 20, alphabet: word },
+    Token { prefix: "hf_", least: 30, alphabet: word },
+    Token { prefix: "npm_", least: 30, alphabet: word },
+];
+
+/// How the names of secrets end, as [`normalized`] spells them. A storage account's key is named before its account.
+const SECRET_ENDS: &[&str] = &[
+    "password",
+    "passwd",
+    "pwd",
+    "passphrase",
+    "secret",
+    "secretkey",
+    "secretvalue",
+    "secretaccesskey",
+    "sharedaccesskey",
+    "accountkey",
+    "apikey",
+    "privatekey",
+    "token",
+    "tokenvalue",
+    "stringvalue",
+    "bytesvalue",
+    "authorization",
+    "bearer",
+];
+
+/// Names that end like one and are none: pages, counts.
+const HARMLESS_ENDS: &[&str] = &["pagetoken", "nexttoken", "continuationtoken", "synctoken", "maxtoken"];
+
+fn hexadecimal(byte: u8) -> bool {
+    byte.is_ascii_hexdigit()
+}
+
+fn word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+fn dashed(byte: u8) -> bool {
+    word(byte) || byte == b'-'
+}
+
+fn jwt(byte: u8) -> bool {
+    dashed(byte) || byte == b'.'
+}
+
+fn in_name(byte: u8) -> bool {
+    jwt(byte)
+}
+
+/// A name in lower case, without what joins its words.
+pub(super) fn normalized(name: &[u8]) -> String {
+    name.iter()
+        .filter(|byte| byte.is_ascii_alphanumeric())
+        .map(|byte| char::from(byte.to_ascii_lowercase()))
+        .collect()
+}
+
+pub(super) fn is_secret_name(normalized: &str) -> bool {
+    let ends = |ends: &[&str]| ends.iter().any(|end| normalized.ends_with(end));
+    (ends(SECRET_ENDS) && !ends(HARMLESS_ENDS))
+        || normalized == "sig"
+        || normalized.contains("fsazureaccountkey")
+}
+
+/// What a secret is never: a reference to where it is kept, nothing, or what was redacted before.
+pub(super) fn is_placeholder(value: &[u8]) -> bool {
+    let lower = value.to_ascii_lowercase();
+    matches!(lower.as_slice(), b"null" | b"none" | b"true" | b"false" | b"undefined")
+        || [b"{{".as_slice(), b"${", b"[redacted", b"redacted", b"<", b"***", b"string", b"varchar"]
+            .iter()
+            .any(|start| lower.starts_with(start))
+}
+
+/// A token that begins here.
+pub(super) fn token(text: &[u8], start: usize, kind: &Token) -> Option<Range<usize>> {
+    let before = text.get(..start)?;
+    if before.last().is_some_and(|&byte| word(byte)) && !ends_with_escape(before) {
+        return None;
+    }
+    let length = kind.prefix.len() + run(text.get(start + kind.prefix.len()..)?, kind.alphabet);
+    // A full stop after the token is the sentence's.
+    let token = text.get(start..start + length)?;
+    let length = length - token.iter().rev().take_while(|byte| **byte == b'.').count();
+    let dots = token.iter().filter(|byte| **byte == b'.').count();
+    let whole = length >= kind.prefix.len() + kind.least && (kind.prefix != "eyJ" || dots >= 2);
+    // Databricks numbers tokens behind a dash.
+    let more = match text.get(start + length..) {
+        Some([b'-', digit, ..]) if kind.prefix == "dapi" && digit.is_ascii_digit() => 2,
+        _ => 0,
+    };
+    whole.then_some(start..start + length + more)
+}
+
+fn run(text: &[u8], alphabet: fn(u8) -> bool) -> usize {
+    text.iter().position(|byte| !alphabet(*byte)).unwrap_or(text.len())
+}
+
+/// True where the last character is the letter of an escape (`\n`), not of a word.
+fn ends_with_escape(text: &[u8]) -> bool {
+    let backslashes = |text: &[u8]| text.iter().rev().take_while(|byte| **byte == b'\\').count();
+    match text {
+        [before @ .., b'b' | b'f' | b'n' | b'r' | b't'] => backslashes(before) % 2 == 1,
+        [before @ .., b'u', _, _, _, _] => backslashes(before) % 2 == 1,
+        _ => false,
+    }
+}
+
+/// The whole name that this is part of.
+pub(super) fn name_around(text: &[u8], part: Range<usize>) -> Range<usize> {
+    let before = text.get(..part.start).unwrap_or_default();
+    let start = part.start - before.iter().rev().take_while(|byte| in_name(**byte)).count();
+    // `earer ` and `sig=` end with what ends their name.
+    let end = text.get(part.clone()).unwrap_or_default();
+    let part_end = part.start + end.iter().rposition(|byte| in_name(*byte)).map_or(0, |last| last + 1);
+    start..part_end + run(text.get(part_end..).unwrap_or_default(), in_name)
+}
+
+/// The value given to the name: behind `:`, `=` or `=>`, or behind a comma where the name is a quoted argument.
+///
+/// ```text
+///   "password":"x"   \"password\": \"x\"   password='x'   password=x;   .option(\"password\", \"x\")   Bearer x
+/// ```
+pub(super) fn named_value(text: &[u8], name: Range<usize>) -> Option<Range<usize>> {
+    let bearer = text.get(name.clone())?.to_ascii_lowercase().ends_with(b"bearer");
+    let mut at = name.end;
+    let quoted = quote(text, at);
+    if let Some(quote) = &quoted {
+        at = quote.end;
+    }
+    let spaces = blanks(text, at);
+    at += spaces;
+    match text.get(at..)? {
+        _ if bearer && quoted.is_none() && spaces > 0 => return bare(text, at),
+        [b'=', b'>', ..] => at += 2,
+        [b':' | b'=', ..] => at += 1,
+        [b',', ..] if quoted.is_some() && is_argument(text, name.start) => at += 1,
+        _ => return None,
+    }
+    let assigned = text.get(at - 1) == Some(&b'=');
+    let gap = blanks(text, at);
+    match quote(text, at + gap) {
+        Some(open) => opens_value(text, &open, quoted.as_ref()).then(|| open.end..closing(text, &open)),
+        // Code assigns names of variables; only connection strings, URLs and settings give values without quotes.
+        None if assigned && spaces == 0 && gap == 0 => bare(text, at),
+        None => None,
+    }
+}
+
+/// True where the name is the first argument of a call: elsewhere, what follows its comma is the next name.
+fn is_argument(text: &[u8], name_start: usize) -> bool {
+    let before = text.get(..name_start).unwrap_or_default();
+    let opening = before.iter().rev().find(|byte| !matches!(byte, b'"' | b'\'' | b'\\' | b' '));
+    opening == Some(&b'(')
+}
+
+/// A quote with the backslashes that escape it.
+struct Quote {
+    byte: u8,
+    escapes: usize,
+    end: usize,
+}
+
+fn quote(text: &[u8], at: usize) -> Option<Quote> {
+    let escapes = text.get(at..)?.iter().take_while(|byte| **byte == b'\\').count();
+    let byte = *text.get(at + escapes)?;
+    matches!(byte, b'"' | b'\'').then_some(Quote { byte, escapes, end: at + escapes + 1 })
+}
+
+/// Whether a quote behind a name opens a value, or closes the string of JSON that the name is the last word of.
+fn opens_value(text: &[u8], open: &Quote, name: Option<&Quote>) -> bool {
+    match (open.byte, name) {
+        (b'"', Some(Quote { byte: b'"', escapes, .. })) => open.escapes == *escapes,
+        (b'"', _) => {
+            open.escapes > 0 && !matches!(text.get(open.end), None | Some(b',' | b'}' | b']' | b'"'))
+        }
+        _ => true,
+    }
+}
+
+/// Where the value in these quotes ends: where they close, or a string of JSON that the value lies in.
+fn closing(text: &[u8], open: &Quote) -> usize {
+    let mut escapes = 0;
+    for (at, &byte) in text.iter().enumerate().skip(open.end) {
+        let own = match byte {
+            b'"' => closes_json(escapes, open),
+            // SQL and code escape `'` with a backslash, which JSON doubles.
+            b'\'' if open.byte == byte && escapes % 4 == open.escapes % 4 => Some(open.escapes.min(escapes)),
+            _ => None,
+        };
+        if let Some(own) = own {
+            return at - own;
+        }
+        escapes = if byte == b'\\' { escapes + 1 } else { 0 };
+    }
+    text.len()
+}
+
+/// The backslashes of its own of a `"` that closes a string of JSON on the level of the opening quote or above it. On
+/// the levels a quote stands behind 0, 1, 3, 7, … backslashes, and twice that many and two more are one of the text.
+fn closes_json(escapes: usize, open: &Quote) -> Option<usize> {
+    let mut level = 0;
+    loop {
+        if escapes >= level && (escapes - level).is_multiple_of(2 * (level + 1)) {
+            return Some(level);
+        }
+        level = 2 * level + 1;
+        if level > open.escapes || open.byte != b'"' {
+            return None;
+        }
+    }
+}
+
+/// A value without quotes; what is called or looked up is none.
+fn bare(text: &[u8], start: usize) -> Option<Range<usize>> {
+    let ends = |byte: u8| byte <= b' ' || b"\"'\\,;&()<>{}[]|`".contains(&byte);
+    let rest = text.get(start..)?;
+    let length = rest.iter().position(|byte| ends(*byte)).unwrap_or(rest.len());
+    let called = matches!(rest.get(length), Some(b'(' | b'[' | b'{'));
+    (length > 0 && !called).then_some(start..start + length)
+}
+
+fn blanks(text: &[u8], at: usize) -> usize {
+    text.get(at..).unwrap_or_default().iter().take_while(|byte| **byte == b' ').count()
+}
+
+/// The password of `scheme://user:password@host`.
+pub(super) fn url_password(text: &[u8], after_scheme: usize) -> Option<Range<usize>> {
+    let ends = |byte: &u8| *byte <= b' ' || b"/?#\"'\\<>@,;()".contains(byte);
+    let rest = text.get(after_scheme..)?;
+    let end = rest.iter().position(ends).filter(|end| rest.get(*end) == Some(&b'@'))?;
+    let colon = rest.get(..end)?.iter().position(|byte| *byte == b':')?;
+    let value = after_scheme + colon + 1..after_scheme + end;
+    let telling = !value.is_empty() && !is_placeholder(text.get(value.clone())?);
+    telling.then_some(value)
+}
+
+/// What stands between the lines `-----BEGIN … PRIVATE KEY-----` and `-----END`; the hit is the end of the first.
+pub(super) fn private_key(text: &[u8], hit: Range<usize>) -> Option<Range<usize>> {
+    let line = text.get(..hit.start)?.get(hit.start.saturating_sub(32)..)?;
+    line.windows(10).any(|window| window == b"-----BEGIN").then_some(())?;
+    let rest = text.get(hit.end..)?;
+    // A key that was cut off ends with its string.
+    let end = rest.windows(8).position(|window| window == b"-----END");
+    let string_end = rest.iter().position(|byte| *byte == b'"').unwrap_or(rest.len());
+    let mut end = end.unwrap_or(string_end).min(string_end);
+    while end > 0 && rest.get(end - 1) == Some(&b'\\') {
+        end -= 1;
+    }
+    (end > 0).then_some(hit.end..hit.end + end)
+}

@@ -1,0 +1,212 @@
+use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
+use serde_json::Value;
+
+use super::*;
+use crate::generate::{Bucket, Options};
+use crate::time::Date;
+
+fn redactor() -> Redactor {
+    Redactor::new(b"key", &[], &[]).unwrap()
+}
+
+/// The text with `***` in the place of each mark.
+fn redacted(text: &str) -> String {
+    let Some(redacted) = redactor().redact(text.as_bytes()) else { return text.to_owned() };
+    let text = String::from_utf8(redacted.text).unwrap();
+    let mark = regex::Regex::new(r"\[redacted:[0-9a-f]{12}\]").unwrap();
+    assert_eq!(mark.find_iter(&text).count(), redacted.count as usize);
+    mark.replace_all(&text, "***").into_owned()
+}
+
+const HEX_32: &str = "0123456789abcdef0123456789abcdef";
+
+#[test]
+fn tokens_are_known_by_how_they_begin() {
+    for token in [
+        format!("dapi{HEX_32}"),
+        format!("dapi{HEX_32}-2"),
+        format!("dose{HEX_32}"),
+        format!("ghp_{HEX_32}"),
+        format!("github_pat_{HEX_32}"),
+        format!("glpat-{HEX_32}"),
+        format!("xoxb-{HEX_32}"),
+        format!("AIza{HEX_32}abc"),
+        format!("sk-proj-{HEX_32}"),
+        format!("hf_{HEX_32}"),
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P".to_owned(),
+    ] {
+        for (before, after) in [("\"", "\""), ("curl -H 'x: ", "'"), ("\\n", "\\n"), ("\\u00e9", ". Then")] {
+            let text = format!("{{\"commandText\":\"{before}{token}{after}\"}}");
+            assert_eq!(redacted(&text), format!("{{\"commandText\":\"{before}***{after}\"}}"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn values_of_telling_names_are_taken_however_they_are_written() {
+    for (text, expected) in [
+        (r#"{"password":"hunter2"}"#, r#"{"password":"***"}"#),
+        (r#"{"client_secret" : "a\"b\\"}"#, r#"{"client_secret" : "***"}"#),
+        (r#"{"a":"{\"token_value\":\"abcd\",\"b\":1}"}"#, r#"{"a":"{\"token_value\":\"***\",\"b\":1}"}"#),
+        (r#"{"a":"{\\\"apiKey\\\":\\\"abcd\\\"}"}"#, r#"{"a":"{\\\"apiKey\\\":\\\"***\\\"}"}"#),
+        (r#"{"q":"... PASSWORD = 'it is long' ..."}"#, r#"{"q":"... PASSWORD = '***' ..."}"#),
+        (r#"{"q":"jdbc:x;user=a;password=hunter2;x=1"}"#, r#"{"q":"jdbc:x;user=a;password=***;x=1"}"#),
+        (r#"{"q":".option(\"sfPassword\", \"hunter2\")"}"#, r#"{"q":".option(\"sfPassword\", \"***\")"}"#),
+        (r#"{"q":"dict('api_key' => 'hunter2')"}"#, r#"{"q":"dict('api_key' => '***')"}"#),
+        (
+            r#"{"q":"fs.azure.account.key.acme.dfs.core.windows.net=AbCd+/=="}"#,
+            r#"{"q":"fs.azure.account.key.acme.dfs.core.windows.net=***"}"#,
+        ),
+        (r#"{"q":"AccountName=a;AccountKey=AbCd+/==;E=f"}"#, r#"{"q":"AccountName=a;AccountKey=***;E=f"}"#),
+        (
+            r#"{"u":"https://a.blob/c?sv=1&sig=Ab%2Fcd%3D&x=1"}"#,
+            r#"{"u":"https://a.blob/c?sv=1&sig=***&x=1"}"#,
+        ),
+        (r#"{"u":"postgres://app:hunter2@db:5432/x"}"#, r#"{"u":"postgres://app:***@db:5432/x"}"#),
+        (r#"{"h":"Authorization: Bearer abcdef0123456789xyz"}"#, r#"{"h":"Authorization: Bearer ***"}"#),
+        (r#"{"h":{"Authorization":"Basic dXNlcjpwYXNz"}}"#, r#"{"h":{"Authorization":"***"}}"#),
+        (
+            r#"{"scope":"s","key":"k","string_value":"hunter2"}"#,
+            r#"{"scope":"s","key":"k","string_value":"***"}"#,
+        ),
+        (
+            r#"{"k":"-----BEGIN RSA PRIVATE KEY-----\nMIIE\nowIB\n-----END RSA PRIVATE KEY-----"}"#,
+            r#"{"k":"-----BEGIN RSA PRIVATE KEY-----***-----END RSA PRIVATE KEY-----"}"#,
+        ),
+        (
+            r#"{"k":"-----BEGIN PRIVATE KEY-----\nMIIE","b":"c"}"#,
+            r#"{"k":"-----BEGIN PRIVATE KEY-----***","b":"c"}"#,
+        ),
+        (r#"{"q":"password='cut off"}"#, r#"{"q":"password='***"}"#),
+    ] {
+        assert_eq!(redacted(text), expected);
+    }
+}
+
+#[test]
+fn ids_references_and_words_stay() {
+    for text in [
+        r#"{"tokenId":"4f2ab917c0de55e14f2ab917c0de55e1","token_id":"x123","authenticationMethod":"API_INT_PAT_TOKEN","user":"a"}"#,
+        r#"{"actionName":"generateDbToken","serviceName":"accounts"}"#,
+        r#"{"a":"{\"kind\":\"OAUTH_TOKEN\",\"name\":\"value\"}"}"#,
+        r#"{"password":null,"secret":true,"token":12345678,"passwords":["abcdef"],"secret_scope":"prod"}"#,
+        r#"{"page_token":"abcdefgh","nextPageToken":"abcdefgh"}"#,
+        r#"{"spark_conf":"{\"spark.password\":\"{{secrets/scope/key}}\"}"}"#,
+        r#"{"q":"password = dbutils.secrets.get(\"scope\", \"key\")"}"#,
+        r#"{"q":"password=get_password(x)","r":"CREATE TABLE t (password STRING, token STRING)"}"#,
+        r#"{"q":"the bearer of this","u":"https://example.com:443/a@b","e":"mailto://a@b"}"#,
+        r#"{"q":"skypi_dapi0123, a_dapi0123456789abcdef0123456789abcdef, eyJx.y"}"#,
+        r#"{"q":"design=1&config=2 $(pwd)"}"#,
+        r#"{"aws_access_key_id":"AKIAIOSFODNN7EXAMPLE"}"#,
+        r#"{"a":"password","b":"hunter2"}"#,
+        r#"{"password":"[redacted:0123456789ab]"}"#,
+    ] {
+        assert_eq!(redacted(text), text);
+    }
+}
+
+#[test]
+fn equal_secrets_have_equal_marks_and_the_key_decides_which() {
+    let mark =
+        |key: &[u8], text: &str| Redactor::new(key, &[], &[]).unwrap().redact(text.as_bytes()).unwrap().text;
+    let text = r#"{"password":"hunter2"}"#;
+    assert_eq!(mark(b"a", text), mark(b"a", text));
+    assert_ne!(mark(b"a", text), mark(b"b", text));
+    assert_ne!(mark(b"a", text), mark(b"a", r#"{"password":"hunter3"}"#));
+    assert!(!format!("{:?}", redactor()).contains("key"));
+}
+
+#[test]
+fn names_and_patterns_can_be_added() {
+    let redactor = Redactor::new(
+        b"",
+        &["customer_number".to_owned()],
+        &[r"card (\d{4})".to_owned(), r#"k.y""#.to_owned()],
+    )
+    .unwrap();
+    let text = r#"{"customer_number":"C-1234","CUSTOMER_NUMBER":"C-1235","q":"card 4711","key":1}"#;
+    let redacted = redactor.redact(text.as_bytes()).unwrap();
+    assert_eq!(redacted.count, 3);
+    let text = String::from_utf8(redacted.text).unwrap();
+    assert!(
+        !text.contains("C-12") && text.contains("card [redacted:") && text.contains("\"key\":1"),
+        "{text}"
+    );
+    assert!(Redactor::new(b"", &[], &["(".to_owned()]).unwrap_err().contains("`(`"));
+}
+
+#[test]
+fn generated_audit_logs_hold_no_secret_that_is_not_one() {
+    let options = Options::new(3, 1, 2000, Date::parse("2026-01-31").unwrap());
+    let redactor = redactor();
+    for line in Bucket::new(options).unwrap().lines() {
+        let redacted = redactor.redact(&line).map(|redacted| String::from_utf8(redacted.text).unwrap());
+        assert_eq!(redacted, None);
+    }
+}
+
+/// JSON with names and values that look like secrets, nested in strings.
+fn suspicious() -> impl Strategy<Value = Value> {
+    let names = ["password", "client_secret", "x", "token", "a:b", "sig=", "Bearer ", "'", "\\"];
+    let text = suspicious_text();
+    let leaf = (prop::sample::select(names.to_vec()), text)
+        .prop_map(|(name, text)| serde_json::json!({ name: text }));
+    leaf.prop_recursive(3, 8, 2, |inner| {
+        (inner, any::<bool>()).prop_map(|(inner, wrap)| {
+            if wrap {
+                serde_json::json!({ "secret": inner.to_string() })
+            } else {
+                serde_json::json!({ "in": [inner] })
+            }
+        })
+    })
+}
+
+fn suspicious_text() -> impl Strategy<Value = String> {
+    let pieces = [
+        "password",
+        "=",
+        ": ",
+        "'",
+        "\"",
+        "\\",
+        "hunter2",
+        "\n",
+        "(",
+        ",",
+        "dapi",
+        HEX_32,
+        "://u:",
+        "@",
+        "é",
+        "-----BEGIN PRIVATE KEY-----",
+        "-----END",
+        "eyJ",
+        ".",
+        "Bearer ",
+        "token_value",
+    ];
+    prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..8).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    /// Whatever is taken out, the rest is still JSON of the same shape.
+    #[test]
+    fn what_is_left_is_json_of_the_same_shape(value in suspicious()) {
+        let text = value.to_string();
+        if let Some(redacted) = redactor().redact(text.as_bytes()) {
+            let after: Value = serde_json::from_slice(&redacted.text).unwrap();
+            prop_assert_eq!(shape(&value), shape(&after));
+            prop_assert!(redacted.count > 0);
+        }
+    }
+}
+
+fn shape(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => members.iter().map(|(key, value)| (key.clone(), shape(value))).collect(),
+        Value::Array(elements) => elements.iter().map(shape).collect(),
+        Value::String(_) => "text".into(),
+        other => other.clone(),
+    }
+}
