@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Discovery ──► found ──► readers (several objects at once) ──► chunks ──► Bucket::read
-//!      ▲  listing, file events, retries      │  seam, lines, fingerprints
+//!      ▲  listing, events, retries           │  seam, lines, fingerprints
 //!      └───────── looked at again ◄──────────┴───────── committed (an object is closed)
 //! ```
 //!
@@ -30,11 +30,13 @@ mod discover;
 mod fingerprint;
 mod layout;
 mod lines;
+mod notification;
 mod object;
 mod open;
 mod position;
 mod queue;
 mod schedule;
+mod sqs;
 mod store;
 mod watch;
 
@@ -46,6 +48,7 @@ use object::{Found, ObjectError, ObjectReader};
 use open::{Closing, OpenObjects};
 use queue::Queue;
 use schedule::Schedule;
+use sqs::{BucketQueue, Receivers, Subscription};
 use store::{Scheme, Store, StoreSettings};
 
 /// The bucket input.
@@ -79,6 +82,7 @@ fn open_store(config: &Config, base: &std::path::Path) -> Result<Store, BuildErr
 fn check(table: Value) -> Result<String, BuildError> {
     let checked = parse(table)?;
     open_store(&checked.config, &PathBuf::new())?;
+    BucketQueue::open(&checked.config.url, &checked.config.s3)?;
     let Config { url, layout, poll_interval, .. } = &checked.config;
     let layout = match layout {
         LayoutName::DatabricksDelivery => "databricks_delivery",
@@ -90,8 +94,9 @@ fn check(table: Value) -> Result<String, BuildError> {
 fn build(table: Value, context: InputContext) -> Result<Box<dyn Input>, BuildError> {
     let Checked { config, layout } = parse(table)?;
     let store = open_store(&config, &context.base)?;
+    let queue = BucketQueue::open(&config.url, &config.s3)?;
     Ok(Box::new(Bucket {
-        plan: Mutex::new(Some(Plan { config, layout, store, context, clock: now })),
+        plan: Mutex::new(Some(Plan { config, layout, store, queue, context, clock: now })),
         running: OnceCell::new(),
         tasks: AsyncMutex::new(JoinSet::new()),
     }))
@@ -106,6 +111,7 @@ struct Plan {
     config: Config,
     layout: Layout,
     store: Store,
+    queue: Option<BucketQueue>,
     context: InputContext,
     clock: fn() -> Millis,
 }
@@ -123,6 +129,7 @@ struct Running {
     hints: Arc<Hints>,
     queue: Arc<Queue>,
     _watcher: Option<watch::Watcher>,
+    _subscription: Option<Subscription>,
 }
 
 #[async_trait]
@@ -169,7 +176,9 @@ impl Bucket {
             None => None,
         };
         // Taken last: where the state could not be read, the next call tries again.
-        let (Some(key), Some(Plan { config, layout, store, context, clock })) = (key, plan().take()) else {
+        let (Some(key), Some(Plan { config, layout, store, queue: notices, context, clock })) =
+            (key, plan().take())
+        else {
             return Err(InputError::Transient {
                 action: "start the bucket input".to_owned(),
                 source: "it has been started before".into(),
@@ -200,6 +209,10 @@ impl Bucket {
             Some(root) if config.watch && !context.once => watch::Watcher::start(root, Arc::clone(&hints)),
             _ => None,
         };
+        let subscription = notices.filter(|_| !context.once).map(|notices| {
+            let receivers = context.shared.get::<Receivers>();
+            receivers.subscribe(&notices, store.prefix.clone(), Arc::clone(&hints))
+        });
         let discovery = Discovery {
             reader: Arc::clone(&reader),
             layout,
@@ -231,7 +244,14 @@ impl Bucket {
             };
             tasks.spawn(worker.run());
         }
-        Ok(Running { reads: AsyncMutex::new(reads), open, hints, queue, _watcher: watcher })
+        Ok(Running {
+            reads: AsyncMutex::new(reads),
+            open,
+            hints,
+            queue,
+            _watcher: watcher,
+            _subscription: subscription,
+        })
     }
 }
 

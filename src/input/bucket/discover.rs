@@ -1,4 +1,4 @@
-//! Finds objects that have changed: by listing, by file-system events, and by trying again what failed.
+//! Finds objects that have changed: by listing, by events of the file system or of S3, and by trying again what failed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
@@ -28,6 +28,8 @@ const LOOK_UP: usize = 1000;
 const LISTINGS: usize = 8;
 /// Between two listings of a single run, where the first one failed.
 const ONCE_PAUSE: Duration = Duration::from_secs(1);
+/// Hinted objects looked at at once.
+const LOOKS: usize = 16;
 /// How often the workspaces are listed.
 const WORKSPACES_INTERVAL: Duration = Duration::from_secs(300);
 /// Shortest time between two listings, however often somebody asks for one.
@@ -141,10 +143,9 @@ impl Discovery {
                     tokio::time::sleep_until(began + RESCAN_INTERVAL).await;
                     hints.rescan.notified().await;
                 } => return true,
-                key = self.hinted.recv() => match key {
-                    // A hint costs time when it is wrong, never data: the next listing finds what it missed.
-                    Some(key) => if self.look(&key).await.is_err() { self.hints.again(key) },
-                    None => return false,
+                keys = hinted(&mut self.hinted) => match keys.is_empty() {
+                    false => self.follow(keys).await,
+                    true => return false,
                 },
                 // The pass may be complete by now.
                 () = tokio::time::sleep(Duration::from_secs(1)), if self.passed.is_some() => {}
@@ -169,15 +170,20 @@ impl Discovery {
 
     async fn pass(&mut self) -> Result<(), InputError> {
         let now = (self.clock)();
-        for key in self.hints.take_again() {
-            if self.look(&key).await.is_err() {
-                self.hints.again(key);
-            }
-        }
+        self.follow(self.hints.take_again()).await;
         let prefixes = self.prefixes(now).await?;
         let mut batches = self.list(prefixes);
         let mut complete = true;
-        while let Some(batch) = batches.next().await {
+        loop {
+            let batch = tokio::select! {
+                batch = batches.next() => batch,
+                // A listing may take long: what is new need not wait for its end.
+                keys = hinted(&mut self.hinted) => {
+                    self.follow(keys).await;
+                    continue;
+                }
+            };
+            let Some(batch) = batch else { break };
             match batch {
                 Ok(batch) => self.consider(batch, now).await?,
                 Err(error) if self.local => {
@@ -249,12 +255,23 @@ impl Discovery {
         Box::pin(listings.flatten_unordered(LISTINGS))
     }
 
-    /// Looks at one object.
-    async fn look(&mut self, key: &Path) -> Result<(), InputError> {
-        match self.reader.store.head(key).await {
-            Ok(meta) => self.consider(vec![meta], (self.clock)()).await,
-            Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(refusal(format!("cannot read {key}"), &error)),
+    /// Looks at objects, several at once: a hint must not wait for the answers of all before it. One that fails is tried
+    /// at the next poll. A hint costs time when it is wrong, never data: the next listing finds what it missed.
+    async fn follow(&mut self, keys: BTreeSet<Path>) {
+        let store = Arc::clone(&self.reader.store);
+        let looks = stream::iter(keys).map(|key| {
+            let store = Arc::clone(&store);
+            async move { (store.head(&key).await, key) }
+        });
+        let mut looks = looks.buffer_unordered(LOOKS);
+        while let Some((meta, key)) = looks.next().await {
+            let considered = match meta {
+                Ok(meta) => self.consider(vec![meta], (self.clock)()).await.is_ok(),
+                Err(error) => matches!(error, object_store::Error::NotFound { .. }),
+            };
+            if !considered {
+                self.hints.again(key);
+            }
         }
     }
 
@@ -307,6 +324,13 @@ impl Discovery {
         let _ended = self.reader.reads.send(Ok(Read::Chunk(chunk))).await;
         self.reader.open.finished(&partition);
     }
+}
+
+/// Waits for a hint, and takes with it those that are there already; none if nobody is left to give any.
+async fn hinted(keys: &mut mpsc::Receiver<Path>) -> BTreeSet<Path> {
+    let mut hinted = Vec::with_capacity(LOOKS);
+    keys.recv_many(&mut hinted, LOOKS).await;
+    hinted.into_iter().collect()
 }
 
 /// Names of the folders right below a prefix.

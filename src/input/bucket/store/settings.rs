@@ -31,6 +31,11 @@ pub(crate) struct S3Settings {
     pub endpoint: Option<String>,
     /// Puts the bucket in the path of a request, not in the host name. Default: true with an `endpoint`.
     pub path_style: Option<bool>,
+    /// SQS queue that the bucket's event notifications arrive in, directly or through SNS or EventBridge:
+    /// `https://sqs.eu-central-1.amazonaws.com/123456789012/audit`. A new object is then looked at within a second, and
+    /// `poll_interval` may be long: listing remains for what no message told. Each process needs a queue of its own,
+    /// since a message goes to one reader only. With `--once` it is left alone.
+    pub sqs_queue_url: Option<String>,
     /// Profile of the AWS configuration files. Default: `AWS_PROFILE`, or `default`.
     pub profile: Option<String>,
     /// Access key, if not found the usual way.

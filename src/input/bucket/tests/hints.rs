@@ -1,0 +1,114 @@
+//! Objects that are looked at because somebody said so, while the next listing is far away.
+
+use std::time::Duration;
+
+use super::*;
+use crate::input::Read;
+
+/// A bucket that goes on reading, whose next listing is an hour away.
+struct Live {
+    bench: Bench,
+    bucket: Bucket,
+}
+
+impl Live {
+    /// Starts with what there is, and reads it.
+    async fn start(mut bench: Bench) -> Self {
+        bench.settings["poll_interval"] = serde_json::json!("1h");
+        let bucket = bench.bucket();
+        if let Some(plan) = bucket.plan.lock().unwrap().as_mut() {
+            plan.context.once = false;
+        }
+        let live = Self { bench, bucket };
+        live.lines_until_idle().await;
+        live
+    }
+
+    fn hint(&self, key: &str) {
+        self.bucket.running.get().unwrap().hints.look(Path::from(key));
+    }
+
+    /// Commits what is read and gives its lines.
+    async fn read(&self) -> Option<Vec<String>> {
+        match self.bucket.read().await.unwrap() {
+            Read::Chunk(chunk) => {
+                let lines = chunk.records.iter().map(|record| chunk.record(record));
+                let lines = lines.map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+                let Chunk { partition, position, note, .. } = chunk;
+                let change = Change { partition: partition.clone(), position: position.clone(), note };
+                self.bench.state.commit("audit/out", vec![change], Vec::new()).await.unwrap();
+                self.bucket.committed(&partition, &position).await;
+                Some(lines)
+            }
+            Read::Trouble { error, .. } => panic!("{error}"),
+            Read::Idle | Read::End => None,
+        }
+    }
+
+    async fn lines_until_idle(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        while let Some(more) = self.read().await {
+            lines.extend(more);
+        }
+        lines
+    }
+
+    /// Lines until so many have come.
+    async fn lines(&self, count: usize) -> Vec<String> {
+        let mut lines = Vec::new();
+        while lines.len() < count {
+            let more = tokio::time::timeout(Duration::from_secs(60), self.read()).await;
+            lines.extend(more.expect("the hint was not followed").unwrap_or_default());
+        }
+        lines
+    }
+}
+
+#[tokio::test]
+async fn late_repeated_and_false_hints_ship_each_line_once() {
+    let key = |name: &str| format!("logs/workspaceId=7/date=2026-01-05/auditlogs_{name}.json");
+    let live = Live::start(Bench::new()).await;
+    live.bench.put(&key("new"), "{\"a\":1}\n").await;
+    // Repeated, of an object that is gone, of one that was read before, of one that is none of ours.
+    for name in ["new", "new", "gone", "new"] {
+        live.hint(&key(name));
+    }
+    live.hint("logs/billing/usage.json");
+    assert_eq!(live.lines(1).await, ["{\"a\":1}"]);
+    live.hint(&key("new"));
+    live.bench.put(&key("other"), "{\"b\":1}\n").await;
+    live.hint(&key("other"));
+    live.bench.put(&key("new"), "{\"a\":1}\n{\"a\":2}\n").await;
+    live.hint(&key("new"));
+    let mut lines = live.lines(2).await;
+    lines.sort_unstable();
+    assert_eq!(lines, ["{\"a\":2}", "{\"b\":1}"]);
+    // The hint of a date that closed long ago counts as well.
+    let old = "logs/workspaceId=7/date=2020-02-02/auditlogs_late.json";
+    live.bench.put(old, "{\"c\":1}\n").await;
+    live.hint(old);
+    assert_eq!(live.lines(1).await, ["{\"c\":1}"]);
+}
+
+#[tokio::test]
+async fn what_no_hint_told_is_found_by_the_next_listing() {
+    let live = Live::start(Bench::new()).await;
+    live.bench.put(KEY, lines(0, 3)).await;
+    live.bucket.running.get().unwrap().hints.rescan();
+    assert_eq!(live.lines(3).await.len(), 3);
+}
+
+#[tokio::test]
+async fn more_hints_than_fit_become_a_listing() {
+    let live = Live::start(Bench::new()).await;
+    let count = HINTS + 200;
+    for number in 0..count {
+        let key = format!("logs/workspaceId=7/date=2026-01-05/auditlogs_{number}.json");
+        live.bench.put(&key, format!("{{\"n\":{number}}}\n")).await;
+        live.hint(&key);
+    }
+    let mut lines = live.lines(count).await;
+    lines.sort_unstable();
+    lines.dedup();
+    assert_eq!(lines.len(), count);
+}
