@@ -3,6 +3,8 @@
 
 // `cfg(test)` tells clippy that helpers may unwrap as the tests themselves may.
 #[cfg(test)]
+mod collector;
+#[cfg(test)]
 mod credentials;
 #[cfg(test)]
 mod ferry;
@@ -12,3 +14,5 @@ mod moto;
 mod recorder;
 #[cfg(test)]
 mod s3;
+#[cfg(test)]
+mod sqs;

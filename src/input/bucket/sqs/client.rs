@@ -177,7 +177,108 @@ impl ProvideCredentials for Signer {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use axum::Router;
+    use axum::extract::State;
+    use axum::http::{HeaderMap, StatusCode};
+    use serde_json::Value;
+    use tokio::task::JoinSet;
+
     use super::*;
+
+    /// Answers every request with one status and body, and keeps what was asked.
+    #[derive(Clone, Debug)]
+    struct Script {
+        status: u16,
+        answer: String,
+        asked: Arc<Mutex<Vec<(String, Value)>>>,
+    }
+
+    /// A queue that speaks as it is told.
+    struct Scripted {
+        queue: SqsQueue,
+        asked: Arc<Mutex<Vec<(String, Value)>>>,
+        _server: JoinSet<()>,
+    }
+
+    async fn scripted(status: u16, answer: &str) -> Scripted {
+        let asked = Arc::<Mutex<Vec<(String, Value)>>>::default();
+        let script = Script { status, answer: answer.to_owned(), asked: Arc::clone(&asked) };
+        let router = Router::new().fallback(serve).with_state(script);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}/123456789012/audit", listener.local_addr().unwrap());
+        let mut server = JoinSet::new();
+        server.spawn(async { axum::serve(listener, router).await.unwrap() });
+        let settings = serde_json::json!({ "region": "eu-central-1", "access_key_id": "AKIA", "secret_access_key": "s" });
+        let settings: S3Settings = serde_json::from_value(settings).unwrap();
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let queue = SqsQueue::new(&Url::parse(&address).unwrap(), &settings).unwrap();
+        Scripted { queue, asked, _server: server }
+    }
+
+    async fn serve(State(script): State<Script>, headers: HeaderMap, body: String) -> (StatusCode, String) {
+        let target = headers["x-amz-target"].to_str().unwrap().to_owned();
+        assert!(headers["authorization"].to_str().unwrap().contains("/eu-central-1/sqs/aws4_request"));
+        script.asked.lock().unwrap().push((target, serde_json::from_str(&body).unwrap()));
+        (StatusCode::from_u16(script.status).unwrap(), script.answer)
+    }
+
+    #[tokio::test]
+    async fn messages_are_waited_for_and_hidden_while_they_are_told() {
+        let answer = r#"{"Messages":[{"MessageId":"1","ReceiptHandle":"r1","Body":"{}"},{"MessageId":"2"}]}"#;
+        let scripted = scripted(200, answer).await;
+        let messages = scripted.queue.receive().await.unwrap();
+        assert_eq!(messages.len(), 1, "one without a body is none");
+        assert_eq!((messages[0].id.as_str(), messages[0].receipt.as_str()), ("1", "r1"));
+        let asked = scripted.asked.lock().unwrap();
+        assert_eq!(asked[0].0, "AmazonSQS.ReceiveMessage");
+        assert_eq!(asked[0].1["MaxNumberOfMessages"], 10);
+        assert_eq!(asked[0].1["WaitTimeSeconds"], 20);
+        assert_eq!(asked[0].1["VisibilityTimeout"], 60);
+        assert!(asked[0].1["QueueUrl"].as_str().unwrap().ends_with("/123456789012/audit"));
+    }
+
+    #[tokio::test]
+    async fn messages_are_deleted_together_and_one_that_stays_is_an_error() {
+        let receipts = || vec!["r1".to_owned(), "r2".to_owned()];
+        let good = scripted(200, r#"{"Successful":[{"Id":"0"},{"Id":"1"}],"Failed":[]}"#).await;
+        good.queue.delete(receipts()).await.unwrap();
+        let asked = good.asked.lock().unwrap().clone();
+        assert_eq!(asked[0].0, "AmazonSQS.DeleteMessageBatch");
+        assert_eq!(asked[0].1["Entries"][1], serde_json::json!({ "Id": "1", "ReceiptHandle": "r2" }));
+        let failed = r#"{"Successful":[],"Failed":[{"Id":"0","Code":"InternalError","SenderFault":false}]}"#;
+        let error = scripted(200, failed).await.queue.delete(receipts()).await.unwrap_err();
+        assert!(!error.needs_a_human() && error.to_string().contains("InternalError"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_a_human_must_put_right_is_told_from_what_passes() {
+        for (status, code, remedy) in [
+            (400, "com.amazonaws.sqs#QueueDoesNotExist", "`s3.sqs_queue_url`"),
+            (400, "AWS.SimpleQueueService.NonExistentQueue", "`s3.sqs_queue_url`"),
+            (403, "com.amazon.coral.service#AccessDeniedException", "sqs:ReceiveMessage"),
+            (403, "com.amazon.coral.service#UnrecognizedClientException", "credentials"),
+            (403, "com.amazon.coral.service#ExpiredTokenException", "credentials"),
+            (400, "com.amazonaws.sqs#KmsAccessDenied", "kms:Decrypt"),
+        ] {
+            let answer = format!(r#"{{"__type":"{code}","message":"not yours"}}"#);
+            let error = scripted(status, &answer).await.queue.receive().await.unwrap_err();
+            assert!(error.needs_a_human(), "{code}: {error}");
+            let text = error.to_string();
+            assert!(text.contains(remedy) && text.contains("not yours"), "{code}: {text}");
+        }
+        for (status, answer) in [
+            (400, r#"{"__type":"com.amazonaws.sqs#RequestThrottled","message":"slow down"}"#),
+            (400, r#"{"__type":"com.amazonaws.sqs#KmsThrottled","message":"slow down"}"#),
+            (503, r#"{"__type":"ServiceUnavailable"}"#),
+            (502, "<html>a proxy</html>"),
+            (200, "<html>no queue</html>"),
+        ] {
+            let error = scripted(status, answer).await.queue.receive().await.unwrap_err();
+            assert!(!error.needs_a_human(), "{status} {answer}: {error}");
+        }
+    }
 
     #[test]
     fn the_region_of_a_queue_is_in_its_host_name() {
