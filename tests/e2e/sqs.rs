@@ -1,5 +1,6 @@
 //! Objects are looked at when S3 tells of them, while the next listing is ten minutes away.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +17,13 @@ const OUTPUTS: [&str; 3] = ["first", "second", "third"];
 
 /// Pipelines from the bucket to outputs of a collector, which hear of new objects by the queue at this URL.
 fn listening(moto: &Moto, collector: &Collector, outputs: &[&str], queue_url: &str) -> Ferry {
+    listening_at(moto.address, collector, outputs, queue_url)
+}
+
+fn listening_at(bucket: SocketAddr, collector: &Collector, outputs: &[&str], queue_url: &str) -> Ferry {
     let input = format!(
-        "poll_interval = \"10m\"\n[inputs.audit.s3]\nendpoint = \"http://{}\"\nallow_http = true\n\
-         sqs_queue_url = \"{queue_url}\"\n{KEYS}",
-        moto.address
+        "poll_interval = \"10m\"\n[inputs.audit.s3]\nendpoint = \"http://{bucket}\"\nallow_http = true\n\
+         sqs_queue_url = \"{queue_url}\"\n{KEYS}"
     );
     let outputs: String = outputs.iter().map(|name| collector.output(name)).collect();
     Ferry::configured(&format!("s3://{BUCKET}/logs"), &input, &outputs)
@@ -56,18 +60,22 @@ fn an_object_is_acknowledged_within_two_seconds_of_its_appearance_by_every_pipel
                 // Before the request, not after its answer: no time is left out.
                 let visible = Instant::now();
                 store.put(&path, PutPayload::from(content(&[number]))).await.unwrap();
-                (number, visible)
+                (number, visible, visible.elapsed())
             });
         }
         puts.join_all().await
     });
+    // What the server itself takes for a request meanwhile: it serves one at a time.
+    let mut puts: Vec<Duration> = visible.iter().map(|(_, _, put)| *put).collect();
+    puts.sort_unstable();
+    println!("puts: median {:?}, p95 {:?}", puts[OBJECTS / 2], puts[OBJECTS * 95 / 100]);
     for output in OUTPUTS {
         eventually("all objects", || {
             (0..OBJECTS).all(|number| collector.arrived(output, &name(number)).is_some())
         });
         let mut took: Vec<Duration> = visible
             .iter()
-            .map(|(number, visible)| collector.arrived(output, &name(*number)).unwrap() - *visible)
+            .map(|(number, visible, _)| collector.arrived(output, &name(*number)).unwrap() - *visible)
             .collect();
         took.sort_unstable();
         let (median, p95, longest) = (took[OBJECTS / 2], took[OBJECTS * 95 / 100], took[OBJECTS - 1]);
@@ -89,6 +97,23 @@ fn a_notification_is_followed_whichever_way_it_comes() {
         eventually(&format!("{way:?}"), || collector.arrived("first", &name(1)).is_some());
         eventually("an empty queue", || moto.queued() == 0);
     }
+}
+
+#[test]
+fn a_new_object_costs_each_pipeline_one_request() {
+    let (moto, collector) = (Moto::start(), Collector::start());
+    let queue_url = moto.create_queue();
+    moto.notify(Way::Direct);
+    let bucket = Recorder::start(moto.address);
+    let ferry = listening_at(bucket.address, &collector, &OUTPUTS, &queue_url);
+    let _running = start_and_list(&ferry, &moto, &collector, &OUTPUTS);
+    moto.put(&key(7, "new"), &content(&[1]));
+    for output in OUTPUTS {
+        eventually("the object", || collector.arrived(output, &name(1)).is_some());
+    }
+    let asked = bucket.asked();
+    let requests: Vec<&str> = asked.lines().filter(|line| line.contains("auditlogs_new.json http")).collect();
+    assert!(requests.len() == 3 && requests.iter().all(|line| line.starts_with("get ")), "{requests:?}");
 }
 
 #[test]

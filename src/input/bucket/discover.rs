@@ -1,6 +1,6 @@
 //! Finds objects that have changed: by listing, by events of the file system or of S3, and by trying again what failed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -39,10 +39,25 @@ const MAX_AGAIN: usize = 10_000;
 /// Where the beginning of the last complete pass is kept. Not a key any store could have: no part of a key is empty.
 const PASS: &str = "//pass";
 
+/// A reason to look at an object.
+#[derive(Debug)]
+pub(super) struct Hint {
+    key: Path,
+    /// The object as whoever gave the hint knows it.
+    told: Option<ObjectMeta>,
+}
+
+#[cfg(test)]
+impl Hint {
+    pub(super) fn key(&self) -> &Path {
+        &self.key
+    }
+}
+
 /// Reasons to look at an object outside the listings. Shared with whoever has one.
 #[derive(Debug)]
 pub(super) struct Hints {
-    keys: mpsc::Sender<Path>,
+    hints: mpsc::Sender<Hint>,
     /// More changed than fits: list everything open.
     rescan: Notify,
     /// To be tried again at the next poll.
@@ -50,13 +65,22 @@ pub(super) struct Hints {
 }
 
 impl Hints {
-    pub(super) fn new(keys: mpsc::Sender<Path>) -> Self {
-        Self { keys, rescan: Notify::new(), again: Mutex::default() }
+    pub(super) fn new(hints: mpsc::Sender<Hint>) -> Self {
+        Self { hints, rescan: Notify::new(), again: Mutex::default() }
     }
 
     /// Look at this object now.
     pub(super) fn look(&self, key: Path) {
-        if self.keys.try_send(key).is_err() {
+        self.hint(Hint { key, told: None });
+    }
+
+    /// Look at this object now; it is said to be so.
+    pub(super) fn look_at(&self, meta: ObjectMeta) {
+        self.hint(Hint { key: meta.location.clone(), told: Some(meta) });
+    }
+
+    fn hint(&self, hint: Hint) {
+        if self.hints.try_send(hint).is_err() {
             self.rescan();
         }
     }
@@ -97,13 +121,21 @@ pub(super) struct Discovery {
     pub(super) found: mpsc::Sender<Found>,
     pub(super) queue: Arc<Queue>,
     pub(super) hints: Arc<Hints>,
-    pub(super) hinted: mpsc::Receiver<Path>,
+    pub(super) hinted: mpsc::Receiver<Hint>,
     pub(super) workspaces: Vec<String>,
     pub(super) workspaces_listed: Option<Instant>,
     /// Beginning of the last complete pass.
     pub(super) last: Option<Millis>,
     /// A pass that is complete once everything it found is committed.
-    pub(super) passed: Option<Millis>,
+    pub(super) passed: Option<Passed>,
+}
+
+/// A pass that has come to its end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Passed {
+    began: Millis,
+    /// How many objects had been opened by then: what hints open afterwards may keep coming without end.
+    opened: u64,
 }
 
 type Batches = Pin<Box<dyn Stream<Item = Result<Vec<ObjectMeta>, object_store::Error>> + Send>>;
@@ -143,8 +175,8 @@ impl Discovery {
                     tokio::time::sleep_until(began + RESCAN_INTERVAL).await;
                     hints.rescan.notified().await;
                 } => return true,
-                keys = hinted(&mut self.hinted) => match keys.is_empty() {
-                    false => self.follow(keys).await,
+                hints = hinted(&mut self.hinted) => match hints.is_empty() {
+                    false => self.follow(hints).await,
                     true => return false,
                 },
                 // The pass may be complete by now.
@@ -156,13 +188,13 @@ impl Discovery {
     /// Keeps the beginning of the last pass once all it found is committed: until then a restart looks everywhere.
     async fn mark_passed(&mut self) -> Result<(), ()> {
         let Some(passed) = self.passed else { return Ok(()) };
-        if self.reader.open.count() > 0 || !self.hints.nothing_again() {
+        if !self.reader.open.are_closed(passed.opened) || !self.hints.nothing_again() {
             return Ok(());
         }
         self.passed = None;
         let chunk = Chunk {
             partition: Partition::new(PASS),
-            position: Position::new(&passed.get().to_string()),
+            position: Position::new(&passed.began.get().to_string()),
             ..Chunk::default()
         };
         self.reader.reads.send(Ok(Read::Chunk(chunk))).await.map_err(|_| ())
@@ -170,7 +202,7 @@ impl Discovery {
 
     async fn pass(&mut self) -> Result<(), InputError> {
         let now = (self.clock)();
-        self.follow(self.hints.take_again()).await;
+        self.follow(self.hints.take_again().into_iter().map(|key| (key, None)).collect()).await;
         let prefixes = self.prefixes(now).await?;
         let mut batches = self.list(prefixes);
         let mut complete = true;
@@ -178,8 +210,8 @@ impl Discovery {
             let batch = tokio::select! {
                 batch = batches.next() => batch,
                 // A listing may take long: what is new need not wait for its end.
-                keys = hinted(&mut self.hinted) => {
-                    self.follow(keys).await;
+                hints = hinted(&mut self.hinted) => {
+                    self.follow(hints).await;
                     continue;
                 }
             };
@@ -200,7 +232,7 @@ impl Discovery {
             return Ok(());
         }
         self.last = Some(now);
-        self.passed = Some(now);
+        self.passed = Some(Passed { began: now, opened: self.reader.open.opened() });
         Ok(())
     }
 
@@ -257,11 +289,11 @@ impl Discovery {
 
     /// Looks at objects, several at once: a hint must not wait for the answers of all before it. One that fails is tried
     /// at the next poll. A hint costs time when it is wrong, never data: the next listing finds what it missed.
-    async fn follow(&mut self, keys: BTreeSet<Path>) {
-        let store = Arc::clone(&self.reader.store);
-        let looks = stream::iter(keys).map(|key| {
-            let store = Arc::clone(&store);
-            async move { (store.head(&key).await, key) }
+    async fn follow(&mut self, hints: BTreeMap<Path, Option<ObjectMeta>>) {
+        let reader = Arc::clone(&self.reader);
+        let looks = stream::iter(hints).map(|(key, told)| {
+            let reader = Arc::clone(&reader);
+            async move { (look(&reader, &key, told).await, key) }
         });
         let mut looks = looks.buffer_unordered(LOOKS);
         while let Some((meta, key)) = looks.next().await {
@@ -327,10 +359,26 @@ impl Discovery {
 }
 
 /// Waits for a hint, and takes with it those that are there already; none if nobody is left to give any.
-async fn hinted(keys: &mut mpsc::Receiver<Path>) -> BTreeSet<Path> {
+async fn hinted(hints: &mut mpsc::Receiver<Hint>) -> BTreeMap<Path, Option<ObjectMeta>> {
     let mut hinted = Vec::with_capacity(LOOKS);
-    keys.recv_many(&mut hinted, LOOKS).await;
-    hinted.into_iter().collect()
+    hints.recv_many(&mut hinted, LOOKS).await;
+    hinted.into_iter().map(|hint| (hint.key, hint.told)).collect()
+}
+
+/// An object as it is. One that was never read is taken as told, which spares a request: if that is out of date, the
+/// store refuses the version, and the reader asks. Of a known one, an old version must not be taken for a change.
+async fn look(
+    reader: &ObjectReader,
+    key: &Path,
+    told: Option<ObjectMeta>,
+) -> Result<ObjectMeta, object_store::Error> {
+    if let Some(told) = told
+        && told.size > 0
+        && reader.resume.position(&Partition::new(key.as_ref())).await.is_ok_and(|known| known.is_none())
+    {
+        return Ok(told);
+    }
+    reader.store.head(key).await
 }
 
 /// Names of the folders right below a prefix.

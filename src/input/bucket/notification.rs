@@ -7,6 +7,8 @@
 //! | S3 → EventBridge → SQS | `{"source":"aws.s3","detail-type":"Object Created","detail":{…}}` |
 //! | once, when the notification is set up | `{"Event":"s3:TestEvent",…}` |
 
+use std::time::SystemTime;
+
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
@@ -15,6 +17,28 @@ use serde_json::Value;
 pub(super) struct Created {
     pub(super) bucket: String,
     pub(super) key: String,
+    /// Absent where the message does not tell it.
+    pub(super) version: Option<Version>,
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Version {
+    pub(super) size: u64,
+    /// Without quotes.
+    pub(super) etag: String,
+    pub(super) written_at: SystemTime,
+}
+
+impl Version {
+    fn of(object: Option<&Value>, etag: &str, written_at: Option<&str>) -> Option<Self> {
+        let object = object?;
+        Some(Self {
+            size: object.get("size")?.as_u64()?,
+            etag: object.get(etag)?.as_str()?.to_owned(),
+            written_at: written_at?.parse::<jiff::Timestamp>().ok()?.into(),
+        })
+    }
 }
 
 /// The objects that a message tells of: none in a test event or where something was removed; `None` if S3 sends no
@@ -49,7 +73,8 @@ fn by_record(record: &Value) -> Option<Created> {
         return None;
     }
     let bucket = text(record, "/s3/bucket/name")?.to_owned();
-    Some(Created { bucket, key: decoded(text(record, "/s3/object/key")?)? })
+    let version = Version::of(record.pointer("/s3/object"), "eTag", text(record, "/eventTime"));
+    Some(Created { bucket, key: decoded(text(record, "/s3/object/key")?)?, version })
 }
 
 fn by_event_bridge(body: &Value) -> Vec<Created> {
@@ -60,10 +85,15 @@ fn by_event_bridge(body: &Value) -> Vec<Created> {
     else {
         return Vec::new();
     };
-    // Nobody documents whether this key is encoded. A look at a key that is not there costs one request.
-    let mut keys = vec![key.to_owned()];
-    keys.extend(decoded(key).filter(|decoded| decoded != key));
-    keys.into_iter().map(|key| Created { bucket: bucket.to_owned(), key }).collect()
+    let object = |key: String, version| Created { bucket: bucket.to_owned(), key, version };
+    match decoded(key).filter(|decoded| decoded != key) {
+        // Nobody documents whether this key is encoded. A look at a key that is not there costs one request.
+        Some(decoded) => vec![object(key.to_owned(), None), object(decoded, None)],
+        None => {
+            let version = Version::of(body.pointer("/detail/object"), "etag", text(body, "/time"));
+            vec![object(key.to_owned(), version)]
+        }
+    }
 }
 
 /// A key as `application/x-www-form-urlencoded` has it: a space is `+`, other bytes are `%XX`.
@@ -82,7 +112,7 @@ mod tests {
 
     fn record(event: &str, key: &str) -> String {
         format!(
-            r#"{{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"{event}","s3":{{"bucket":{{"name":"acme"}},"object":{{"key":"{key}","size":1024,"eTag":"d41d8cd98f00b204e9800998ecf8427e","sequencer":"0055AED6DCD90281E5"}}}}}}"#
+            r#"{{"eventVersion":"2.1","eventSource":"aws:s3","eventTime":"2026-01-05T10:00:00.000Z","eventName":"{event}","s3":{{"bucket":{{"name":"acme"}},"object":{{"key":"{key}","size":1024,"eTag":"d41d8cd98f00b204e9800998ecf8427e","sequencer":"0055AED6DCD90281E5"}}}}}}"#
         )
     }
 
@@ -92,7 +122,7 @@ mod tests {
 
     fn event_bridge(kind: &str, key: &str) -> String {
         format!(
-            r#"{{"version":"0","detail-type":"{kind}","source":"aws.s3","resources":["arn:aws:s3:::acme"],"detail":{{"version":"0","bucket":{{"name":"acme"}},"object":{{"key":"{key}","size":5,"etag":"b1946ac92492d2347c6235b4d2611184"}},"reason":"PutObject"}}}}"#
+            r#"{{"version":"0","detail-type":"{kind}","source":"aws.s3","time":"2026-01-05T10:00:00Z","resources":["arn:aws:s3:::acme"],"detail":{{"version":"0","bucket":{{"name":"acme"}},"object":{{"key":"{key}","size":5,"etag":"b1946ac92492d2347c6235b4d2611184"}},"reason":"PutObject"}}}}"#
         )
     }
 
@@ -109,6 +139,21 @@ mod tests {
         }
         let two = [record("ObjectCreated:Put", "a"), record("s3:ObjectCreated:Put", "b")];
         assert_eq!(keys(&records(&two)), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_notification_tells_the_version_if_it_is_whole() {
+        let version = |body: &str| created(body).unwrap().remove(0).version;
+        let written_at = "2026-01-05T10:00:00Z".parse::<jiff::Timestamp>().unwrap().into();
+        let etag = "d41d8cd98f00b204e9800998ecf8427e".to_owned();
+        let direct = records(&[record("ObjectCreated:Put", "a")]);
+        assert_eq!(version(&direct), Some(Version { size: 1024, etag, written_at }));
+        let etag = "b1946ac92492d2347c6235b4d2611184".to_owned();
+        let bridged = event_bridge("Object Created", "a");
+        assert_eq!(version(&bridged), Some(Version { size: 5, etag, written_at }));
+        for part in ["size", "eTag", "eventTime"] {
+            assert_eq!(version(&direct.replace(part, "other")), None, "{part}");
+        }
     }
 
     #[test]

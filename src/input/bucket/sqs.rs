@@ -21,6 +21,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use object_store::ObjectMeta;
 use object_store::path::Path;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -184,7 +185,16 @@ impl Listener {
         if !key.prefix_matches(&self.prefix) {
             return false;
         }
-        self.hints.look(key);
+        match &object.version {
+            None => self.hints.look(key),
+            Some(version) => self.hints.look_at(ObjectMeta {
+                location: key,
+                last_modified: version.written_at.into(),
+                size: version.size,
+                e_tag: Some(format!("\"{}\"", version.etag)),
+                version: None,
+            }),
+        }
         true
     }
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicUsize;
 use tokio::sync::{Notify, mpsc};
 
 use super::*;
+use crate::input::bucket::discover::Hint;
 
 const LATENCY: Duration = Duration::from_millis(20);
 
@@ -69,7 +70,7 @@ impl MessageQueue for FakeQueue {
 
 /// A pipeline of the process that listens to a queue.
 struct Pipeline {
-    hinted: mpsc::Receiver<Path>,
+    hinted: mpsc::Receiver<Hint>,
     _subscription: Subscription,
 }
 
@@ -86,7 +87,7 @@ impl Pipeline {
     }
 
     async fn next(&mut self) -> String {
-        self.hinted.recv().await.unwrap().to_string()
+        self.hinted.recv().await.unwrap().key().to_string()
     }
 }
 

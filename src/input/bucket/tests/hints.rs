@@ -91,6 +91,56 @@ async fn late_repeated_and_false_hints_ship_each_line_once() {
 }
 
 #[tokio::test]
+async fn a_hint_that_tells_an_old_version_ships_what_there_is_now() {
+    let live = Live::start(Bench::new()).await;
+    let told = |etag: &str, size| object_store::ObjectMeta {
+        location: Path::from(KEY),
+        last_modified: std::time::SystemTime::UNIX_EPOCH.into(),
+        size,
+        e_tag: Some(etag.to_owned()),
+        version: None,
+    };
+    let look_at = |meta| live.bucket.running.get().unwrap().hints.look_at(meta);
+    live.bench.put(KEY, "{\"a\":1}\n{\"a\":2}\n").await;
+    // Never read: the store refuses the version, and the reader asks for the one there is.
+    look_at(told("\"old\"", 4));
+    assert_eq!(live.lines(2).await, ["{\"a\":1}", "{\"a\":2}"]);
+    // Known: a late hint is no change.
+    look_at(told("\"older\"", 0));
+    look_at(told("\"older\"", 4));
+    live.bench.put(KEY, "{\"a\":1}\n{\"a\":2}\n{\"a\":3}\n").await;
+    look_at(told("\"old\"", 4));
+    assert_eq!(live.lines(1).await, ["{\"a\":3}"]);
+}
+
+#[tokio::test]
+async fn a_pass_is_complete_though_hints_keep_objects_open() {
+    let mut bench = Bench::new();
+    bench.settings["poll_interval"] = serde_json::json!("1h");
+    bench.put(KEY, lines(0, 1)).await;
+    let bucket = bench.bucket();
+    if let Some(plan) = bucket.plan.lock().unwrap().as_mut() {
+        plan.context.once = false;
+    }
+    let next = async || loop {
+        match bucket.read().await.unwrap() {
+            Read::Chunk(chunk) => return chunk,
+            Read::Idle => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    let found = next().await;
+    assert_eq!(found.partition.as_str(), KEY);
+    let hinted = "logs/workspaceId=7/date=2026-01-05/auditlogs_2.json";
+    bench.put(hinted, lines(0, 1)).await;
+    bucket.running.get().unwrap().hints.look(Path::from(hinted));
+    assert_eq!(next().await.partition.as_str(), hinted, "open from now on");
+    bucket.committed(&found.partition, &found.position).await;
+    let mark = tokio::time::timeout(Duration::from_secs(60), next()).await.expect("the pass is not marked");
+    assert_eq!(mark.partition.as_str(), "//pass");
+}
+
+#[tokio::test]
 async fn what_no_hint_told_is_found_by_the_next_listing() {
     let live = Live::start(Bench::new()).await;
     live.bench.put(KEY, lines(0, 3)).await;
