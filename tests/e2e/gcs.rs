@@ -1,12 +1,11 @@
 //! Reading a delivery bucket in Google Cloud Storage.
 
-use axum::Router;
-use axum::http::HeaderMap;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use crate::fake_gcs::FakeGcs;
 use crate::ferry::{Ferry, content, key, succeeded};
+use crate::metadata::Metadata;
 use crate::moto::BUCKET;
 use crate::recorder::Recorder;
 
@@ -137,7 +136,11 @@ fn assert_signed_by_the_service_account(token: &str) {
         (3, &"RS256".into(), &"key-of-the-tests".into())
     );
     assert_eq!(part(1)["iss"], "reader@acme-test.iam.gserviceaccount.com");
-    assert!(part(1)["scope"].as_str().unwrap().starts_with("https://www.googleapis.com/auth/"), "{}", part(1));
+    assert!(
+        part(1)["scope"].as_str().unwrap().starts_with("https://www.googleapis.com/auth/"),
+        "{}",
+        part(1)
+    );
 }
 
 fn service_account_file() -> (tempfile::TempDir, String) {
@@ -164,17 +167,14 @@ fn application_default_credentials_are_found_in_the_environment_and_where_gcloud
 
 #[test]
 fn workload_identity_and_instances_have_their_token_from_the_metadata_server() {
-    async fn token(uri: axum::http::Uri, headers: HeaderMap) -> &'static str {
-        assert_eq!(uri.path(), "/computeMetadata/v1/instance/service-accounts/default/token");
-        assert_eq!(headers["metadata-flavor"], "Google");
-        r#"{"access_token":"ya29.of-the-pod","expires_in":3599,"token_type":"Bearer"}"#
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-    let metadata = listener.local_addr().unwrap().to_string();
-    #[expect(clippy::disallowed_methods, reason = "it lives as long as its runtime")]
-    runtime.spawn(async { axum::serve(listener, Router::new().fallback(token)).await.unwrap() });
-    assert_eq!(ship("", &[("GCE_METADATA_HOST", &metadata)], None), "ya29.of-the-pod");
+    const TOKEN: &str = "GET /computeMetadata/v1/instance/service-accounts/default/token";
+    let metadata = Metadata::start(|asked, headers| {
+        (asked == TOKEN && headers["metadata-flavor"] == "Google").then(|| {
+            r#"{"access_token":"ya29.of-the-pod","expires_in":3599,"token_type":"Bearer"}"#.to_owned()
+        })
+    });
+    let host = metadata.address.to_string();
+    assert_eq!(ship("", &[("GCE_METADATA_HOST", &host)], None), "ya29.of-the-pod");
 }
 
 #[test]

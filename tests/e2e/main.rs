@@ -18,6 +18,8 @@ mod ferry;
 #[cfg(test)]
 mod gcs;
 #[cfg(test)]
+mod metadata;
+#[cfg(test)]
 mod moto;
 #[cfg(test)]
 mod recorder;
