@@ -27,7 +27,6 @@ impl Collector {
         let router = Router::new().route("/{output}", post(take)).with_state(Arc::clone(&arrivals));
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        #[expect(clippy::disallowed_methods, reason = "it lives as long as its runtime")]
         runtime.spawn(async { axum::serve(listener, router).await.unwrap() });
         Self { address, arrivals, _runtime: runtime }
     }

@@ -25,7 +25,6 @@ impl Metadata {
         let address = listener.local_addr().unwrap();
         let asked = Arc::<Mutex<Vec<String>>>::default();
         let router = Router::new().fallback(serve).with_state((answer, Arc::clone(&asked)));
-        #[expect(clippy::disallowed_methods, reason = "it lives as long as its runtime")]
         runtime.spawn(async { axum::serve(listener, router).await.unwrap() });
         Self { address, asked, _runtime: runtime }
     }
