@@ -10,6 +10,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use object_store::path::Path;
@@ -28,6 +29,7 @@ mod credentials;
 mod decompress;
 mod discover;
 mod fingerprint;
+mod hints;
 mod layout;
 mod lines;
 mod notification;
@@ -41,8 +43,9 @@ mod store;
 mod watch;
 
 use config::{Checked, Config, gaps, parse};
-use discover::{Discovery, Hints};
+use discover::Discovery;
 use fingerprint::Key;
+use hints::Hints;
 use layout::{Layout, LayoutName};
 use object::{Found, ObjectError, ObjectReader};
 use open::{Closing, OpenObjects};
@@ -67,6 +70,8 @@ const CHUNK_BYTES: usize = 1 << 20;
 const QUEUED: usize = 1024;
 /// Hints waiting to be followed.
 const HINTS: usize = 1024;
+/// Longest wait before what failed is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The workspace that a path of the delivery layout names.
 pub fn workspace_in(path: &str) -> Option<&str> {
@@ -96,7 +101,15 @@ fn build(table: Value, context: InputContext) -> Result<Box<dyn Input>, BuildErr
     let store = open_store(&config, &context.base)?;
     let queue = BucketQueue::open(&config.url, &config.s3)?;
     Ok(Box::new(Bucket {
-        plan: Mutex::new(Some(Plan { config, layout, store, queue, context, clock: now })),
+        plan: Mutex::new(Some(Plan {
+            config,
+            layout,
+            store,
+            queue,
+            context,
+            clock: now,
+            retry_interval: RETRY_INTERVAL,
+        })),
         running: OnceCell::new(),
         tasks: AsyncMutex::new(JoinSet::new()),
     }))
@@ -114,6 +127,7 @@ struct Plan {
     queue: Option<BucketQueue>,
     context: InputContext,
     clock: fn() -> Millis,
+    retry_interval: Duration,
 }
 
 /// The bucket input at work.
@@ -176,7 +190,7 @@ impl Bucket {
             None => None,
         };
         // Taken last: where the state could not be read, the next call tries again.
-        let (Some(key), Some(Plan { config, layout, store, queue: notices, context, clock })) =
+        let (Some(key), Some(Plan { config, layout, store, queue: notices, context, clock, retry_interval })) =
             (key, plan().take())
         else {
             return Err(InputError::Transient {
@@ -220,6 +234,7 @@ impl Bucket {
             prefix: store.prefix,
             local,
             poll_interval: config.poll_interval.0,
+            retry_interval,
             verify_on_close: config.verify_on_close,
             once: context.once,
             clock,

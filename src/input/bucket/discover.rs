@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::hints::{self, Hint, Hints};
 use super::layout::{Layout, date_of, workspace_of};
 use super::object::{Found, ObjectReader};
 use super::position::{ObjectPosition, Plan, plan};
@@ -34,78 +35,8 @@ const LOOKS: usize = 16;
 const WORKSPACES_INTERVAL: Duration = Duration::from_secs(300);
 /// Shortest time between two listings, however often somebody asks for one.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(1);
-/// Objects that failed and are tried at the next poll; what goes beyond is found again by its folder's next listing.
-const MAX_AGAIN: usize = 10_000;
 /// Where the beginning of the last complete pass is kept. Not a key any store could have: no part of a key is empty.
 const PASS: &str = "//pass";
-
-/// A reason to look at an object.
-#[derive(Debug)]
-pub(super) struct Hint {
-    key: Path,
-    /// The object as whoever gave the hint knows it.
-    told: Option<ObjectMeta>,
-}
-
-#[cfg(test)]
-impl Hint {
-    pub(super) fn key(&self) -> &Path {
-        &self.key
-    }
-}
-
-/// Reasons to look at an object outside the listings. Shared with whoever has one.
-#[derive(Debug)]
-pub(super) struct Hints {
-    hints: mpsc::Sender<Hint>,
-    /// More changed than fits: list everything open.
-    rescan: Notify,
-    /// To be tried again at the next poll.
-    again: Mutex<BTreeSet<Path>>,
-}
-
-impl Hints {
-    pub(super) fn new(hints: mpsc::Sender<Hint>) -> Self {
-        Self { hints, rescan: Notify::new(), again: Mutex::default() }
-    }
-
-    /// Look at this object now.
-    pub(super) fn look(&self, key: Path) {
-        self.hint(Hint { key, told: None });
-    }
-
-    /// Look at this object now; it is said to be so.
-    pub(super) fn look_at(&self, meta: ObjectMeta) {
-        self.hint(Hint { key: meta.location.clone(), told: Some(meta) });
-    }
-
-    fn hint(&self, hint: Hint) {
-        if self.hints.try_send(hint).is_err() {
-            self.rescan();
-        }
-    }
-
-    /// List everything open.
-    pub(super) fn rescan(&self) {
-        self.rescan.notify_one();
-    }
-
-    /// Look at this object at the next poll.
-    pub(super) fn again(&self, key: Path) {
-        let mut again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
-        if again.len() < MAX_AGAIN {
-            again.insert(key);
-        }
-    }
-
-    fn take_again(&self) -> BTreeSet<Path> {
-        std::mem::take(&mut *self.again.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn nothing_again(&self) -> bool {
-        self.again.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-}
 
 /// The task that finds work.
 pub(super) struct Discovery {
@@ -115,6 +46,8 @@ pub(super) struct Discovery {
     pub(super) prefix: Path,
     pub(super) local: bool,
     pub(super) poll_interval: Duration,
+    /// After what failed, if that is shorter: with a queue, listings may be far apart.
+    pub(super) retry_interval: Duration,
     pub(super) verify_on_close: bool,
     pub(super) once: bool,
     pub(super) clock: fn() -> Millis,
@@ -155,7 +88,11 @@ impl Discovery {
             }
             // A single run whose listing failed must not end as if there were nothing: whoever reads tries again, and
             // says when to give up.
-            let pause = if self.once { ONCE_PAUSE } else { self.poll_interval };
+            let pause = match complete {
+                _ if self.once => ONCE_PAUSE,
+                true => self.poll_interval,
+                false => self.poll_interval.min(self.retry_interval),
+            };
             if !self.wait(began, pause).await {
                 return;
             }
@@ -165,6 +102,7 @@ impl Discovery {
     /// Waits for the next poll and follows hints meanwhile; `false` if the pipeline has ended.
     async fn wait(&mut self, began: Instant, pause: Duration) -> bool {
         let hints = Arc::clone(&self.hints);
+        let mut again = began + self.retry_interval;
         loop {
             if self.mark_passed().await.is_err() {
                 return false;
@@ -173,12 +111,16 @@ impl Discovery {
                 () = tokio::time::sleep_until(began + pause) => return true,
                 () = async {
                     tokio::time::sleep_until(began + RESCAN_INTERVAL).await;
-                    hints.rescan.notified().await;
+                    hints.rescan_wanted().await;
                 } => return true,
-                hints = hinted(&mut self.hinted) => match hints.is_empty() {
+                hints = hints::next(&mut self.hinted, LOOKS) => match hints.is_empty() {
                     false => self.follow(hints).await,
                     true => return false,
                 },
+                () = tokio::time::sleep_until(again) => {
+                    self.try_again().await;
+                    again = Instant::now() + self.retry_interval;
+                }
                 // The pass may be complete by now.
                 () = tokio::time::sleep(Duration::from_secs(1)), if self.passed.is_some() => {}
             }
@@ -202,7 +144,7 @@ impl Discovery {
 
     async fn pass(&mut self) -> Result<(), InputError> {
         let now = (self.clock)();
-        self.follow(self.hints.take_again().into_iter().map(|key| (key, None)).collect()).await;
+        self.try_again().await;
         let prefixes = self.prefixes(now).await?;
         let mut batches = self.list(prefixes);
         let mut complete = true;
@@ -210,7 +152,7 @@ impl Discovery {
             let batch = tokio::select! {
                 batch = batches.next() => batch,
                 // A listing may take long: what is new need not wait for its end.
-                hints = hinted(&mut self.hinted) => {
+                hints = hints::next(&mut self.hinted, LOOKS) => {
                     self.follow(hints).await;
                     continue;
                 }
@@ -287,8 +229,13 @@ impl Discovery {
         Box::pin(listings.flatten_unordered(LISTINGS))
     }
 
+    /// Looks at the objects that failed before.
+    async fn try_again(&mut self) {
+        self.follow(self.hints.take_again().into_iter().map(|key| (key, None)).collect()).await;
+    }
+
     /// Looks at objects, several at once: a hint must not wait for the answers of all before it. One that fails is tried
-    /// at the next poll. A hint costs time when it is wrong, never data: the next listing finds what it missed.
+    /// again later. A hint costs time when it is wrong, never data: the next listing finds what it missed.
     async fn follow(&mut self, hints: BTreeMap<Path, Option<ObjectMeta>>) {
         let reader = Arc::clone(&self.reader);
         let looks = stream::iter(hints).map(|(key, told)| {
@@ -356,13 +303,6 @@ impl Discovery {
         let _ended = self.reader.reads.send(Ok(Read::Chunk(chunk))).await;
         self.reader.open.finished(&partition);
     }
-}
-
-/// Waits for a hint, and takes with it those that are there already; none if nobody is left to give any.
-async fn hinted(hints: &mut mpsc::Receiver<Hint>) -> BTreeMap<Path, Option<ObjectMeta>> {
-    let mut hinted = Vec::with_capacity(LOOKS);
-    hints.recv_many(&mut hinted, LOOKS).await;
-    hinted.into_iter().map(|hint| (hint.key, hint.told)).collect()
 }
 
 /// An object as it is. One that was never read is taken as told, which spares a request: if that is out of date, the

@@ -26,7 +26,7 @@ use object_store::path::Path;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::discover::Hints;
+use super::hints::Hints;
 use super::notification::{self, Created};
 use super::store::{self, S3Settings};
 use crate::backoff::Backoff;

@@ -15,7 +15,7 @@ use crate::state::sqlite::SqliteState;
 use crate::state::{Change, State, StateError};
 
 mod breaking_off;
-mod hints;
+mod hinted;
 
 use breaking_off::BreakingOff;
 
@@ -97,7 +97,8 @@ impl Bench {
             root: None,
             cloud: None,
         };
-        let plan = Plan { config, layout, store, queue: None, context, clock: self.clock };
+        let (clock, retry_interval) = (self.clock, RETRY_INTERVAL);
+        let plan = Plan { config, layout, store, queue: None, context, clock, retry_interval };
         Bucket {
             plan: Mutex::new(Some(plan)),
             running: OnceCell::new(),

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicUsize;
 use tokio::sync::{Notify, mpsc};
 
 use super::*;
-use crate::input::bucket::discover::Hint;
+use crate::input::bucket::hints::Hint;
 
 const LATENCY: Duration = Duration::from_millis(20);
 

@@ -12,15 +12,16 @@ struct Live {
 }
 
 impl Live {
-    /// Starts with what there is, and reads it.
+    /// Starts with an empty bucket and lists it.
     async fn start(mut bench: Bench) -> Self {
         bench.settings["poll_interval"] = serde_json::json!("1h");
         let bucket = bench.bucket();
         if let Some(plan) = bucket.plan.lock().unwrap().as_mut() {
             plan.context.once = false;
+            plan.retry_interval = Duration::from_millis(100);
         }
         let live = Self { bench, bucket };
-        live.lines_until_idle().await;
+        while live.bucket.read().await.is_err() {}
         live
     }
 
@@ -43,14 +44,6 @@ impl Live {
             Read::Trouble { error, .. } => panic!("{error}"),
             Read::Idle | Read::End => None,
         }
-    }
-
-    async fn lines_until_idle(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        while let Some(more) = self.read().await {
-            lines.extend(more);
-        }
-        lines
     }
 
     /// Lines until so many have come.
@@ -111,6 +104,17 @@ async fn a_hint_that_tells_an_old_version_ships_what_there_is_now() {
     live.bench.put(KEY, "{\"a\":1}\n{\"a\":2}\n{\"a\":3}\n").await;
     look_at(told("\"old\"", 4));
     assert_eq!(live.lines(1).await, ["{\"a\":3}"]);
+}
+
+#[tokio::test]
+async fn what_failed_is_tried_again_long_before_the_next_listing() {
+    let mut bench = Bench::new();
+    bench.breaking_off = Some(Arc::new(BreakingOff::failing_listings(Arc::clone(&bench.store), 3)));
+    // The listing itself: three times in vain.
+    let live = tokio::time::timeout(Duration::from_secs(60), Live::start(bench)).await.expect("no listing");
+    live.bench.put(KEY, lines(0, 3)).await;
+    live.bucket.running.get().unwrap().hints.again(Path::from(KEY));
+    assert_eq!(live.lines(3).await.len(), 3);
 }
 
 #[tokio::test]
