@@ -98,12 +98,17 @@ async fn a_hint_that_tells_an_old_version_ships_what_there_is_now() {
     // Never read: the store refuses the version, and the reader asks for the one there is.
     look_at(told("\"old\"", 4));
     assert_eq!(live.lines(2).await, ["{\"a\":1}", "{\"a\":2}"]);
-    // Known: a late hint is no change.
-    look_at(told("\"older\"", 0));
-    look_at(told("\"older\"", 4));
-    live.bench.put(KEY, "{\"a\":1}\n{\"a\":2}\n{\"a\":3}\n").await;
-    look_at(told("\"old\"", 4));
-    assert_eq!(live.lines(1).await, ["{\"a\":3}"]);
+    // Known: a late hint is no change, and whatever it says, nothing is committed for it.
+    let resume = Resume::new(Arc::clone(&live.bench.state) as Arc<dyn State>, "audit/out");
+    let before = resume.position(&Partition::new(KEY)).await.unwrap();
+    for (size, other) in [(0, "2"), (4, "3")] {
+        let other = format!("logs/workspaceId=7/date=2026-01-05/auditlogs_{other}.json");
+        live.bench.put(&other, "{\"b\":1}\n").await;
+        look_at(told("\"older\"", size));
+        live.hint(&other);
+        assert_eq!(live.read().await.unwrap(), ["{\"b\":1}"], "the very next chunk");
+        assert_eq!(resume.position(&Partition::new(KEY)).await.unwrap(), before);
+    }
 }
 
 #[tokio::test]
