@@ -87,13 +87,15 @@ fn open_store(config: &Config, base: &std::path::Path) -> Result<Store, BuildErr
 fn check(table: Value) -> Result<String, BuildError> {
     let checked = parse(table)?;
     open_store(&checked.config, &PathBuf::new())?;
-    BucketQueue::open(&checked.config.url, &checked.config.s3)?;
+    let queue = BucketQueue::open(&checked.config.url, &checked.config.s3)?;
     let Config { url, layout, poll_interval, .. } = &checked.config;
     let layout = match layout {
         LayoutName::DatabricksDelivery => "databricks_delivery",
         LayoutName::Any => "any",
     };
-    Ok(format!("{url}, layout {layout}, polled every {}", humantime::format_duration(poll_interval.0)))
+    let notified = if queue.is_some() { ", notified through SQS" } else { "" };
+    let poll_interval = humantime::format_duration(poll_interval.0);
+    Ok(format!("{url}, layout {layout}, polled every {poll_interval}{notified}"))
 }
 
 fn build(table: Value, context: InputContext) -> Result<Box<dyn Input>, BuildError> {

@@ -222,6 +222,10 @@ fn a_queue_that_cannot_be_is_an_error_at_start() {
     assert!(refused("s3://acme", &anonymous).contains("anonymous"));
     if cfg!(feature = "aws") {
         assert_eq!(BucketQueue::open("s3://acme/logs", &settings(good)).unwrap().unwrap().bucket, "acme");
+        let s3 = serde_json::json!({ "region": "eu-central-1", "sqs_queue_url": good });
+        let described =
+            super::super::check(serde_json::json!({ "url": "s3://acme/logs", "s3": s3 })).unwrap();
+        assert!(described.ends_with("polled every 1m, notified through SQS"), "{described}");
     } else {
         assert!(refused("s3://acme", &settings(good)).contains("feature `aws`"));
     }
