@@ -13,7 +13,7 @@ use crate::chunk::Budget;
 use crate::config::{Config, ConfigError};
 use crate::dead_letter::DeadLetterError;
 use crate::dead_letter::file::FileDeadLetters;
-use crate::input::{Input, InputContext, Resume};
+use crate::input::{Input, InputContext, Resume, Shared};
 use crate::metrics::{Metrics, PipelineMetrics};
 use crate::output::Output;
 use crate::pipeline::{BatchLimits, Pipeline, PipelineError};
@@ -96,6 +96,7 @@ impl App {
     pub fn build(config: &Config, once: bool) -> Result<Self, AppError> {
         let state: Arc<dyn State> = Arc::new(SqliteState::open(&config.state_dir)?);
         let metrics = Metrics::new()?;
+        let shared = Shared::default();
         let mut routes = Vec::with_capacity(config.pipelines.len());
         for route in &config.pipelines {
             let name = format!("{}/{}", route.input, route.output);
@@ -105,6 +106,7 @@ impl App {
                 resume: Resume::new(Arc::clone(&state), &name),
                 budget: budget.clone(),
                 once,
+                shared: shared.clone(),
                 base: PathBuf::new(),
             };
             let input: Arc<dyn Input> = config.build_input(&route.input, context)?.into();

@@ -1,7 +1,9 @@
 //! The contract of an input: reads whole records, and is told when they are durable.
 
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -149,6 +151,20 @@ impl Resume {
     }
 }
 
+/// What the inputs of a process have in common, one value per type: a kind of input keeps there what its pipelines must
+/// not have each for themselves, such as the only receiver of a queue.
+#[derive(Clone, Debug, Default)]
+pub struct Shared(Arc<Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>>);
+
+impl Shared {
+    /// The value of this type, made by whoever asks first.
+    pub fn get<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+        let mut values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let value = values.entry(TypeId::of::<T>()).or_insert_with(|| Arc::<T>::default());
+        Arc::clone(value).downcast().unwrap_or_default()
+    }
+}
+
 /// What an input is built with, besides its own configuration.
 #[derive(Clone, Debug)]
 pub struct InputContext {
@@ -160,6 +176,8 @@ pub struct InputContext {
     pub budget: Budget,
     /// True for `--once`: end when all there is has been read.
     pub once: bool,
+    /// What it has in common with the other inputs of the process.
+    pub shared: Shared,
     /// Directory that relative paths start from.
     pub base: PathBuf,
 }

@@ -15,7 +15,8 @@
 //!
 //! A pipeline has four tasks ([`pipeline`] draws them): reader, encoder, sender, committer. By default every input goes
 //! to every output. A shared reader that commits when all outputs have acknowledged was rejected: the slowest collector
-//! would hold the others back. The price is that a source is read once per output.
+//! would hold the others back. The price is that a source is read once per output. What must be one in a process, such
+//! as the receiver of a queue whose messages go to one reader only, its pipelines hold in common: [`input::Shared`].
 //!
 //! # Layers
 //!
@@ -53,6 +54,9 @@
 //! An object that grew is read from its seam on; if the seam differs, or the object did not grow, it is read whole and
 //! only lines that are not among the fingerprints (a multiset) are shipped. See `input/bucket/position.rs` for the table
 //! of cases, `input/bucket/fingerprint.rs` for why fingerprints are keyed.
+//!
+//! When to look is another matter: listings find everything in the end, and hints (file events, S3's notifications in
+//! SQS) find it sooner. A hint that is late, repeated, wrong or lost costs time, never data.
 //!
 //! # Secrets
 //!

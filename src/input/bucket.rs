@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Discovery ──► found ──► readers (several objects at once) ──► chunks ──► Bucket::read
-//!      ▲  listing, file events, retries      │  seam, lines, fingerprints
+//!      ▲  listing, events, retries           │  seam, lines, fingerprints
 //!      └───────── looked at again ◄──────────┴───────── committed (an object is closed)
 //! ```
 //!
@@ -10,6 +10,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use object_store::path::Path;
@@ -28,24 +29,29 @@ mod credentials;
 mod decompress;
 mod discover;
 mod fingerprint;
+mod hints;
 mod layout;
 mod lines;
+mod notification;
 mod object;
 mod open;
 mod position;
 mod queue;
 mod schedule;
+mod sqs;
 mod store;
 mod watch;
 
 use config::{Checked, Config, gaps, parse};
-use discover::{Discovery, Hints};
+use discover::Discovery;
 use fingerprint::Key;
+use hints::Hints;
 use layout::{Layout, LayoutName};
 use object::{Found, ObjectError, ObjectReader};
 use open::{Closing, OpenObjects};
 use queue::Queue;
 use schedule::Schedule;
+use sqs::{BucketQueue, Receivers, Subscription};
 use store::{Scheme, Store, StoreSettings};
 
 /// The bucket input.
@@ -64,6 +70,8 @@ const CHUNK_BYTES: usize = 1 << 20;
 const QUEUED: usize = 1024;
 /// Hints waiting to be followed.
 const HINTS: usize = 1024;
+/// Longest wait before what failed is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The workspace that a path of the delivery layout names.
 pub fn workspace_in(path: &str) -> Option<&str> {
@@ -79,19 +87,31 @@ fn open_store(config: &Config, base: &std::path::Path) -> Result<Store, BuildErr
 fn check(table: Value) -> Result<String, BuildError> {
     let checked = parse(table)?;
     open_store(&checked.config, &PathBuf::new())?;
+    let queue = BucketQueue::open(&checked.config.url, &checked.config.s3)?;
     let Config { url, layout, poll_interval, .. } = &checked.config;
     let layout = match layout {
         LayoutName::DatabricksDelivery => "databricks_delivery",
         LayoutName::Any => "any",
     };
-    Ok(format!("{url}, layout {layout}, polled every {}", humantime::format_duration(poll_interval.0)))
+    let notified = if queue.is_some() { ", notified through SQS" } else { "" };
+    let poll_interval = humantime::format_duration(poll_interval.0);
+    Ok(format!("{url}, layout {layout}, polled every {poll_interval}{notified}"))
 }
 
 fn build(table: Value, context: InputContext) -> Result<Box<dyn Input>, BuildError> {
     let Checked { config, layout } = parse(table)?;
     let store = open_store(&config, &context.base)?;
+    let queue = BucketQueue::open(&config.url, &config.s3)?;
     Ok(Box::new(Bucket {
-        plan: Mutex::new(Some(Plan { config, layout, store, context, clock: now })),
+        plan: Mutex::new(Some(Plan {
+            config,
+            layout,
+            store,
+            queue,
+            context,
+            clock: now,
+            retry_interval: RETRY_INTERVAL,
+        })),
         running: OnceCell::new(),
         tasks: AsyncMutex::new(JoinSet::new()),
     }))
@@ -106,8 +126,10 @@ struct Plan {
     config: Config,
     layout: Layout,
     store: Store,
+    queue: Option<BucketQueue>,
     context: InputContext,
     clock: fn() -> Millis,
+    retry_interval: Duration,
 }
 
 /// The bucket input at work.
@@ -123,6 +145,7 @@ struct Running {
     hints: Arc<Hints>,
     queue: Arc<Queue>,
     _watcher: Option<watch::Watcher>,
+    _subscription: Option<Subscription>,
 }
 
 #[async_trait]
@@ -169,7 +192,9 @@ impl Bucket {
             None => None,
         };
         // Taken last: where the state could not be read, the next call tries again.
-        let (Some(key), Some(Plan { config, layout, store, context, clock })) = (key, plan().take()) else {
+        let (Some(key), Some(Plan { config, layout, store, queue: notices, context, clock, retry_interval })) =
+            (key, plan().take())
+        else {
             return Err(InputError::Transient {
                 action: "start the bucket input".to_owned(),
                 source: "it has been started before".into(),
@@ -200,6 +225,10 @@ impl Bucket {
             Some(root) if config.watch && !context.once => watch::Watcher::start(root, Arc::clone(&hints)),
             _ => None,
         };
+        let subscription = notices.filter(|_| !context.once).map(|notices| {
+            let receivers = context.shared.get::<Receivers>();
+            receivers.subscribe(&notices, store.prefix.clone(), Arc::clone(&hints))
+        });
         let discovery = Discovery {
             reader: Arc::clone(&reader),
             layout,
@@ -207,6 +236,7 @@ impl Bucket {
             prefix: store.prefix,
             local,
             poll_interval: config.poll_interval.0,
+            retry_interval,
             verify_on_close: config.verify_on_close,
             once: context.once,
             clock,
@@ -231,7 +261,14 @@ impl Bucket {
             };
             tasks.spawn(worker.run());
         }
-        Ok(Running { reads: AsyncMutex::new(reads), open, hints, queue, _watcher: watcher })
+        Ok(Running {
+            reads: AsyncMutex::new(reads),
+            open,
+            hints,
+            queue,
+            _watcher: watcher,
+            _subscription: subscription,
+        })
     }
 }
 

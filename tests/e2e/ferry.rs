@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::moto::BUCKET;
 
@@ -22,8 +24,17 @@ impl Ferry {
 
     /// Reads a URL at an address.
     pub(crate) fn reading(url: &str, endpoint: SocketAddr, s3: &str) -> Self {
+        let s3 = format!("[inputs.audit.s3]\nendpoint = \"http://{endpoint}\"\nallow_http = true\n{s3}");
+        Self::configured(url, &s3, "")
+    }
+
+    /// Reads a URL; `input` holds further lines of the input's table and its own tables, `outputs` the tables of the
+    /// outputs: if none, it is a file.
+    pub(crate) fn configured(url: &str, input: &str, outputs: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let here = directory.path().display();
+        let file = format!("[outputs.out]\ntype = \"file\"\npath = \"{here}/events.ndjson\"\n");
+        let outputs = if outputs.is_empty() { &file } else { outputs };
         let text = format!(
             r#"
             state_dir = "{here}/state"
@@ -35,15 +46,9 @@ impl Ferry {
             type = "bucket"
             url = "{url}"
             layout = "databricks_delivery"
+            {input}
 
-            [inputs.audit.s3]
-            endpoint = "http://{endpoint}"
-            allow_http = true
-            {s3}
-
-            [outputs.out]
-            type = "file"
-            path = "{here}/events.ndjson"
+            {outputs}
             "#
         );
         let config = directory.path().join("auditferry.toml");
@@ -53,16 +58,28 @@ impl Ferry {
 
     /// Ships what there is. The environment holds nothing but what is given; nothing asks the machine's metadata.
     pub(crate) fn run_with(&self, environment: &[(&str, &str)]) -> Output {
-        Command::new("timeout")
-            .args(["120", env!("CARGO_BIN_EXE_auditferry"), "run", "--once", "--config"])
+        let mut command = Command::new("timeout");
+        command.args(["120", env!("CARGO_BIN_EXE_auditferry"), "run", "--once", "--config"]);
+        self.surrounded(&mut command).envs(environment.iter().copied()).output().unwrap()
+    }
+
+    /// Starts it, to go on reading.
+    pub(crate) fn start(&self) -> Running {
+        let log = self.directory.path().join("log");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_auditferry"));
+        command.args(["run", "--config"]);
+        let stderr = std::fs::File::create(&log).unwrap();
+        let child = self.surrounded(&mut command).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
+        Running { child, log }
+    }
+
+    fn surrounded<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command
             .arg(&self.config)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.directory.path())
             .env("AWS_EC2_METADATA_DISABLED", "true")
-            .envs(environment.iter().copied())
-            .output()
-            .unwrap()
     }
 
     /// Ships what there is, and succeeds.
@@ -91,6 +108,39 @@ impl Ferry {
             wrong.len(),
             wrong.iter().take(5).collect::<Vec<_>>()
         );
+    }
+}
+
+/// A process that goes on reading; it is killed when dropped.
+pub(crate) struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    /// What it has said so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until a condition holds; fails the test, saying what did not come, if it does not within a minute.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "another process moves on in real time, and the test has nothing else to do"
+)]
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < until, "{what}: not within a minute");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -123,7 +173,7 @@ pub(crate) fn record(number: usize) -> String {
 }
 
 /// The request id of [`record`].
-fn name(number: usize) -> String {
+pub(crate) fn name(number: usize) -> String {
     format!("request-{number:06}")
 }
 

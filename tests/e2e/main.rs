@@ -1,14 +1,29 @@
-//! The binary against real servers over HTTP. Needs the feature `e2e` and `moto_server` (`pip install 'moto[server]'`),
-//! found in `PATH` or named by `AUDITFERRY_E2E_MOTO`; that it is missing is a failure, not a reason to skip.
+//! The binary against real servers over HTTP. Needs the feature `e2e` and the servers, found in `PATH` or named by a
+//! variable; that one is missing is a failure, not a reason to skip.
+//!
+//! | server | variable | from |
+//! |---|---|---|
+//! | `moto_server` | `AUDITFERRY_E2E_MOTO` | `pip install 'moto[server]'` |
+//! | `fake-gcs-server` | `AUDITFERRY_E2E_FAKE_GCS` | `go install github.com/fsouza/fake-gcs-server@latest` |
 
 // `cfg(test)` tells clippy that helpers may unwrap as the tests themselves may.
 #[cfg(test)]
+mod collector;
+#[cfg(test)]
 mod credentials;
 #[cfg(test)]
+mod fake_gcs;
+#[cfg(test)]
 mod ferry;
+#[cfg(test)]
+mod gcs;
+#[cfg(test)]
+mod metadata;
 #[cfg(test)]
 mod moto;
 #[cfg(test)]
 mod recorder;
 #[cfg(test)]
 mod s3;
+#[cfg(test)]
+mod sqs;

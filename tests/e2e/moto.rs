@@ -1,4 +1,4 @@
-//! A moto server (S3, STS) of its own for each test.
+//! A moto server (S3, STS, SQS, SNS, EventBridge) of its own for each test.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,6 +13,14 @@ use tokio::runtime::{Builder, Runtime};
 
 /// The bucket that every test uses.
 pub(crate) const BUCKET: &str = "audit";
+
+/// How the bucket's notifications come to the queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    Direct,
+    Sns { raw: bool },
+    EventBridge,
+}
 
 pub(crate) struct Moto {
     pub(crate) address: SocketAddr,
@@ -61,16 +69,94 @@ impl Moto {
 
     /// Making a bucket is the one thing that the S3 client cannot do.
     fn create_bucket(&self) {
+        self.ask("PUT", &format!("/{BUCKET}"), "s3", "", "");
+    }
+
+    /// Makes the queue `audit` and gives its URL.
+    pub(crate) fn create_queue(&self) -> String {
+        let target = "Content-Type: application/x-amz-json-1.0\r\nX-Amz-Target: AmazonSQS.CreateQueue\r\n";
+        self.ask("POST", "/", "sqs", target, r#"{"QueueName":"audit"}"#);
+        self.queue_url()
+    }
+
+    /// The URL that the queue has, or will have.
+    pub(crate) fn queue_url(&self) -> String {
+        format!("http://{}/123456789012/audit", self.address)
+    }
+
+    /// Lets the bucket tell the queue of its objects.
+    pub(crate) fn notify(&self, way: Way) {
+        const QUEUE: &str = "arn:aws:sqs:us-east-1:123456789012:audit";
+        const TOPIC: &str = "arn:aws:sns:us-east-1:123456789012:audit";
+        let configuration = match way {
+            Way::Direct => format!(
+                "<QueueConfiguration><Queue>{QUEUE}</Queue><Event>s3:ObjectCreated:*</Event></QueueConfiguration>"
+            ),
+            Way::Sns { raw } => {
+                self.query("sns", "Action=CreateTopic&Name=audit");
+                let raw = if raw {
+                    "&Attributes.entry.1.key=RawMessageDelivery&Attributes.entry.1.value=true"
+                } else {
+                    ""
+                };
+                self.query(
+                    "sns",
+                    &format!("Action=Subscribe&TopicArn={TOPIC}&Protocol=sqs&Endpoint={QUEUE}{raw}"),
+                );
+                format!(
+                    "<TopicConfiguration><Topic>{TOPIC}</Topic><Event>s3:ObjectCreated:*</Event></TopicConfiguration>"
+                )
+            }
+            Way::EventBridge => {
+                let rule = r#"{"Name":"audit","EventPattern":"{\"source\":[\"aws.s3\"]}"}"#;
+                let targets = format!(r#"{{"Rule":"audit","Targets":[{{"Id":"1","Arn":"{QUEUE}"}}]}}"#);
+                for (act, body) in [("PutRule", rule), ("PutTargets", &targets)] {
+                    let target = format!(
+                        "Content-Type: application/x-amz-json-1.1\r\nX-Amz-Target: AWSEvents.{act}\r\n"
+                    );
+                    self.ask("POST", "/", "events", &target, body);
+                }
+                "<EventBridgeConfiguration></EventBridgeConfiguration>".to_owned()
+            }
+        };
+        let body = format!("<NotificationConfiguration>{configuration}</NotificationConfiguration>");
+        self.ask("PUT", &format!("/{BUCKET}?notification"), "s3", "", &body);
+    }
+
+    fn query(&self, service: &str, body: &str) {
+        self.ask("POST", "/", service, "Content-Type: application/x-www-form-urlencoded\r\n", body);
+    }
+
+    /// Number of messages in the queue, those that somebody has received included.
+    pub(crate) fn queued(&self) -> u64 {
+        let target =
+            "Content-Type: application/x-amz-json-1.0\r\nX-Amz-Target: AmazonSQS.GetQueueAttributes\r\n";
+        let body = format!(r#"{{"QueueUrl":"{}","AttributeNames":["All"]}}"#, self.queue_url());
+        let answer = self.ask("POST", "/", "sqs", target, &body);
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+            .iter()
+            .map(|name| answer["Attributes"][name].as_str().unwrap().parse::<u64>().unwrap())
+            .sum()
+    }
+
+    /// One request, answered with 200; gives the answer's body.
+    fn ask(&self, method: &str, path: &str, service: &str, headers: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(self.address).unwrap();
+        // The signature is not checked, but tells moto which service is meant.
         write!(
             stream,
-            "PUT /{BUCKET} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-            self.address
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nConnection: close\r\n\
+             Authorization: AWS4-HMAC-SHA256 Credential=test/20260105/us-east-1/{service}/aws4_request, \
+             SignedHeaders=host, Signature=0\r\n{headers}\r\n{body}",
+            self.address,
+            body.len()
         )
         .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{method} {path} {body}: {answer}");
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
     }
 
     pub(crate) fn put(&self, key: &str, content: &str) {

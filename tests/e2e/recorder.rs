@@ -46,6 +46,13 @@ impl Recorder {
         String::from_utf8_lossy(&self.record.lock().unwrap().asked).to_lowercase()
     }
 
+    /// The first bearer token that was shown.
+    pub(crate) fn bearer(&self) -> Option<String> {
+        let asked = String::from_utf8_lossy(&self.record.lock().unwrap().asked).into_owned();
+        let token = asked.split_once("uthorization: Bearer ")?.1.lines().next()?;
+        Some(token.to_owned())
+    }
+
     /// All answers so far.
     pub(crate) fn answered(&self) -> String {
         String::from_utf8_lossy(&self.record.lock().unwrap().answered).into_owned()

@@ -71,7 +71,7 @@ fn every_mistake_is_told_in_one_line_with_file_key_and_remedy() {
         (
             "[output.x]",
             "output: unknown key; did you mean `outputs`? (allowed: inputs, log, memory, outputs, pipelines, \
-             server, shutdown_grace, state_dir)"
+             redaction, server, shutdown_grace, state_dir)"
                 .to_owned(),
         ),
         (

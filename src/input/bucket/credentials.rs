@@ -14,6 +14,9 @@ use crate::secret::{Secret, SecretError};
 #[cfg(feature = "aws")]
 mod chain;
 
+#[cfg(feature = "aws")]
+pub(super) use chain::http_client;
+
 /// Keys of the configuration. They are looked up for every request, so that new ones need no restart.
 #[derive(Clone, Debug)]
 struct Keys {

@@ -1,17 +1,18 @@
-//! Finds objects that have changed: by listing, by file-system events, and by trying again what failed.
+//! Finds objects that have changed: by listing, by events of the file system or of S3, and by trying again what failed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::hints::{self, Hint, Hints};
 use super::layout::{Layout, date_of, workspace_of};
 use super::object::{Found, ObjectReader};
 use super::position::{ObjectPosition, Plan, plan};
@@ -28,58 +29,14 @@ const LOOK_UP: usize = 1000;
 const LISTINGS: usize = 8;
 /// Between two listings of a single run, where the first one failed.
 const ONCE_PAUSE: Duration = Duration::from_secs(1);
+/// Hinted objects looked at at once.
+const LOOKS: usize = 16;
 /// How often the workspaces are listed.
 const WORKSPACES_INTERVAL: Duration = Duration::from_secs(300);
 /// Shortest time between two listings, however often somebody asks for one.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(1);
-/// Objects that failed and are tried at the next poll; what goes beyond is found again by its folder's next listing.
-const MAX_AGAIN: usize = 10_000;
 /// Where the beginning of the last complete pass is kept. Not a key any store could have: no part of a key is empty.
 const PASS: &str = "//pass";
-
-/// Reasons to look at an object outside the listings. Shared with whoever has one.
-#[derive(Debug)]
-pub(super) struct Hints {
-    keys: mpsc::Sender<Path>,
-    /// More changed than fits: list everything open.
-    rescan: Notify,
-    /// To be tried again at the next poll.
-    again: Mutex<BTreeSet<Path>>,
-}
-
-impl Hints {
-    pub(super) fn new(keys: mpsc::Sender<Path>) -> Self {
-        Self { keys, rescan: Notify::new(), again: Mutex::default() }
-    }
-
-    /// Look at this object now.
-    pub(super) fn look(&self, key: Path) {
-        if self.keys.try_send(key).is_err() {
-            self.rescan();
-        }
-    }
-
-    /// List everything open.
-    pub(super) fn rescan(&self) {
-        self.rescan.notify_one();
-    }
-
-    /// Look at this object at the next poll.
-    pub(super) fn again(&self, key: Path) {
-        let mut again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
-        if again.len() < MAX_AGAIN {
-            again.insert(key);
-        }
-    }
-
-    fn take_again(&self) -> BTreeSet<Path> {
-        std::mem::take(&mut *self.again.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn nothing_again(&self) -> bool {
-        self.again.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-}
 
 /// The task that finds work.
 pub(super) struct Discovery {
@@ -89,19 +46,29 @@ pub(super) struct Discovery {
     pub(super) prefix: Path,
     pub(super) local: bool,
     pub(super) poll_interval: Duration,
+    /// After what failed, if that is shorter: with a queue, listings may be far apart.
+    pub(super) retry_interval: Duration,
     pub(super) verify_on_close: bool,
     pub(super) once: bool,
     pub(super) clock: fn() -> Millis,
     pub(super) found: mpsc::Sender<Found>,
     pub(super) queue: Arc<Queue>,
     pub(super) hints: Arc<Hints>,
-    pub(super) hinted: mpsc::Receiver<Path>,
+    pub(super) hinted: mpsc::Receiver<Hint>,
     pub(super) workspaces: Vec<String>,
     pub(super) workspaces_listed: Option<Instant>,
     /// Beginning of the last complete pass.
     pub(super) last: Option<Millis>,
     /// A pass that is complete once everything it found is committed.
-    pub(super) passed: Option<Millis>,
+    pub(super) passed: Option<Passed>,
+}
+
+/// A pass that has come to its end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Passed {
+    began: Millis,
+    /// How many objects had been opened by then: what hints open afterwards may keep coming without end.
+    opened: u64,
 }
 
 type Batches = Pin<Box<dyn Stream<Item = Result<Vec<ObjectMeta>, object_store::Error>> + Send>>;
@@ -121,7 +88,11 @@ impl Discovery {
             }
             // A single run whose listing failed must not end as if there were nothing: whoever reads tries again, and
             // says when to give up.
-            let pause = if self.once { ONCE_PAUSE } else { self.poll_interval };
+            let pause = match complete {
+                _ if self.once => ONCE_PAUSE,
+                true => self.poll_interval,
+                false => self.poll_interval.min(self.retry_interval),
+            };
             if !self.wait(began, pause).await {
                 return;
             }
@@ -131,6 +102,7 @@ impl Discovery {
     /// Waits for the next poll and follows hints meanwhile; `false` if the pipeline has ended.
     async fn wait(&mut self, began: Instant, pause: Duration) -> bool {
         let hints = Arc::clone(&self.hints);
+        let mut again = began + self.retry_interval;
         loop {
             if self.mark_passed().await.is_err() {
                 return false;
@@ -139,13 +111,16 @@ impl Discovery {
                 () = tokio::time::sleep_until(began + pause) => return true,
                 () = async {
                     tokio::time::sleep_until(began + RESCAN_INTERVAL).await;
-                    hints.rescan.notified().await;
+                    hints.rescan_wanted().await;
                 } => return true,
-                key = self.hinted.recv() => match key {
-                    // A hint costs time when it is wrong, never data: the next listing finds what it missed.
-                    Some(key) => if self.look(&key).await.is_err() { self.hints.again(key) },
-                    None => return false,
+                hints = hints::next(&mut self.hinted, LOOKS) => match hints.is_empty() {
+                    false => self.follow(hints).await,
+                    true => return false,
                 },
+                () = tokio::time::sleep_until(again) => {
+                    self.try_again().await;
+                    again = Instant::now() + self.retry_interval;
+                }
                 // The pass may be complete by now.
                 () = tokio::time::sleep(Duration::from_secs(1)), if self.passed.is_some() => {}
             }
@@ -155,13 +130,13 @@ impl Discovery {
     /// Keeps the beginning of the last pass once all it found is committed: until then a restart looks everywhere.
     async fn mark_passed(&mut self) -> Result<(), ()> {
         let Some(passed) = self.passed else { return Ok(()) };
-        if self.reader.open.count() > 0 || !self.hints.nothing_again() {
+        if !self.reader.open.are_closed(passed.opened) || !self.hints.nothing_again() {
             return Ok(());
         }
         self.passed = None;
         let chunk = Chunk {
             partition: Partition::new(PASS),
-            position: Position::new(&passed.get().to_string()),
+            position: Position::new(&passed.began.get().to_string()),
             ..Chunk::default()
         };
         self.reader.reads.send(Ok(Read::Chunk(chunk))).await.map_err(|_| ())
@@ -169,15 +144,20 @@ impl Discovery {
 
     async fn pass(&mut self) -> Result<(), InputError> {
         let now = (self.clock)();
-        for key in self.hints.take_again() {
-            if self.look(&key).await.is_err() {
-                self.hints.again(key);
-            }
-        }
+        self.try_again().await;
         let prefixes = self.prefixes(now).await?;
         let mut batches = self.list(prefixes);
         let mut complete = true;
-        while let Some(batch) = batches.next().await {
+        loop {
+            let batch = tokio::select! {
+                batch = batches.next() => batch,
+                // A listing may take long: what is new need not wait for its end.
+                hints = hints::next(&mut self.hinted, LOOKS) => {
+                    self.follow(hints).await;
+                    continue;
+                }
+            };
+            let Some(batch) = batch else { break };
             match batch {
                 Ok(batch) => self.consider(batch, now).await?,
                 Err(error) if self.local => {
@@ -194,7 +174,7 @@ impl Discovery {
             return Ok(());
         }
         self.last = Some(now);
-        self.passed = Some(now);
+        self.passed = Some(Passed { began: now, opened: self.reader.open.opened() });
         Ok(())
     }
 
@@ -249,12 +229,28 @@ impl Discovery {
         Box::pin(listings.flatten_unordered(LISTINGS))
     }
 
-    /// Looks at one object.
-    async fn look(&mut self, key: &Path) -> Result<(), InputError> {
-        match self.reader.store.head(key).await {
-            Ok(meta) => self.consider(vec![meta], (self.clock)()).await,
-            Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(refusal(format!("cannot read {key}"), &error)),
+    /// Looks at the objects that failed before.
+    async fn try_again(&mut self) {
+        self.follow(self.hints.take_again().into_iter().map(|key| (key, None)).collect()).await;
+    }
+
+    /// Looks at objects, several at once: a hint must not wait for the answers of all before it. One that fails is tried
+    /// again later. A hint costs time when it is wrong, never data: the next listing finds what it missed.
+    async fn follow(&mut self, hints: BTreeMap<Path, Option<ObjectMeta>>) {
+        let reader = Arc::clone(&self.reader);
+        let looks = stream::iter(hints).map(|(key, told)| {
+            let reader = Arc::clone(&reader);
+            async move { (look(&reader, &key, told).await, key) }
+        });
+        let mut looks = looks.buffer_unordered(LOOKS);
+        while let Some((meta, key)) = looks.next().await {
+            let considered = match meta {
+                Ok(meta) => self.consider(vec![meta], (self.clock)()).await.is_ok(),
+                Err(error) => matches!(error, object_store::Error::NotFound { .. }),
+            };
+            if !considered {
+                self.hints.again(key);
+            }
         }
     }
 
@@ -307,6 +303,22 @@ impl Discovery {
         let _ended = self.reader.reads.send(Ok(Read::Chunk(chunk))).await;
         self.reader.open.finished(&partition);
     }
+}
+
+/// An object as it is. One that was never read is taken as told, which spares a request: if that is out of date, the
+/// store refuses the version, and the reader asks. Of a known one, an old version must not be taken for a change.
+async fn look(
+    reader: &ObjectReader,
+    key: &Path,
+    told: Option<ObjectMeta>,
+) -> Result<ObjectMeta, object_store::Error> {
+    if let Some(told) = told
+        && told.size > 0
+        && reader.resume.position(&Partition::new(key.as_ref())).await.is_ok_and(|known| known.is_none())
+    {
+        return Ok(told);
+    }
+    reader.store.head(key).await
 }
 
 /// Names of the folders right below a prefix.

@@ -1,6 +1,7 @@
 //! Objects that are being read, or read and not yet committed: none of them may be read a second time meanwhile.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::chunk::{Partition, Position};
@@ -14,10 +15,14 @@ use crate::chunk::{Partition, Position};
 #[derive(Debug, Default)]
 pub(super) struct OpenObjects {
     objects: Mutex<HashMap<Partition, Open>>,
+    /// How many were opened so far.
+    opened: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Open {
+    /// How many were opened before it.
+    number: u64,
     last: Option<Position>,
     committed: Option<Position>,
     finished: bool,
@@ -49,7 +54,8 @@ impl OpenObjects {
             open.changed = true;
             return false;
         }
-        objects.insert(partition.clone(), Open::default());
+        let number = self.opened.fetch_add(1, Ordering::Relaxed);
+        objects.insert(partition.clone(), Open { number, ..Open::default() });
         true
     }
 
@@ -88,6 +94,16 @@ impl OpenObjects {
         }
     }
 
+    /// How many objects were opened so far.
+    pub(super) fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// True if the first so many that were opened are closed, whatever has been opened since.
+    pub(super) fn are_closed(&self, first: u64) -> bool {
+        self.lock().values().all(|open| open.number >= first)
+    }
+
     /// Number of open objects.
     pub(super) fn count(&self) -> usize {
         self.lock().len()
@@ -116,6 +132,20 @@ mod tests {
         assert!(open.begin(&object));
         assert_eq!(open.finished(&object), Closing::Closed, "nothing was handed on");
         assert_eq!(open.count(), 0);
+    }
+
+    #[test]
+    fn what_is_opened_later_is_not_waited_for() {
+        let open = OpenObjects::default();
+        let (first, second) = (Partition::new("1"), Partition::new("2"));
+        open.begin(&first);
+        let until = open.opened();
+        open.begin(&second);
+        assert!(!open.are_closed(until));
+        open.finished(&first);
+        assert!(open.are_closed(until) && !open.are_closed(open.opened()));
+        open.begin(&first);
+        assert!(open.are_closed(until), "opened again is opened later");
     }
 
     #[test]

@@ -150,7 +150,8 @@ fn s3(bucket: &str, settings: &S3Settings) -> Result<Arc<dyn ObjectStore>, Build
     Ok(Arc::new(builder.build().map_err(|error| BuildError::new("s3", error))?))
 }
 
-fn s3_region(settings: &S3Settings) -> Result<String, BuildError> {
+/// The region of the configuration, or the one the machine names.
+pub(super) fn s3_region(settings: &S3Settings) -> Result<String, BuildError> {
     if let Some(region) = &settings.region {
         return Ok(region.clone());
     }
@@ -256,7 +257,8 @@ impl CredentialProvider for AzureKey {
     }
 }
 
-fn endpoint_url(table: &str, endpoint: &str, allow_http: bool) -> Result<Url, BuildError> {
+/// The address of a service, which is not to be reached in the clear unless that is allowed.
+pub(super) fn endpoint_url(table: &str, endpoint: &str, allow_http: bool) -> Result<Url, BuildError> {
     let wrong = |message: String| BuildError::new(&format!("{table}.endpoint"), message);
     let url = Url::parse(endpoint).map_err(|error| wrong(format!("`{endpoint}` is no URL: {error}")))?;
     match url.scheme() {

@@ -10,11 +10,12 @@ use super::position::ObjectPosition;
 use super::*;
 use crate::buffer::Pool;
 use crate::chunk::{Budget, Chunk, Note};
-use crate::input::Resume;
+use crate::input::{Resume, Shared};
 use crate::state::sqlite::SqliteState;
 use crate::state::{Change, State, StateError};
 
 mod breaking_off;
+mod hinted;
 
 use breaking_off::BreakingOff;
 
@@ -80,6 +81,7 @@ impl Bench {
             resume: Resume::new(Arc::clone(&self.state) as Arc<dyn State>, "audit/out"),
             budget: Budget::new(4 << 20),
             once: true,
+            shared: Shared::default(),
             base: PathBuf::new(),
         };
         let store = Store {
@@ -95,7 +97,8 @@ impl Bench {
             root: None,
             cloud: None,
         };
-        let plan = Plan { config, layout, store, context, clock: self.clock };
+        let (clock, retry_interval) = (self.clock, RETRY_INTERVAL);
+        let plan = Plan { config, layout, store, queue: None, context, clock, retry_interval };
         Bucket {
             plan: Mutex::new(Some(plan)),
             running: OnceCell::new(),

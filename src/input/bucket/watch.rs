@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use super::discover::Hints;
+use super::hints::Hints;
 
 /// Watches until dropped.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::{Builder, Connector, tls};
+use aws_types::sdk_config::SharedHttpClient;
 use object_store::CredentialProvider;
 use object_store::aws::AwsCredential;
 use tokio::sync::Mutex;
@@ -190,9 +191,10 @@ pub(super) fn region(profile: Option<&str>) -> Option<String> {
     std::thread::scope(|scope| scope.spawn(look_up).join()).ok().flatten()
 }
 
-fn loader(profile: Option<&str>) -> ConfigLoader {
+/// The client of STS, SSO and SQS.
+pub(in crate::input::bucket) fn http_client() -> SharedHttpClient {
     // Not `build_https`: it knows no proxy, and the S3 client goes through that of the environment.
-    let client = Builder::new().build_with_connector_fn(|settings, components| {
+    Builder::new().build_with_connector_fn(|settings, components| {
         let mut connector = Connector::builder();
         connector.set_connector_settings(settings.cloned());
         connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
@@ -200,8 +202,11 @@ fn loader(profile: Option<&str>) -> ConfigLoader {
             .proxy_config(ProxyConfig::from_env())
             .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
             .build()
-    });
-    let loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(client);
+    })
+}
+
+fn loader(profile: Option<&str>) -> ConfigLoader {
+    let loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http_client());
     match profile {
         Some(profile) => loader.profile_name(profile),
         None => loader,

@@ -31,6 +31,11 @@ pub(crate) struct S3Settings {
     pub endpoint: Option<String>,
     /// Puts the bucket in the path of a request, not in the host name. Default: true with an `endpoint`.
     pub path_style: Option<bool>,
+    /// SQS queue that the bucket's event notifications arrive in, directly or through SNS or EventBridge:
+    /// `https://sqs.eu-central-1.amazonaws.com/123456789012/audit`. A new object is then looked at within a second, and
+    /// `poll_interval` may be long: listing remains for what no message told. Each process needs a queue of its own,
+    /// since a message goes to one reader only. With `--once` it is left alone.
+    pub sqs_queue_url: Option<String>,
     /// Profile of the AWS configuration files. Default: `AWS_PROFILE`, or `default`.
     pub profile: Option<String>,
     /// Access key, if not found the usual way.
@@ -51,14 +56,18 @@ pub(crate) struct S3Settings {
     pub anonymous: bool,
 }
 
-/// Google Cloud Storage. Without a file, the credentials are found as the Google tools find them:
-/// `GOOGLE_APPLICATION_CREDENTIALS`, `gcloud`, instance metadata.
+/// Google Cloud Storage. Without a file, the application default credentials are used: the file that
+/// `GOOGLE_APPLICATION_CREDENTIALS` names, that of `gcloud auth application-default login`, else the metadata server,
+/// which knows the service account of an instance and, with workload identity, of a pod in GKE. A file may hold a
+/// service account's key or gcloud's user credentials; the federation with other clouds (`external_account`) is not
+/// offered.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct GcsSettings {
-    /// Key file of a service account.
+    /// Key file of a service account; read once at start.
     pub service_account_file: Option<PathBuf>,
-    /// Address of another server that speaks the protocol.
+    /// Address of another server that speaks the XML API, such as a private endpoint or an emulator:
+    /// `https://storage-audit.p.googleapis.com`.
     pub endpoint: Option<String>,
     /// Allows an `endpoint` without TLS.
     pub allow_http: bool,

@@ -13,18 +13,24 @@ use object_store::{
 };
 
 /// A store whose first answers break off in the middle: the version is overwritten at that moment, or the connection
-/// is lost.
+/// is lost. Its first listings may fail, too.
 #[derive(Debug)]
 pub(super) struct BreakingOff {
     inner: Arc<InMemory>,
     left: AtomicU32,
     overwritten_by: Option<String>,
+    listings: AtomicU32,
 }
 
 impl BreakingOff {
     /// Breaks off so many answers; with a content, it takes the object's place each time.
     pub(super) fn new(inner: Arc<InMemory>, answers: u32, overwritten_by: Option<String>) -> Self {
-        Self { inner, left: answers.into(), overwritten_by }
+        Self { inner, left: answers.into(), overwritten_by, listings: 0.into() }
+    }
+
+    /// Fails so many listings of folders.
+    pub(super) fn failing_listings(inner: Arc<InMemory>, listings: u32) -> Self {
+        Self { listings: listings.into(), ..Self::new(inner, 0, None) }
     }
 }
 
@@ -78,6 +84,10 @@ impl ObjectStore for BreakingOff {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        if self.listings.load(Ordering::SeqCst) > 0 {
+            self.listings.fetch_sub(1, Ordering::SeqCst);
+            return Err(Error::Generic { store: "test", source: "connection reset".into() });
+        }
         self.inner.list_with_delimiter(prefix).await
     }
 
