@@ -15,6 +15,7 @@ use crate::decode::Gaps;
 use crate::input::{Input, InputContext, InputKind};
 use crate::output::{Output, OutputContext, OutputKind};
 use crate::registry;
+use crate::secret::Secret;
 use crate::units::{ByteSize, Period};
 
 mod check;
@@ -105,19 +106,22 @@ impl Default for Settings {
 }
 
 /// `server`: metrics, health and status over HTTP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
-    /// Address and port of /metrics, /healthz, /readyz, /status and the page at /; "none" turns the server off. There is
-    /// no login: leave it on the loop-back address, or put something in front of it.
+    /// Address and port of /metrics, /healthz, /readyz, /status and the page at /; "none" turns the server off. Without a
+    /// `token`, /status and the page are shown on the loop-back address only.
     #[serde(with = "listen")]
     #[schemars(with = "String", extend("examples" = ["127.0.0.1:9598"]))]
     pub listen: Option<SocketAddr>,
+    /// What /status and the page want to see: as `Authorization: Bearer …`, or in a browser as the password of any user.
+    /// There is no TLS here: put something in front of it where the network is not yours.
+    pub token: Option<Secret>,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9598))) }
+        Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9598))), token: None }
     }
 }
 
@@ -250,6 +254,7 @@ impl Config {
         let mut report = Report::new(self.origins.clone());
         resolve::components(self.inputs.iter(), self.outputs.iter(), &mut report);
         resolve::redaction(&self.redaction, &mut report);
+        resolve::secrets(&self.server, &self.redaction, &mut report);
         if report.errors.is_empty() { Ok(()) } else { Err(ConfigErrors(report.errors)) }
     }
 

@@ -180,21 +180,23 @@ impl PipelineMetrics {
 
     /// Dead letters of all reasons.
     pub fn dead_letters(&self) -> u64 {
+        self.dead_letters_by_reason().into_iter().map(|(_, count)| count).sum()
+    }
+
+    /// Dead letters, `(reason, how many)`.
+    pub fn dead_letters_by_reason(&self) -> Vec<(String, u64)> {
         let [input, output] = &self.labels;
-        let labels = |metric: &prometheus::proto::Metric| {
-            let value = |name| {
-                metric.get_label().iter().find(|pair| pair.name() == name).map(|pair| pair.value().to_owned())
-            };
-            (value("input"), value("output"))
+        let label = |metric: &prometheus::proto::Metric, name| {
+            metric.get_label().iter().find(|pair| pair.name() == name).map(|pair| pair.value().to_owned())
         };
-        let ours = (Some(input.clone()), Some(output.clone()));
         let families = self.families.dead_letters.collect();
         let metrics = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a counter of whole things
         metrics
-            .filter(|metric| labels(metric) == ours)
-            .map(|metric| metric.get_counter().get_value() as u64)
-            .sum()
+            .filter(|metric| label(metric, "input").as_ref() == Some(input))
+            .filter(|metric| label(metric, "output").as_ref() == Some(output))
+            .filter_map(|metric| Some((label(metric, "reason")?, metric.get_counter().get_value() as u64)))
+            .collect()
     }
 
     /// Shows or clears a hold.

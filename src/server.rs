@@ -6,24 +6,32 @@
 //! | `/healthz` | 200 while the process lives |
 //! | `/readyz` | 200, or 503 and the reason while an output or input waits for a human |
 //! | `/status` | JSON: each pipeline's phase, reason, totals and lags |
-//! | `/` | the list of these |
+//! | `/` | the same as a page for people; the list of these for who asks for no HTML |
+//!
+//! `/status` and the page name inputs, workspaces and errors. Where others can reach the address they want `server.token`,
+//! as bearer token or as the password of any user, and without one in the configuration they are closed.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::metrics::{Metrics, PipelineMetrics};
+use crate::secret::Secret;
 use crate::status::{Phase, Status};
 
 /// Why the server cannot listen.
@@ -36,11 +44,69 @@ pub struct ServerError {
     source: io::Error,
 }
 
-/// What the server shows.
+/// The page at `/`: one file, nothing from elsewhere.
+const PAGE: &str = include_str!("server/page.html");
+
+/// What the server shows, and to whom.
 #[derive(Clone, Debug)]
 struct Shown {
     metrics: Metrics,
     routes: Arc<Vec<ShownRoute>>,
+    door: Arc<Door>,
+}
+
+/// Who may see the status.
+#[derive(Debug)]
+enum Door {
+    /// Everybody who can reach it: users of this machine.
+    Open,
+    /// Who knows the token.
+    Locked(Secret),
+    /// Nobody.
+    Closed,
+}
+
+impl Door {
+    fn admit(
+        &self,
+        headers: &HeaderMap,
+    ) -> Result<(), (StatusCode, [(HeaderName, &'static str); 1], &'static str)> {
+        let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+        let token = match self {
+            Self::Open => return Ok(()),
+            Self::Closed => {
+                let why =
+                    "others can reach this address: set server.token, or let server.listen be on 127.0.0.1\n";
+                return Err((StatusCode::FORBIDDEN, plain, why));
+            }
+            Self::Locked(token) => token,
+        };
+        let Ok(token) = token.reveal() else {
+            return Err((StatusCode::SERVICE_UNAVAILABLE, plain, "cannot read server.token\n"));
+        };
+        // Digests are compared: how long that takes tells nothing of the token.
+        let same = |given: &str| Sha256::digest(given) == Sha256::digest(&token);
+        match given(headers).is_some_and(|given| same(&given)) {
+            true => Ok(()),
+            false => {
+                let ask = [(header::WWW_AUTHENTICATE, "Basic realm=\"auditferry\"")];
+                Err((StatusCode::UNAUTHORIZED, ask, "wants server.token, as bearer token or as password\n"))
+            }
+        }
+    }
+}
+
+/// The token of a request: a bearer token, or the password of any user.
+fn given(headers: &HeaderMap) -> Option<String> {
+    let (scheme, value) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    match scheme.to_ascii_lowercase().as_str() {
+        "bearer" => Some(value.trim().to_owned()),
+        "basic" => {
+            let pair = String::from_utf8(STANDARD.decode(value.trim()).ok()?).ok()?;
+            pair.split_once(':').map(|(_, password)| password.to_owned())
+        }
+        _ => None,
+    }
 }
 
 #[derive(Debug)]
@@ -59,11 +125,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the address.
+    /// Binds the address. The token opens the status to others than users of this machine.
     ///
     /// # Errors
     /// [`ServerError`] naming the key.
-    pub async fn bind(address: SocketAddr, app: &App) -> Result<Self, ServerError> {
+    pub async fn bind(address: SocketAddr, token: Option<Secret>, app: &App) -> Result<Self, ServerError> {
         let listener = TcpListener::bind(address).await.map_err(|source| ServerError { address, source })?;
         let routes = app.routes.iter().map(|route| ShownRoute {
             input: route.input_name.clone(),
@@ -71,7 +137,13 @@ impl Server {
             metrics: route.metrics.clone(),
             status: route.status.clone(),
         });
-        let shown = Shown { metrics: app.metrics.clone(), routes: Arc::new(routes.collect()) };
+        let door = match token {
+            Some(token) => Door::Locked(token),
+            None if address.ip().is_loopback() => Door::Open,
+            None => Door::Closed,
+        };
+        let (metrics, routes) = (app.metrics.clone(), Arc::new(routes.collect()));
+        let shown = Shown { metrics, routes, door: Arc::new(door) };
         Ok(Self { listener, shown })
     }
 
@@ -96,12 +168,44 @@ impl Server {
     }
 }
 
-async fn index() -> &'static str {
-    concat!(
-        "auditferry ",
-        env!("CARGO_PKG_VERSION"),
-        "\n\n/metrics  for Prometheus\n/healthz  the process lives\n/readyz   everything can be read and delivered\n\
-         /status   each pipeline, as JSON\n"
+async fn index(State(shown): State<Shown>, headers: HeaderMap) -> Response {
+    let wants_html = headers
+        .get(header::ACCEPT)
+        .is_some_and(|accept| accept.to_str().is_ok_and(|accept| accept.contains("text/html")));
+    if !wants_html {
+        return concat!(
+            "auditferry ",
+            env!("CARGO_PKG_VERSION"),
+            "\n\n/metrics  for Prometheus\n/healthz  the process lives\n/readyz   everything can be read and delivered\n\
+             /status   each pipeline, as JSON\n"
+        )
+        .into_response();
+    }
+    if let Err(refused) = shown.door.admit(&headers) {
+        return refused.into_response();
+    }
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8".to_owned()),
+        (header::CONTENT_SECURITY_POLICY, policy(PAGE)),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+        (header::REFERRER_POLICY, "no-referrer".to_owned()),
+        (header::CACHE_CONTROL, "no-store".to_owned()),
+    ];
+    (headers, PAGE).into_response()
+}
+
+/// Lets the page run its own script and style, by their digests, ask its own server, and nothing else.
+fn policy(page: &str) -> String {
+    let digest = |tag: &str| {
+        let within =
+            page.split_once(&format!("<{tag}>")).and_then(|(_, rest)| rest.split_once(&format!("</{tag}>")));
+        STANDARD.encode(Sha256::digest(within.map_or("", |(within, _)| within)))
+    };
+    format!(
+        "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; connect-src 'self'; img-src data:; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        digest("script"),
+        digest("style")
     )
 }
 
@@ -144,13 +248,18 @@ struct StatusRow<'a> {
     events_duplicate: u64,
     records_skipped: u64,
     dead_letters: u64,
+    dead_letters_by_reason: BTreeMap<String, u64>,
+    redactions: u64,
     bytes_read: u64,
     bytes_sent: u64,
     oldest_unacknowledged_seconds: f64,
-    lag_seconds_by_workspace: std::collections::BTreeMap<String, f64>,
+    lag_seconds_by_workspace: BTreeMap<String, f64>,
 }
 
-async fn status(State(shown): State<Shown>) -> Response {
+async fn status(State(shown): State<Shown>, headers: HeaderMap) -> Response {
+    if let Err(refused) = shown.door.admit(&headers) {
+        return refused.into_response();
+    }
     let row = |route| {
         let ShownRoute { input, output, metrics, status }: &ShownRoute = route;
         let snapshot = status.snapshot();
@@ -164,6 +273,8 @@ async fn status(State(shown): State<Shown>) -> Response {
             events_duplicate: metrics.events_duplicate.get(),
             records_skipped: metrics.records_skipped.get(),
             dead_letters: metrics.dead_letters(),
+            dead_letters_by_reason: metrics.dead_letters_by_reason().into_iter().collect(),
+            redactions: metrics.redactions.get(),
             bytes_read: metrics.bytes_read.get(),
             bytes_sent: metrics.bytes_sent.get(),
             oldest_unacknowledged_seconds: metrics.oldest_unacknowledged.get(),

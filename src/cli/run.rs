@@ -30,7 +30,7 @@ async fn ship(config: &Config, once: bool) -> Result<Ended, CommandError> {
     let mut services = JoinSet::new();
     // A single run is over soon, and may be started beside a service that has the port.
     if let (Some(address), false) = (config.server.listen, once) {
-        let server = Server::bind(address, &app).await?;
+        let server = Server::bind(address, config.server.token.clone(), &app).await?;
         if let Some(address) = server.address() {
             tracing::info!("listening on http://{address}");
         }

@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 use super::check::{check, hint};
 use super::error::{ConfigErrors, Report, below};
 use super::{
-    Config, InputSettings, Kinds, OutputSettings, Pipeline, Redaction, Settings, layers, output, schema, warn,
+    Config, InputSettings, Kinds, OutputSettings, Pipeline, Redaction, Server, Settings, layers, output,
+    schema, warn,
 };
 use crate::component;
 use crate::input::InputKind;
@@ -42,6 +43,7 @@ pub(super) fn load(
     if !report.errors.is_empty() {
         components(whole(&inputs), whole(&outputs), &mut report);
         redaction(&settings.redaction, &mut report);
+        secrets(&settings.server, &settings.redaction, &mut report);
         return Err(ConfigErrors(report.errors));
     }
     let mut config = Config {
@@ -75,13 +77,19 @@ pub(super) fn components<'a>(
     }
 }
 
-/// Checks the rules of redaction and resolves its key.
+/// Resolves the secrets of the sections that are no component's.
+pub(super) fn secrets(server: &Server, redaction: &Redaction, report: &mut Report) {
+    for (key, secret) in [("server.token", &server.token), ("redaction.key", &redaction.key)] {
+        if let Some(Err(error)) = secret.as_ref().map(Secret::reveal) {
+            report.error(key, error.to_string());
+        }
+    }
+}
+
+/// Checks the rules of redaction.
 pub(super) fn redaction(redaction: &Redaction, report: &mut Report) {
     if let Err(message) = redaction.redactor(&[]) {
         report.error("redaction.patterns", message);
-    }
-    if let Some(Err(error)) = redaction.key.as_ref().map(Secret::reveal) {
-        report.error("redaction.key", error.to_string());
     }
 }
 

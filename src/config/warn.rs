@@ -11,6 +11,13 @@ use crate::format::{FormatName, OcsfVersion};
 /// The warnings, a line each, naming the key.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
+    if let (Some(address), None) = (config.server.listen, &config.server.token)
+        && !address.ip().is_loopback()
+    {
+        warnings.push(format!(
+            "server.listen: others can reach {address}, so /status and the page stay closed until server.token is set"
+        ));
+    }
     for (name, settings) in &config.inputs {
         let path = below("inputs", name);
         plain_secrets(config, &settings.table, &schema::input(settings.kind), &path, &mut warnings);

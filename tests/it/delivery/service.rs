@@ -1,8 +1,10 @@
 //! What a running auditferry tells over HTTP.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use auditferry::secret::Secret;
 use auditferry::server::Server;
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -13,8 +15,16 @@ use crate::support::ferry::{Ferry, Place, has, output, record};
 
 /// Starts the server of a running auditferry, until the set is dropped; gives its address.
 async fn serve(ferry: &Ferry) -> (String, JoinSet<std::io::Result<()>>) {
-    let server = Server::bind("127.0.0.1:0".parse().unwrap(), &ferry.app).await.unwrap();
-    let address = server.address().unwrap();
+    serve_on(ferry, "127.0.0.1:0", None).await
+}
+
+async fn serve_on(
+    ferry: &Ferry,
+    address: &str,
+    token: Option<&str>,
+) -> (String, JoinSet<std::io::Result<()>>) {
+    let server = Server::bind(address.parse().unwrap(), token.map(Secret::plain), &ferry.app).await.unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], server.address().unwrap().port()));
     let mut serving = JoinSet::new();
     serving.spawn(server.run(CancellationToken::new()));
     (format!("http://{address}"), serving)
@@ -107,4 +117,60 @@ async fn the_metrics_are_those_that_dashboards_were_built_on() {
     }
     let expected = std::fs::read_to_string(&golden).unwrap_or_default();
     assert!(found == expected, "the metrics changed; UPDATE_GOLDEN=1 writes {}:\n{found}", golden.display());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_status_is_closed_to_others_unless_they_know_the_token() {
+    let (place, hec) = (Place::new(), Collector::start(Protocol::Hec).await);
+    let ferry = place.start("", &[output(&hec, "")]).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let ask = async |url: String, authorization: &str| {
+        let call = client.get(url).header("accept", "text/html").header("authorization", authorization);
+        call.send().await.unwrap().status().as_u16()
+    };
+    let (url, _open_to_all) = serve_on(&ferry, "0.0.0.0:0", None).await;
+    for path in ["/status", "/"] {
+        assert_eq!(ask(format!("{url}{path}"), "Bearer anything").await, 403, "{path}");
+    }
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        assert_eq!(get(format!("{url}{path}")).await.0, 200, "{path}");
+    }
+    let (url, _locked) = serve_on(&ferry, "127.0.0.1:0", Some("open sesame")).await;
+    for path in ["/status", "/"] {
+        // `somebody:open sesame` and `open sesame:` in base64
+        for (authorization, answer) in [
+            ("", 401),
+            ("Bearer open", 401),
+            ("Bearer open sesame", 200),
+            ("Basic c29tZWJvZHk6b3BlbiBzZXNhbWU=", 200),
+            ("Basic b3BlbiBzZXNhbWU6", 401),
+            ("Digest open sesame", 401),
+        ] {
+            assert_eq!(ask(format!("{url}{path}"), authorization).await, answer, "{path} {authorization}");
+        }
+    }
+    ferry.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_is_whole_by_itself_and_may_run_nothing_but_its_own_script() {
+    let (place, hec) = (Place::new(), Collector::start(Protocol::Hec).await);
+    let ferry = place.start("", &[output(&hec, "")]).await;
+    let (url, _serving) = serve(&ferry).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = client.get(&url).header("accept", "text/html,*/*").send().await.unwrap();
+    let policy = answer.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(
+        policy.starts_with("default-src 'none'; script-src 'sha256-") && !policy.contains("unsafe"),
+        "{policy}"
+    );
+    let page = answer.text().await.unwrap();
+    assert!(page.contains("<title>auditferry</title>"));
+    for outside in ["http://", "https://", "//", "@import", "src="] {
+        let found = page.lines().find(|line| line.contains(outside) && !line.contains("www.w3.org/2000/svg"));
+        assert!(found.is_none_or(|line| line.contains("// ")), "{found:?}");
+    }
+    // Who asks with curl gets the list of paths.
+    assert!(get(url).await.1.contains("/metrics"));
+    ferry.stop().await;
 }
