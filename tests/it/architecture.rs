@@ -29,6 +29,7 @@ const VALUES: &[&str] = &[
 const CONTRACTS: &[&str] = &[
     "azure_identity",
     "azure_token",
+    "azure_workspace",
     "component",
     "dead_letter",
     "decode",
