@@ -9,6 +9,7 @@ use super::fingerprint::{self, Repeats, Shipped};
 use super::lines::{Cut, LineCutter, LongLine};
 use super::object::{Found, ObjectError, ObjectReader, Tail};
 use super::position::ObjectPosition;
+use super::resolve;
 use crate::chunk::{Chunk, Credit, Malformed, Note, Origin, Partition, ReadCounts, Record};
 use crate::input::Read;
 
@@ -267,6 +268,9 @@ impl<'r> Assembler<'r> {
             }
         };
         credit.shrink_to(text.len());
+        if let Some(workspaces) = &self.reader.workspaces {
+            resolve::records(&mut self.origin, &text, workspaces).await;
+        }
         let mut fingerprints = Vec::with_capacity(lines.len());
         let mut records = Vec::with_capacity(lines.len());
         for line in lines {
