@@ -17,6 +17,7 @@ use object_store::{
 use serde::Deserialize;
 use url::Url;
 
+use super::super::now;
 use super::refusal::explain;
 use super::{Connection, Containers};
 
@@ -62,7 +63,7 @@ impl Within {
     }
 
     fn explain(&self, error: Error) -> Error {
-        explain(error, &self.name, &self.connection.credentials)
+        explain(error, &self.name, &self.connection.credentials, now())
     }
 }
 
@@ -108,7 +109,7 @@ impl AzureStore {
         let (mut names, mut marker) = (Vec::new(), String::new());
         for _ in 0..MAX_PAGES {
             let page = self.page(containers.layout.container_prefix(), &marker).await;
-            let page = page.map_err(|error| explain(error, "", &self.connection.credentials))?;
+            let page = page.map_err(|error| explain(error, "", &self.connection.credentials, now()))?;
             let found = page.containers.unwrap_or_default().container;
             names.extend(found.into_iter().map(|container| container.name));
             match page.next_marker.filter(|marker| !marker.is_empty()) {

@@ -64,6 +64,16 @@ impl Credentials {
         }
     }
 
+    /// The time at which a shared access signature ends, as it says itself.
+    pub(super) fn sas_end(&self) -> Option<String> {
+        match self.reveal().ok()?? {
+            AzureCredential::SASToken(pairs) => {
+                pairs.into_iter().find(|(name, _)| name == "se").map(|(_, end)| end)
+            }
+            _ => None,
+        }
+    }
+
     /// What the connection string says of the account, if there is one.
     pub(super) fn connection_string(&self) -> Result<Option<ConnectionString>, BuildError> {
         let Self::ConnectionString(secret, key) = self else { return Ok(None) };

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use super::credentials::Credentials;
 use crate::azure_token::TokenError;
+use crate::time::Millis;
 
 /// A refusal, inside of an `object_store::Error`.
 #[derive(Debug, Error)]
@@ -25,8 +26,9 @@ pub(super) fn explain(
     error: object_store::Error,
     container: &str,
     credentials: &Credentials,
+    now: Millis,
 ) -> object_store::Error {
-    match in_words(&error, container, credentials) {
+    match in_words(&error, container, credentials, now) {
         Some(refusal) => {
             object_store::Error::PermissionDenied { path: container.to_owned(), source: Box::new(refusal) }
         }
@@ -34,7 +36,12 @@ pub(super) fn explain(
     }
 }
 
-fn in_words(error: &object_store::Error, container: &str, credentials: &Credentials) -> Option<Refusal> {
+fn in_words(
+    error: &object_store::Error,
+    container: &str,
+    credentials: &Credentials,
+    now: Millis,
+) -> Option<Refusal> {
     if let Some(TokenError::Refused { place, reason, remedy }) =
         std::error::Error::source(error).and_then(|source| source.downcast_ref())
     {
@@ -51,6 +58,12 @@ fn in_words(error: &object_store::Error, container: &str, credentials: &Credenti
             object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }
         );
     let says = |reason: String, remedy: String| Some(Refusal { reason, remedy });
+    let key = credentials.key();
+    if let Some(end) = credentials.sas_end().filter(|_| denied)
+        && Millis::parse(&end).is_some_and(|end| end <= now)
+    {
+        return says(format!("the SAS expired at {end}"), format!("put a new one in {key}"));
+    }
     let Some(code) = between(&text, "<Code>", "</Code>") else {
         // The answer to a HEAD has no body; a secret that cannot be read has no answer.
         let reason = std::error::Error::source(error).map_or_else(|| text.clone(), ToString::to_string);
@@ -59,7 +72,6 @@ fn in_words(error: &object_store::Error, container: &str, credentials: &Credenti
     let message = between(&text, "<Message>", "</Message>").unwrap_or(code);
     let message = message.lines().next().unwrap_or(code).trim().to_owned();
     let detail = between(&text, "<AuthenticationErrorDetail>", "</AuthenticationErrorDetail>").map(str::trim);
-    let key = credentials.key();
     match code {
         "ContainerNotFound" | "ContainerBeingDeleted" => says(
             format!("the container {container} does not exist"),

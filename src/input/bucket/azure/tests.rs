@@ -184,6 +184,13 @@ async fn a_refusal_says_in_a_sentence_which_right_is_missing_and_which_key_to_ch
              Expiry [2] - Current [3]; put a new one in azure.sas_token",
         ),
         (
+            json!({ "sas_token": "se=2020-01-01T00%3A00%3A00Z&sig=x" }),
+            403,
+            "AuthorizationFailure",
+            "",
+            "cannot list x: the SAS expired at 2020-01-01T00:00:00Z; put a new one in azure.sas_token",
+        ),
+        (
             sas(),
             403,
             "AuthorizationResourceTypeMismatch",
