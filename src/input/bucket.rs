@@ -29,6 +29,7 @@ mod azure;
 mod azure_path;
 mod config;
 mod credentials;
+mod cutter;
 mod decompress;
 mod discover;
 mod fingerprint;
@@ -41,6 +42,7 @@ mod object;
 mod open;
 mod position;
 mod queue;
+mod records;
 mod resolve;
 mod schedule;
 mod sqs;
@@ -229,6 +231,7 @@ impl Bucket {
             max_line_bytes: config.max_line_bytes.get(),
             verify_whole_below,
             partial_line_wait: (local || layout.is_several()).then_some(partial_line_wait),
+            documents: layout.has_documents(),
             workspaces,
         });
         let watcher = match &store.root {

@@ -64,6 +64,11 @@ impl Layout {
         matches!(self, Self::Azure { .. })
     }
 
+    /// True if objects may be documents of records: old blobs of diagnostic settings.
+    pub(super) fn has_documents(&self) -> bool {
+        matches!(self, Self::Azure { containers, .. } if containers.layout == AzureLayout::Diagnostic)
+    }
+
     /// True for a workspace the filters let through.
     pub(super) fn wants_workspace(&self, workspace: &str) -> bool {
         match self {

@@ -138,6 +138,8 @@ pub(super) struct ObjectReader {
     pub(super) verify_whole_below: u64,
     /// How long a last line without its end may stay unfinished; `None` where objects appear whole.
     pub(super) partial_line_wait: Option<Duration>,
+    /// True where objects may be documents of records.
+    pub(super) documents: bool,
     /// Workspace ids of Azure's resources, where its records may come.
     pub(super) workspaces: Option<Arc<Workspaces>>,
 }

@@ -362,6 +362,7 @@ async fn an_object_that_changes_while_it_is_read_is_read_as_it_is_then() {
         max_line_bytes: 1 << 20,
         verify_whole_below: 0,
         partial_line_wait: None,
+        documents: false,
         workspaces: None,
     };
     let place = layout::Place::default();

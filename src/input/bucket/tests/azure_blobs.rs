@@ -120,6 +120,35 @@ async fn a_line_waits_for_the_end_of_the_blobs_hour_even_if_the_blob_seems_older
 }
 
 #[tokio::test]
+async fn an_old_blob_is_a_document_whose_records_are_shipped_once_as_it_is_written_anew() {
+    for pretty in [false, true] {
+        let bench = diagnostic();
+        let document = |records: usize| {
+            let records: Vec<_> = (0..records)
+                .map(|n| serde_json::json!({ "resourceId": RESOURCE, "n": n, "pad": "x".repeat(500) }))
+                .collect();
+            let document = serde_json::json!({ "records": records });
+            if pretty { serde_json::to_string_pretty(&document) } else { serde_json::to_string(&document) }
+                .unwrap()
+        };
+        let (mut shipped, mut fetched) = (Vec::new(), 0);
+        for records in [0, 1, 400, 401, 450, 450] {
+            bench.put(BLOB, document(records)).await;
+            let outcome = bench.run().await;
+            assert_eq!((outcome.mismatches, outcome.malformed.len()), (0, 0), "{records}");
+            fetched = outcome.fetched;
+            shipped.extend(outcome.texts().into_iter().map(str::to_owned));
+        }
+        let numbers: Vec<u64> = shipped
+            .iter()
+            .map(|text| serde_json::from_str::<Value>(text).unwrap()["n"].as_u64().unwrap())
+            .collect();
+        assert_eq!(numbers, (0..450).collect::<Vec<_>>());
+        assert!(fetched <= document(450).len() as u64, "the same content under a new ETag is compared");
+    }
+}
+
+#[tokio::test]
 async fn records_carry_the_workspace_that_is_configured_for_their_resource() {
     let mut bench = diagnostic();
     bench.settings["workspace_ids"] = serde_json::json!({ RESOURCE.to_uppercase(): "7405611902334455" });
