@@ -330,3 +330,23 @@ fn a_secret_in_a_command_does_not_leave_but_to_an_output_that_is_to_have_it() {
     };
     assert_eq!(ids(&out), ids(&archive), "an id is that of the record as it was");
 }
+
+#[test]
+fn generated_blobs_of_azure_can_be_shipped_in_their_layouts() {
+    for layout in ["azure_diagnostic", "log_analytics_export"] {
+        let input = format!(
+            "[inputs.in]\ntype = \"bucket\"\nurl = \"blobs\"\nlayout = \"{layout}\"\nwatch = false\n"
+        );
+        let directory =
+            configured(&format!("{input}[outputs.out]\ntype = \"file\"\npath = \"out.ndjson\"\n"));
+        let generate =
+            ["generate", "--out", "blobs", "--layout", layout, "--events", "400", "--workspaces", "3"];
+        run(&generate, directory.path()).with(0);
+        run(&ONCE, directory.path()).with(0);
+        let delivered = lines(&directory.path().join("out.ndjson"));
+        assert_eq!(delivered.len(), 400, "{layout}");
+        assert!(delivered.iter().all(|line| line.contains("\"azure.resource_id\"")), "{layout}");
+        run(&ONCE, directory.path()).with(0);
+        assert_eq!(lines(&directory.path().join("out.ndjson")).len(), 400, "{layout}: nothing is new");
+    }
+}

@@ -234,9 +234,9 @@ impl Discovery {
             if looks.any() {
                 match dates(&*store, &self.layout, &lane).await {
                     Ok(listed) => {
-                        wanted.extend(listed.into_iter().filter(|date| {
-                            self.schedule.is_due(&format!("{name}/{date}"), *date, now, looks)
-                        }))
+                        let due =
+                            |date: &Date| self.schedule.is_due(&format!("{name}/{date}"), *date, now, looks);
+                        wanted.extend(listed.into_iter().filter(due));
                     }
                     Err(error) if self.layout.is_several() => {
                         refused.push((lane, error));

@@ -325,7 +325,7 @@ mod tests {
         let pretty = "{\n  \"records\": [\n    {\n      \"a\": \"]}{\\\"\",\n      \"b\": [{}]\n    },\n    {}\n  ]\n}\n";
         let (records, position) = cut(pretty);
         assert_eq!(records, ["{\n      \"a\": \"]}{\\\"\",\n      \"b\": [{}]\n    }", "{}"]);
-        assert_eq!(&pretty[position as usize..], "\n  ]\n}\n");
+        assert_eq!(&pretty[usize::try_from(position).unwrap()..], "\n  ]\n}\n");
         assert_eq!(cut("{\"records\":[]}"), (Vec::new(), 0));
     }
 

@@ -19,11 +19,31 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Credentials of a storage account.
 #[derive(Debug)]
 pub(super) enum Credentials {
-    Access(Secret, &'static str),
-    Sas(Secret, &'static str),
-    ConnectionString(Secret, &'static str),
-    Identity(AzureToken),
+    /// A secret; `key` is the key of the configuration or the variable that the user set.
+    Secret {
+        kind: Kind,
+        secret: Secret,
+        key: &'static str,
+    },
+    Identity(Box<AzureToken>),
 }
+
+/// What a secret is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    AccessKey,
+    Sas,
+    ConnectionString,
+}
+
+/// Variables that hold a secret, the first one first.
+const VARIABLES: [(&str, Kind); 5] = [
+    ("AZURE_STORAGE_CONNECTION_STRING", Kind::ConnectionString),
+    ("AZURE_STORAGE_ACCOUNT_KEY", Kind::AccessKey),
+    ("AZURE_STORAGE_ACCESS_KEY", Kind::AccessKey),
+    ("AZURE_STORAGE_SAS_TOKEN", Kind::Sas),
+    ("AZURE_STORAGE_SAS_KEY", Kind::Sas),
+];
 
 impl Credentials {
     /// Those of the configuration, else keys of the environment, else an identity.
@@ -31,35 +51,29 @@ impl Credentials {
         settings: &AzureSettings,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, BuildError> {
-        if let Some(secret) = &settings.access_key {
-            return Self::Access(secret.clone(), "azure.access_key").checked();
-        }
-        if let Some(secret) = &settings.sas_token {
-            return Self::Sas(secret.clone(), "azure.sas_token").checked();
-        }
-        if let Some(secret) = &settings.connection_string {
-            return Self::ConnectionString(secret.clone(), "azure.connection_string").checked();
-        }
-        let named = settings.client_secret.is_some() || settings.client_certificate_file.is_some();
-        let kinds: [(&'static str, fn(Secret, &'static str) -> Self); 5] = [
-            ("AZURE_STORAGE_CONNECTION_STRING", Self::ConnectionString),
-            ("AZURE_STORAGE_ACCOUNT_KEY", Self::Access),
-            ("AZURE_STORAGE_ACCESS_KEY", Self::Access),
-            ("AZURE_STORAGE_SAS_TOKEN", Self::Sas),
-            ("AZURE_STORAGE_SAS_KEY", Self::Sas),
+        let configured = [
+            (Kind::AccessKey, &settings.access_key, "azure.access_key"),
+            (Kind::Sas, &settings.sas_token, "azure.sas_token"),
+            (Kind::ConnectionString, &settings.connection_string, "azure.connection_string"),
         ];
-        for (name, kind) in kinds.into_iter().filter(|_| !named) {
-            if let Some(value) = environment(name) {
-                return kind(Secret::plain(&value), name).checked();
+        for (kind, secret, key) in configured {
+            if let Some(secret) = secret {
+                return Self::Secret { kind, secret: secret.clone(), key }.checked();
             }
         }
-        Ok(Self::Identity(AzureToken::new(&identity(settings), SCOPE)?))
+        let named = settings.client_secret.is_some() || settings.client_certificate_file.is_some();
+        for (key, kind) in VARIABLES.into_iter().filter(|_| !named) {
+            if let Some(value) = environment(key) {
+                return Self::Secret { kind, secret: Secret::plain(&value), key }.checked();
+            }
+        }
+        Ok(Self::Identity(Box::new(AzureToken::new(&identity(settings), SCOPE)?)))
     }
 
     /// The key or variable that the user set; empty for an identity.
     pub(super) fn key(&self) -> &'static str {
         match self {
-            Self::Access(_, key) | Self::Sas(_, key) | Self::ConnectionString(_, key) => key,
+            Self::Secret { key, .. } => key,
             Self::Identity(_) => "",
         }
     }
@@ -76,7 +90,7 @@ impl Credentials {
 
     /// What the connection string says of the account, if there is one.
     pub(super) fn connection_string(&self) -> Result<Option<ConnectionString>, BuildError> {
-        let Self::ConnectionString(secret, key) = self else { return Ok(None) };
+        let Self::Secret { kind: Kind::ConnectionString, secret, key } = self else { return Ok(None) };
         let text = secret.reveal().map_err(|error| BuildError::new(key, error))?;
         ConnectionString::parse(&text).map(Some).map_err(|error| BuildError::new(key, error))
     }
@@ -88,19 +102,20 @@ impl Credentials {
 
     /// The secret as it stands now; `None` for an identity.
     fn reveal(&self) -> Result<Option<AzureCredential>, BoxError> {
+        let Self::Secret { kind, secret, .. } = self else { return Ok(None) };
+        let text = secret.reveal()?;
         let access = |key: &str| Ok(Some(AzureCredential::AccessKey(AzureAccessKey::try_new(key)?)));
         let sas = |token: &str| Ok(Some(AzureCredential::SASToken(split_sas(token)?)));
-        match self {
-            Self::Access(secret, _) => access(&secret.reveal()?),
-            Self::Sas(secret, _) => sas(&secret.reveal()?),
-            Self::ConnectionString(secret, _) => {
-                let parsed = ConnectionString::parse(&secret.reveal()?)?;
+        match kind {
+            Kind::AccessKey => access(&text),
+            Kind::Sas => sas(&text),
+            Kind::ConnectionString => {
+                let parsed = ConnectionString::parse(&text)?;
                 match (parsed.key, parsed.sas) {
                     (Some(key), _) => access(&key),
                     (None, token) => sas(&token.unwrap_or_default()),
                 }
             }
-            Self::Identity(_) => Ok(None),
         }
     }
 }

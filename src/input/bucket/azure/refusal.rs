@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::credentials::Credentials;
+use super::credentials::{Credentials, Kind};
 use crate::azure_token::TokenError;
 use crate::time::Millis;
 
@@ -122,8 +122,10 @@ fn rights(credentials: &Credentials) -> String {
         Credentials::Identity(_) => {
             "give the identity the role Storage Blob Data Reader on the storage account".to_owned()
         }
-        Credentials::Sas(..) => format!("give the SAS in {key} the permissions Read and List"),
-        Credentials::Access(..) | Credentials::ConnectionString(..) => format!("check {key}"),
+        Credentials::Secret { kind: Kind::Sas, .. } => {
+            format!("give the SAS in {key} the permissions Read and List")
+        }
+        Credentials::Secret { .. } => format!("check {key}"),
     }
 }
 
