@@ -267,6 +267,7 @@ impl Refusal {
     fn reason(&self) -> Option<String> {
         let text = self.error_description.lines().next().unwrap_or(&self.error).trim();
         let text = text.split(" Trace ID:").next().unwrap_or(text);
+        let text = text.trim_end_matches('.');
         (!text.is_empty()).then(|| text.chars().take(300).collect())
     }
 

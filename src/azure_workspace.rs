@@ -9,12 +9,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use memchr::memmem;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::azure_token::{AzureToken, IdentitySettings, TokenError};
+use crate::chunk::Origin;
 use crate::component::BuildError;
 use crate::http::{Answer, Client, HttpSettings, base_url};
 use crate::units::Period;
@@ -32,6 +34,10 @@ const REFUSED_FOR: Duration = Duration::from_secs(3600);
 const FAILED_FOR: Duration = Duration::from_secs(60);
 /// Resources that are remembered; what goes beyond stays unknown. They are named by records, so anybody may invent some.
 const MAX_KNOWN: usize = 10_000;
+
+/// What every record has before its resource's id: `"resourceId":"` of a diagnostic setting, `"_ResourceId":"` of Log
+/// Analytics, with or without a blank. In a text within the record the quotes would be escaped.
+const KEY: &[u8] = b"esourceId\"";
 
 /// Workspace ids by resource id: configured ones, and those that the Resource Manager knows.
 #[derive(Debug)]
@@ -109,6 +115,48 @@ impl Workspaces {
         known.insert(resource.to_owned(), answer);
         id
     }
+}
+
+impl Workspaces {
+    /// The origin of records whose path names their resource (in lower case): the workspace is known for all of them.
+    pub async fn of_path(&self, origin: Arc<Origin>, resource: &str) -> Arc<Origin> {
+        let Some(id) = self.id(resource).await else { return origin };
+        let mut origin = Arc::unwrap_or_clone(origin);
+        origin.workspace = Some(Arc::clone(&id));
+        origin.workspace_ids.insert(resource.to_owned(), id);
+        Arc::new(origin)
+    }
+
+    /// Adds to an origin the ids of all workspaces that the records in a text name.
+    pub async fn of_records(&self, origin: &mut Arc<Origin>, text: &[u8]) {
+        let mut last: &[u8] = &[];
+        for resource in resources(text) {
+            // Mostly all records of an object name the same.
+            if resource == last {
+                continue;
+            }
+            last = resource;
+            let resource = String::from_utf8_lossy(resource).to_ascii_lowercase();
+            if origin.workspace_ids.contains_key(&resource) {
+                continue;
+            }
+            if let Some(id) = self.id(&resource).await {
+                let mut known = Origin::clone(origin);
+                known.workspace_ids.insert(resource, id);
+                *origin = Arc::new(known);
+            }
+        }
+    }
+}
+
+/// The resource ids in a text of records.
+fn resources(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    memmem::find_iter(text, KEY).filter_map(move |at| {
+        let rest = text.get(at + KEY.len()..)?.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+        let rest = rest.strip_prefix(b"\"")?;
+        let end = memchr::memchr(b'"', rest)?;
+        rest.get(..end).filter(|resource| resource.starts_with(b"/"))
+    })
 }
 
 /// Why there is no id, and for how long it is not asked for again.

@@ -138,7 +138,7 @@ async fn an_expired_secret_is_refused_by_its_key_and_a_new_one_needs_no_restart(
     assert_eq!(
         error.to_string(),
         "no access token from 127.0.0.1: AADSTS7000222: The provided client secret keys for app 'the-app' are \
-         expired.; make a new one and put it in azure.client_secret"
+         expired; make a new one and put it in azure.client_secret"
     );
     std::fs::write(&file, "the new one").unwrap();
     tokens.kept.lock().await.renew = None;

@@ -121,3 +121,24 @@ async fn what_is_no_workspace_is_never_asked_for() {
     }
     assert!(azure.asked().is_empty());
 }
+
+#[test]
+fn resources_are_found_in_records_and_not_in_texts_within_them() {
+    let text = br#"{"resourceId":"/A","x":"{\"resourceId\":\"/no\"}"}
+        {"_ResourceId" : "/b","WorkspaceResourceId":"c","resourceId":null,"resourceId":"/cut"#;
+    assert_eq!(resources(text).collect::<Vec<_>>(), [b"/A".as_slice(), b"/b"]);
+}
+
+#[tokio::test]
+async fn an_origin_learns_the_workspaces_of_its_records() {
+    let ids = HashMap::from([("/a".to_owned(), "1".to_owned()), ("/b".to_owned(), "2".to_owned())]);
+    let workspaces = Workspaces::configured(ids);
+    let mut known = workspaces.of_path(Arc::new(Origin::of_object("o")), "/a").await;
+    assert_eq!(known.workspace.as_deref(), Some("1"));
+    workspaces
+        .of_records(&mut known, br#"{"_ResourceId":"/A"} {"_ResourceId":"/B"} {"_ResourceId":"/C"}"#)
+        .await;
+    assert_eq!(known.workspace_ids.get("/a").map(|id| &**id), Some("1"));
+    assert_eq!(known.workspace_ids.get("/b").map(|id| &**id), Some("2"));
+    assert_eq!((known.workspace_ids.len(), &*known.object), (2, "o"));
+}

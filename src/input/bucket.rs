@@ -43,7 +43,6 @@ mod open;
 mod position;
 mod queue;
 mod records;
-mod resolve;
 mod schedule;
 mod sqs;
 mod store;

@@ -10,7 +10,6 @@ use super::fingerprint::{self, Repeats, Shipped};
 use super::lines::{Cut, LineCutter, LongLine};
 use super::object::{Found, ObjectError, ObjectReader, Tail};
 use super::position::ObjectPosition;
-use super::resolve;
 use crate::chunk::{Chunk, Credit, Malformed, Note, Origin, Partition, ReadCounts, Record};
 use crate::input::Read;
 
@@ -272,7 +271,7 @@ impl<'r> Assembler<'r> {
         };
         credit.shrink_to(text.len());
         if let Some(workspaces) = &self.reader.workspaces {
-            resolve::records(&mut self.origin, &text, workspaces).await;
+            workspaces.of_records(&mut self.origin, &text).await;
         }
         let mut fingerprints = Vec::with_capacity(lines.len());
         let mut records = Vec::with_capacity(lines.len());

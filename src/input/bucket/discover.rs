@@ -222,32 +222,38 @@ impl Discovery {
         let store = Arc::clone(&self.reader.store);
         let learned = self.lanes.learn(&*store, &self.prefix, &self.layout, self.local).await;
         let (lanes, mut refused) = learned.map_err(|failure| self.refused("list", &failure))?;
-        let mut prefixes = Vec::new();
-        for lane in lanes {
+        let looked = lanes.into_iter().map(|lane| {
             let name = below(&self.prefix, &lane).unwrap_or_default();
-            // And what came between the last look at a date and its closing.
-            let mut wanted: BTreeSet<Date> = self.schedule.open_since(self.last, now).collect();
             let looks = match self.was_missed(&lane) {
                 true => Looks::First,
                 false => self.schedule.looks(&name, now, self.last),
             };
-            if looks.any() {
-                match dates(&*store, &self.layout, &lane).await {
-                    Ok(listed) => {
-                        let due =
-                            |date: &Date| self.schedule.is_due(&format!("{name}/{date}"), *date, now, looks);
-                        wanted.extend(listed.into_iter().filter(due));
-                    }
-                    Err(error) if self.layout.is_several() => {
-                        refused.push((lane, error));
-                        continue;
-                    }
-                    Err(error) => return Err(self.refused("list", &(lane, error))),
-                }
+            let (store, layout) = (Arc::clone(&store), &self.layout);
+            async move {
+                let listed = if looks.any() { dates(&*store, layout, &lane).await } else { Ok(Vec::new()) };
+                (lane, name, looks, listed)
             }
+        });
+        let mut looked = stream::iter(looked).buffer_unordered(LISTINGS);
+        let mut prefixes = Vec::new();
+        while let Some((lane, name, looks, listed)) = looked.next().await {
+            let listed = match listed {
+                Ok(listed) => listed,
+                Err(error) if self.layout.is_several() => {
+                    refused.push((lane, error));
+                    continue;
+                }
+                Err(error) => return Err(self.refused("list", &(lane, error))),
+            };
+            // And what came between the last look at a date and its closing.
+            let mut wanted: BTreeSet<Date> = self.schedule.open_since(self.last, now).collect();
+            let due = |date: &Date| self.schedule.is_due(&format!("{name}/{date}"), *date, now, looks);
+            wanted.extend(listed.into_iter().filter(due));
             let wanted = wanted.into_iter().filter(|date| self.layout.wants_date(*date));
             prefixes.extend(wanted.map(|date| date_folder(&self.layout, &lane, date)));
         }
+        drop(looked);
+        prefixes.sort_unstable();
         Ok((prefixes, refused))
     }
 

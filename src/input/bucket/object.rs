@@ -19,7 +19,6 @@ use super::layout::{Layout, Place};
 use super::open::OpenObjects;
 use super::position::{ObjectPosition, Plan, SEAM_BYTES, Version, plan};
 use super::queue::Queued;
-use super::resolve;
 use crate::azure_workspace::Workspaces;
 use crate::buffer::Pool;
 use crate::chunk::{Budget, Partition};
@@ -223,12 +222,10 @@ impl ObjectReader {
         mismatch: bool,
         now: Millis,
     ) -> Result<(), ObjectError> {
-        let origin = resolve::origin(
-            Layout::origin(&found.key, &found.place, self.cloud),
-            found.place.resource.as_deref(),
-            self.workspaces.as_deref(),
-        )
-        .await;
+        let mut origin = Layout::origin(&found.key, &found.place, self.cloud);
+        if let (Some(workspaces), Some(resource)) = (&self.workspaces, &found.place.resource) {
+            origin = workspaces.of_path(origin, resource).await;
+        }
         let mut assembler = match (planned, known) {
             (Plan::Append, Some(known)) => {
                 let total = if known.folded { 0 } else { known.shipped };

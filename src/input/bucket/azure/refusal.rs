@@ -70,7 +70,7 @@ fn in_words(
         return denied.then(|| Refusal { reason, remedy: rights(credentials) });
     };
     let message = between(&text, "<Message>", "</Message>").unwrap_or(code);
-    let message = message.lines().next().unwrap_or(code).trim().to_owned();
+    let message = message.lines().next().unwrap_or(code).trim().trim_end_matches('.').to_owned();
     let detail = between(&text, "<AuthenticationErrorDetail>", "</AuthenticationErrorDetail>").map(str::trim);
     match code {
         "ContainerNotFound" | "ContainerBeingDeleted" => says(

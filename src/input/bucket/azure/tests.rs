@@ -203,7 +203,7 @@ async fn a_refusal_says_in_a_sentence_which_right_is_missing_and_which_key_to_ch
             403,
             "AuthenticationFailed",
             "",
-            "cannot list x: It is said.; check azure.access_key, that it is of this account and not expired, and the \
+            "cannot list x: It is said; check azure.access_key, that it is of this account and not expired, and the \
              machine's clock",
         ),
         (
@@ -214,7 +214,7 @@ async fn a_refusal_says_in_a_sentence_which_right_is_missing_and_which_key_to_ch
             "cannot list x: the storage account takes no access keys; remove azure.access_key and use an identity \
              (azure.client_id, or a managed one)",
         ),
-        (key(), 403, "SomethingNew", "", "cannot list x: SomethingNew: It is said.; check azure.access_key"),
+        (key(), 403, "SomethingNew", "", "cannot list x: SomethingNew: It is said; check azure.access_key"),
     ] {
         server.refuse(status, code, "It is said.", detail);
         let store = server.store("az://acme", azure, &[]);
@@ -249,7 +249,7 @@ async fn an_expired_client_secret_is_told_by_entra_id() {
     let error = store.store.list_with_delimiter(Some(&Path::from("insights-logs-jobs"))).await.unwrap_err();
     assert_eq!(
         super::super::refusal("cannot list x".to_owned(), &error).to_string(),
-        "cannot list x: no access token from 127.0.0.1: AADSTS7000222: The secret has expired.; make a new one and put \
+        "cannot list x: no access token from 127.0.0.1: AADSTS7000222: The secret has expired; make a new one and put \
          it in azure.client_secret"
     );
 }
