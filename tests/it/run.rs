@@ -336,7 +336,7 @@ fn a_secret_in_a_command_does_not_leave_but_to_an_output_that_is_to_have_it() {
 fn generated_blobs_of_azure_can_be_shipped_in_their_layouts() {
     for layout in ["azure_diagnostic", "log_analytics_export"] {
         let input = format!(
-            "[inputs.in]\ntype = \"bucket\"\nurl = \"blobs\"\nlayout = \"{layout}\"\nwatch = false\n"
+            "state_dir = \"state\"\n[inputs.in]\ntype = \"bucket\"\nurl = \"blobs\"\nlayout = \"{layout}\"\nwatch = false\n"
         );
         let directory =
             configured(&format!("{input}[outputs.out]\ntype = \"file\"\npath = \"out.ndjson\"\n"));
