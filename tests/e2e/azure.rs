@@ -1,5 +1,7 @@
 //! Reading the append blobs of Azure Monitor in a storage account.
 
+use std::sync::LazyLock;
+
 use crate::azurite::{ACCOUNT, ACCOUNT_KEY, Azurite, account_sas};
 use crate::ferry::{Ferry, eventually};
 use crate::recorder::Recorder;
@@ -19,10 +21,11 @@ fn key() -> String {
     format!("access_key = \"{ACCOUNT_KEY}\"")
 }
 
-/// This hour's blob of a container.
+/// A container's blob of the hour in which the tests began.
 fn blob(container: &str) -> String {
-    let hour = jiff::Timestamp::now().strftime("y=%Y/m=%m/d=%d/h=%H/m=00");
-    format!("{container}/resourceId={WORKSPACE}/{hour}/PT1H.json")
+    static HOUR: LazyLock<String> =
+        LazyLock::new(|| jiff::Timestamp::now().strftime("y=%Y/m=%m/d=%d/h=%H/m=00").to_string());
+    format!("{container}/resourceId={WORKSPACE}/{}/PT1H.json", *HOUR)
 }
 
 /// A record as a diagnostic setting writes it, with its line end; `number` names it.

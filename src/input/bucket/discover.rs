@@ -95,8 +95,13 @@ impl Discovery {
                 Pass::Whole => Read::Idle,
                 Pass::Partly(error) => Read::Withheld(error),
             });
-            if self.reader.reads.send(read).await.is_err() || (self.once && ended) {
+            let reads = &self.reader.reads;
+            if reads.send(read).await.is_err() || (self.once && ended) {
                 return;
+            }
+            if !ended {
+                // Whoever reads waits after each error: errors in a row would keep it from hearing that all is well.
+                let _heard = reads.reserve_many(reads.max_capacity()).await;
             }
             // A single run whose listing failed must not end as if there were nothing: whoever reads tries again, and
             // says when to give up.
