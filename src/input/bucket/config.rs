@@ -50,15 +50,18 @@ pub(super) struct Config {
     pub(super) start_date: Option<String>,
     /// Layout `databricks_delivery`: how many days, today included, are listed at every poll. Default: 2.
     #[serde(default)]
+    #[schemars(extend("default" = 2))]
     pub(super) open_dates: Option<u32>,
     /// Layouts of Azure: the dates of how many hours, the present one included, are listed at every poll. Default: 3
     /// with `azure_diagnostic`, whose blobs are those of the hour in which a record was received; 13 with
     /// `log_analytics_export`, which tries for 12 hours to deliver a record into the folder of its own time.
     #[serde(default)]
+    #[schemars(extend("default" = 3))]
     pub(super) open_hours: Option<u32>,
     /// How many days back closed dates are listed daily, for late data; older ones are listed weekly. Fingerprints of
     /// shipped lines are kept for as long. Default: 7; 2 with `azure_diagnostic`, where nothing comes late.
     #[serde(default)]
+    #[schemars(extend("default" = 7))]
     pub(super) look_back_days: Option<u32>,
     /// How many objects are read at once, 1 to 64.
     #[serde(default = "defaults::concurrency")]
@@ -67,6 +70,7 @@ pub(super) struct Config {
     /// where they were left if the 64 KiB before it are unchanged. Default: 256KiB; 0 with the layouts of Azure, whose
     /// blobs are only ever appended to.
     #[serde(default)]
+    #[schemars(extend("default" = "256KiB"))]
     pub(super) verify_whole_below: Option<ByteSize>,
     /// Read each object whole once more when its date closes, and ship any line that is still missing.
     #[serde(default)]
@@ -78,6 +82,7 @@ pub(super) struct Config {
     /// is taken as it is, counted from the object's last change and, in Azure, from the end of its hour. Default: 5m;
     /// 1h with the layouts of Azure.
     #[serde(default)]
+    #[schemars(extend("default" = "5m"))]
     pub(super) partial_line_wait: Option<Period>,
     /// Local directories: notice changes at once by file-system events. Turn it off where the directory is a network
     /// file system that has none.
