@@ -1,5 +1,6 @@
 //! What an input reads: whole records of one partition, with where they came from and where to go on after them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -71,6 +72,8 @@ pub struct Origin {
     pub workspace: Option<Arc<str>>,
     /// The date the path names.
     pub date: Option<Date>,
+    /// Workspace id by Azure resource id in lower case, of the resources that the records name.
+    pub workspace_ids: BTreeMap<String, Arc<str>>,
     /// Cloud the input reads from: `aws`, `gcp` or `azure`.
     pub cloud: Option<&'static str>,
 }

@@ -29,6 +29,8 @@ pub enum Read {
         /// What and why, and what a user can do.
         error: InputError,
     },
+    /// A look at the source came to its end, and a part of it cannot be read until a human acts; the rest goes on.
+    Withheld(InputError),
     /// A look at the source came to its end and the source can be read. The next read waits by itself.
     Idle,
     /// All there is has been read (`--once`).

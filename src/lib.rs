@@ -23,7 +23,7 @@
 //! | layer | modules | import |
 //! |---|---|---|
 //! | values | [`event`] [`chunk`] [`batch`] [`buffer`] [`canonical`] [`action`] [`principal`] [`redact`] [`json`] [`time`] [`units`] [`template`] [`compress`] [`backoff`] [`secret`] [`status`] | values |
-//! | contracts | [`input`] [`decode`] [`format`](mod@format) [`output`] [`state`] [`dead_letter`] [`metrics`] [`http`] [`component`] | contracts, values |
+//! | contracts | [`input`] [`decode`] [`format`](mod@format) [`output`] [`state`] [`dead_letter`] [`metrics`] [`http`] [`azure_identity`] [`azure_token`] [`azure_workspace`] [`component`] | contracts, values |
 //! | components | `input/*` `decode/*` `format/*` `output/*` `state/*` `dead_letter/*` | contracts, values; never each other |
 //! | engine | [`pipeline`] | contracts, values: traits, no component's name |
 //! | assembly | [`registry`] [`config`] [`app`] [`server`] [`cli`] [`generate`] `main` | all |
@@ -58,6 +58,14 @@
 //! When to look is another matter: listings find everything in the end, and hints (file events, S3's notifications in
 //! SQS) find it sooner. A hint that is late, repeated, wrong or lost costs time, never data.
 //!
+//! Azure only appends: its layouts read no object whole for being small, and a last line without its end waits until the
+//! blob's hour is long over. Their store is a whole account, whose containers are the first folders of all keys
+//! (`input/bucket/azure.rs`), so that a directory of containers is the same to the rest of the input. Old blobs that are
+//! one `{"records":[…]}` document are cut into its records, to which all of the above applies.
+//!
+//! Where a path does not say the workspace, as none of Azure's does, the input finds its id ([`azure_workspace`]) and
+//! hands it on in the records' [`chunk::Origin`]: decoding asks nobody.
+//!
 //! # Secrets
 //!
 //! [`redact`] takes secrets out of the text of a record before it is decoded for good, so that no format has to know of it;
@@ -83,6 +91,9 @@
 
 pub mod action;
 pub mod app;
+pub mod azure_identity;
+pub mod azure_token;
+pub mod azure_workspace;
 pub mod backoff;
 pub mod batch;
 pub mod buffer;

@@ -21,6 +21,12 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     for (name, settings) in &config.inputs {
         let path = below("inputs", name);
         plain_secrets(config, &settings.table, &schema::input(settings.kind), &path, &mut warnings);
+        if settings.table.get("layout").and_then(Value::as_str) == Some("log_analytics_export") {
+            warnings.push(format!(
+                "{path}.layout: Log Analytics takes export rules for the tables DatabricksSQL and DatabricksDatabricksSQL \
+                 and never exports them; read their categories with layout = \"azure_diagnostic\""
+            ));
+        }
         if !config.pipelines.iter().any(|pipeline| pipeline.input == *name) {
             warnings.push(format!("{path}: no pipeline reads it"));
         }

@@ -18,18 +18,23 @@ use serde_json::Value;
 use tokio::sync::{Mutex as AsyncMutex, OnceCell, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use crate::azure_workspace::Workspaces;
 use crate::chunk::{Partition, Position};
 use crate::component::BuildError;
 use crate::input::{Backlog, Input, InputContext, InputError, InputKind, Read};
 use crate::time::{Date, Millis};
 
 mod assemble;
+mod azure;
+mod azure_path;
 mod config;
 mod credentials;
+mod cutter;
 mod decompress;
 mod discover;
 mod fingerprint;
 mod hints;
+mod lanes;
 mod layout;
 mod lines;
 mod notification;
@@ -37,6 +42,7 @@ mod object;
 mod open;
 mod position;
 mod queue;
+mod records;
 mod schedule;
 mod sqs;
 mod store;
@@ -46,11 +52,11 @@ use config::{Checked, Config, gaps, parse};
 use discover::Discovery;
 use fingerprint::Key;
 use hints::Hints;
-use layout::{Layout, LayoutName};
+use lanes::Lanes;
+use layout::Layout;
 use object::{Found, ObjectError, ObjectReader};
 use open::{Closing, OpenObjects};
 use queue::Queue;
-use schedule::Schedule;
 use sqs::{BucketQueue, Receivers, Subscription};
 use store::{Scheme, Store, StoreSettings};
 
@@ -78,35 +84,39 @@ pub fn workspace_in(path: &str) -> Option<&str> {
     layout::workspace_in(path)
 }
 
-fn open_store(config: &Config, base: &std::path::Path) -> Result<Store, BuildError> {
+fn open_store(config: &Config, layout: &Layout, base: &std::path::Path) -> Result<Store, BuildError> {
     let settings =
         StoreSettings { s3: config.s3.clone(), gcs: config.gcs.clone(), azure: config.azure.clone() };
-    store::open(&config.url, &settings, base)
+    let containers = match layout {
+        Layout::Azure { containers, .. } => Some(containers),
+        _ => None,
+    };
+    store::open(&config.url, &settings, containers, base)
 }
 
 fn check(table: Value) -> Result<String, BuildError> {
     let checked = parse(table)?;
-    open_store(&checked.config, &PathBuf::new())?;
+    open_store(&checked.config, &checked.layout, &PathBuf::new())?;
+    azure::workspaces(&checked.config)?;
     let queue = BucketQueue::open(&checked.config.url, &checked.config.s3)?;
     let Config { url, layout, poll_interval, .. } = &checked.config;
-    let layout = match layout {
-        LayoutName::DatabricksDelivery => "databricks_delivery",
-        LayoutName::Any => "any",
-    };
+    let layout = serde_json::to_value(layout).unwrap_or_default();
+    let layout = layout.as_str().unwrap_or_default();
     let notified = if queue.is_some() { ", notified through SQS" } else { "" };
     let poll_interval = humantime::format_duration(poll_interval.0);
     Ok(format!("{url}, layout {layout}, polled every {poll_interval}{notified}"))
 }
 
 fn build(table: Value, context: InputContext) -> Result<Box<dyn Input>, BuildError> {
-    let Checked { config, layout } = parse(table)?;
-    let store = open_store(&config, &context.base)?;
-    let queue = BucketQueue::open(&config.url, &config.s3)?;
+    let checked = parse(table)?;
+    let store = open_store(&checked.config, &checked.layout, &context.base)?;
+    let workspaces = azure::workspaces(&checked.config)?;
+    let queue = BucketQueue::open(&checked.config.url, &checked.config.s3)?;
     Ok(Box::new(Bucket {
         plan: Mutex::new(Some(Plan {
-            config,
-            layout,
+            checked,
             store,
+            workspaces,
             queue,
             context,
             clock: now,
@@ -123,9 +133,9 @@ fn now() -> Millis {
 
 /// What the tasks are started with, at the first read.
 struct Plan {
-    config: Config,
-    layout: Layout,
+    checked: Checked,
     store: Store,
+    workspaces: Option<Arc<Workspaces>>,
     queue: Option<BucketQueue>,
     context: InputContext,
     clock: fn() -> Millis,
@@ -192,14 +202,14 @@ impl Bucket {
             None => None,
         };
         // Taken last: where the state could not be read, the next call tries again.
-        let (Some(key), Some(Plan { config, layout, store, queue: notices, context, clock, retry_interval })) =
-            (key, plan().take())
-        else {
+        let (Some(key), Some(plan)) = (key, plan().take()) else {
             return Err(InputError::Transient {
                 action: "start the bucket input".to_owned(),
                 source: "it has been started before".into(),
             });
         };
+        let Plan { checked, store, workspaces, queue: notices, context, clock, retry_interval } = plan;
+        let Checked { config, layout, schedule, verify_whole_below, partial_line_wait } = checked;
         let (reads_in, reads) = mpsc::channel(4);
         let (found_in, found) = mpsc::channel(QUEUED);
         let (hints_in, hinted) = mpsc::channel(HINTS);
@@ -218,8 +228,10 @@ impl Bucket {
             open: Arc::clone(&open),
             reads: reads_in,
             max_line_bytes: config.max_line_bytes.get(),
-            verify_whole_below: config.verify_whole_below.0,
-            partial_line_wait: local.then_some(config.partial_line_wait.0),
+            verify_whole_below,
+            partial_line_wait: (local || layout.is_several()).then_some(partial_line_wait),
+            documents: layout.has_documents(),
+            workspaces,
         });
         let watcher = match &store.root {
             Some(root) if config.watch && !context.once => watch::Watcher::start(root, Arc::clone(&hints)),
@@ -232,7 +244,7 @@ impl Bucket {
         let discovery = Discovery {
             reader: Arc::clone(&reader),
             layout,
-            schedule: Schedule { open_dates: config.open_dates, look_back_days: config.look_back_days },
+            schedule,
             prefix: store.prefix,
             local,
             poll_interval: config.poll_interval.0,
@@ -244,9 +256,9 @@ impl Bucket {
             queue: Arc::clone(&queue),
             hints: Arc::clone(&hints),
             hinted,
-            workspaces: Vec::new(),
-            workspaces_listed: None,
+            lanes: Lanes::default(),
             last: None,
+            missed: Vec::new(),
             passed: None,
         };
         let mut tasks = self.tasks.lock().await;
@@ -319,6 +331,9 @@ fn trouble(key: &Path, error: ObjectError) -> InputError {
 
 /// Tells what passes from what a human must put right.
 fn refusal(action: String, error: &object_store::Error) -> InputError {
+    if let Some(azure::Refusal { reason, remedy }) = azure::refusal(error) {
+        return InputError::Refused { action, source: reason.as_str().into(), remedy: remedy.clone() };
+    }
     let text = error.to_string();
     // Listing a bucket that is not there is no `NotFound` of the store's: only the answer's code tells.
     let no_bucket =

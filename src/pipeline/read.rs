@@ -61,6 +61,12 @@ impl Reader {
                     }
                     unread = Some(error);
                 }
+                Ok(Read::Withheld(error)) => {
+                    // Said like any other hold, but nobody waits: there is more to read.
+                    self.metrics.input_errors.inc();
+                    self.failed(&error);
+                    unread = Some(error);
+                }
                 Ok(Read::Idle) => {
                     failures = 0;
                     backoff.reset();

@@ -31,6 +31,11 @@ impl Ferry {
     /// Reads a URL; `input` holds further lines of the input's table and its own tables, `outputs` the tables of the
     /// outputs: if none, it is a file.
     pub(crate) fn configured(url: &str, input: &str, outputs: &str) -> Self {
+        Self::in_layout("databricks_delivery", url, input, outputs)
+    }
+
+    /// The same in another layout.
+    pub(crate) fn in_layout(layout: &str, url: &str, input: &str, outputs: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let here = directory.path().display();
         let file = format!("[outputs.out]\ntype = \"file\"\npath = \"{here}/events.ndjson\"\n");
@@ -45,7 +50,7 @@ impl Ferry {
             [inputs.audit]
             type = "bucket"
             url = "{url}"
-            layout = "databricks_delivery"
+            layout = "{layout}"
             {input}
 
             {outputs}
@@ -87,13 +92,23 @@ impl Ferry {
         succeeded(&self.run_with(&[]));
     }
 
+    /// The request ids of all events delivered so far, in order.
+    pub(crate) fn delivered(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.directory.path().join("events.ndjson")).unwrap_or_default();
+        // The last line may be under way.
+        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+        let request_id = |line: &str| {
+            let event: serde_json::Value = serde_json::from_str(line).unwrap();
+            event["request_id"].as_str().unwrap().to_owned()
+        };
+        whole.lines().map(request_id).collect()
+    }
+
     /// All runs so far delivered each of these records once, and nothing else.
     pub(crate) fn assert_delivered_once(&self, numbers: impl IntoIterator<Item = usize>) {
-        let text = std::fs::read_to_string(self.directory.path().join("events.ndjson")).unwrap_or_default();
         let mut delivered: BTreeMap<String, usize> = BTreeMap::new();
-        for line in text.lines() {
-            let event: serde_json::Value = serde_json::from_str(line).unwrap();
-            *delivered.entry(event["request_id"].as_str().unwrap().to_owned()).or_default() += 1;
+        for name in self.delivered() {
+            *delivered.entry(name).or_default() += 1;
         }
         let expected: BTreeSet<String> = numbers.into_iter().map(name).collect();
         let missing: Vec<&String> = expected.iter().filter(|name| !delivered.contains_key(*name)).collect();
@@ -121,6 +136,14 @@ impl Running {
     /// What it has said so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Ends it as systemd does, and it ends well.
+    pub(crate) fn stop(mut self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        let ended = self.child.wait().unwrap();
+        assert!(ended.success(), "{ended}\n{}", self.log());
     }
 }
 

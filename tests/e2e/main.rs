@@ -4,9 +4,14 @@
 //! | server | variable | from |
 //! |---|---|---|
 //! | `moto_server` | `AUDITFERRY_E2E_MOTO` | `pip install 'moto[server]'` |
+//! | `azurite-blob` | `AUDITFERRY_E2E_AZURITE` | `npm install azurite` |
 //! | `fake-gcs-server` | `AUDITFERRY_E2E_FAKE_GCS` | `go install github.com/fsouza/fake-gcs-server@latest` |
 
 // `cfg(test)` tells clippy that helpers may unwrap as the tests themselves may.
+#[cfg(test)]
+mod azure;
+#[cfg(test)]
+mod azurite;
 #[cfg(test)]
 mod collector;
 #[cfg(test)]

@@ -33,6 +33,17 @@ fn check_prints_the_pipelines_and_no_secret() {
 }
 
 #[test]
+fn check_warns_of_the_tables_that_are_never_exported() {
+    let input = "[inputs.audit]\ntype = \"bucket\"\nurl = \"bucket\"\nlayout = \"log_analytics_export\"\n";
+    let directory = configured(&format!("{input}[outputs.out]\ntype = \"file\"\npath = \"out.ndjson\"\n"));
+    std::fs::create_dir_all(directory.path().join("bucket")).unwrap();
+    let checked = run(&["check", "--config", "a.toml"], directory.path()).with(0);
+    let printed = checked.stdout + &checked.stderr;
+    let warning = "inputs.audit.layout: Log Analytics takes export rules for the tables DatabricksSQL and DatabricksDatabricksSQL";
+    assert!(printed.contains(warning), "{printed}");
+}
+
+#[test]
 fn the_configuration_of_the_readme_is_one() {
     let readme = std::fs::read_to_string(repository("README.md")).unwrap();
     let text = readme.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();

@@ -9,7 +9,7 @@ use auditferry::event::AuditEvent;
 use auditferry::format::Format;
 use auditferry::format::canonical::Canonical;
 use auditferry::format::sumo::Sumo;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::process::{repository, run};
 
@@ -112,10 +112,20 @@ fn records_of_no_known_shape() {
     check("unknown");
 }
 
+#[test]
+fn a_login_by_four_routes() {
+    check("one_login");
+}
+
 /// What the files of these shapes become in a format, in their order, with the workspace of Azure's resource configured.
 fn encoded(shapes: &[&str], format: &dyn Format) -> Vec<Value> {
+    encoded_for("7405611902334455", shapes, format)
+}
+
+/// The same, with this id for the workspace.
+fn encoded_for(workspace: &str, shapes: &[&str], format: &dyn Format) -> Vec<Value> {
     let resource = "/subscriptions/11111111-2222-3333-4444-555555555555/resourcegroups/rg-data/providers/microsoft.databricks/workspaces/dbw-prod";
-    let workspaces = HashMap::from([(resource.to_owned(), "7405611902334455".to_owned())]);
+    let workspaces = HashMap::from([(resource.to_owned(), workspace.to_owned())]);
     let decoder = AuditDecoder { gaps: Gaps { account_id: None, workspace_ids: workspaces } };
     let mut events = Vec::new();
     for shape in shapes {
@@ -152,6 +162,38 @@ fn assert_columns(events: &[Value], reference: &str) {
 fn every_route_gives_the_columns_that_the_documentation_promises() {
     let shapes = ["delivery", "azure_diagnostic", "log_analytics", "table_row"];
     assert_columns(&encoded(&shapes, &Canonical), "columns.ndjson");
+}
+
+/// What each route leaves out or has in another precision, by its column; everything else is the same.
+#[test]
+fn a_login_by_four_routes_differs_only_in_what_a_route_lacks() {
+    let azure = json!({
+        "account_id": null,
+        "event_time": "2026-01-05T10:34:56.000Z",
+        "identity_metadata": null,
+        "version": "1.0.0",
+    });
+    let lacks = [
+        // The only id that is derived.
+        (
+            "delivery",
+            json!({ "event_id": "139c85aa-15de-87cd-b40a-7c2b79395c35", "identity_metadata": null }),
+        ),
+        ("azure_diagnostic", azure.clone()),
+        ("log_analytics", azure),
+        ("table_row", json!({})),
+    ];
+    let events = encoded_for("2748391056473829", &["one_login"], &Canonical);
+    let whole = &events[3];
+    assert_eq!(events.len(), lacks.len());
+    for (event, (route, lacks)) in events.iter().zip(lacks) {
+        for column in COLUMNS {
+            let expected = lacks.get(column).unwrap_or(&whole[column]);
+            assert_eq!(event[column], *expected, "{route}: {column}");
+        }
+        let resource = event.pointer("/_source/azure.resource_id").and_then(Value::as_str);
+        assert_eq!(resource.is_some(), matches!(route, "azure_diagnostic" | "log_analytics"), "{route}");
+    }
 }
 
 #[test]

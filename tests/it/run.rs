@@ -94,7 +94,8 @@ fn a_file_that_cannot_be_listed_does_not_hold_up_the_others() {
     std::fs::write(folder.join(std::ffi::OsStr::from_bytes(b"auditlogs_\xff.json")), record(2)).unwrap();
     std::fs::write(folder.join("auditlogs_a.json"), record(3)).unwrap();
     let ended = run(&ONCE, directory.path()).with(2);
-    assert!(ended.stderr.contains("auditferry: in/out: cannot list the bucket: "), "{}", ended.stderr);
+    let complaint = "auditferry: in/out: cannot list workspaceId=8/date=2026-01-05: ";
+    assert!(ended.stderr.contains(complaint), "{}", ended.stderr);
     assert_eq!(lines(&directory.path().join("out.ndjson")).len(), 2);
 }
 
@@ -329,4 +330,24 @@ fn a_secret_in_a_command_does_not_leave_but_to_an_output_that_is_to_have_it() {
         ids
     };
     assert_eq!(ids(&out), ids(&archive), "an id is that of the record as it was");
+}
+
+#[test]
+fn generated_blobs_of_azure_can_be_shipped_in_their_layouts() {
+    for layout in ["azure_diagnostic", "log_analytics_export"] {
+        let input = format!(
+            "state_dir = \"state\"\n[inputs.in]\ntype = \"bucket\"\nurl = \"blobs\"\nlayout = \"{layout}\"\nwatch = false\n"
+        );
+        let directory =
+            configured(&format!("{input}[outputs.out]\ntype = \"file\"\npath = \"out.ndjson\"\n"));
+        let generate =
+            ["generate", "--out", "blobs", "--layout", layout, "--events", "400", "--workspaces", "3"];
+        run(&generate, directory.path()).with(0);
+        run(&ONCE, directory.path()).with(0);
+        let delivered = lines(&directory.path().join("out.ndjson"));
+        assert_eq!(delivered.len(), 400, "{layout}");
+        assert!(delivered.iter().all(|line| line.contains("\"azure.resource_id\"")), "{layout}");
+        run(&ONCE, directory.path()).with(0);
+        assert_eq!(lines(&directory.path().join("out.ndjson")).len(), 400, "{layout}: nothing is new");
+    }
 }

@@ -281,15 +281,17 @@ impl<'a> Mapping<'a> {
             }
         }
         if let Some(resource) = self.resource_id.take() {
-            let known = gaps.workspace_ids.get(&resource.plain().to_ascii_lowercase());
-            event.workspace_id = event.workspace_id.take().or_else(|| known.map(|id| Text::from_plain(id)));
+            let lower = resource.plain().to_ascii_lowercase();
+            let known = gaps.workspace_ids.get(&lower).map(String::as_str);
+            let known = known.or_else(|| origin.workspace_ids.get(&lower).map(|id| &**id));
+            event.workspace_id = event.workspace_id.take().or_else(|| known.map(Text::from_plain));
             event.extras.push(Extra {
                 key: Text::from_static("\"azure.resource_id\""),
                 value: resource.quoted().to_owned().into(),
             });
         }
         let azure = matches!(self.shape, Shape::AzureDiagnostic | Shape::LogAnalytics);
-        if azure && event.workspace_id.is_none() {
+        if azure && event.workspace_id.is_none() && origin.workspace.is_none() {
             let named = event.request_params.value().and_then(|params| params.get(&["workspace_id"]));
             event.workspace_id = named.map(Text::into_owned);
         }

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -262,6 +264,31 @@ fn columns_azure_lacks_are_derived_and_said_to_be() {
     assert_eq!(event["_source"]["audit_level_derived"], true);
     assert_eq!(event["event_id"].as_str().unwrap().len(), 36);
     assert_eq!(event["_source"]["cloud"], "azure");
+}
+
+#[test]
+fn a_workspace_of_azure_is_the_configured_one_else_the_inputs_else_that_of_the_request() {
+    let record = r#"{"time":"2026-01-05T10:00:00Z","resourceId":"/SUBSCRIPTIONS/X","properties":{"logId":"1","serviceName":"s","requestParams":"{\"workspace_id\":\"3\"}"}}"#;
+    let configured = Gaps {
+        account_id: None,
+        workspace_ids: HashMap::from([("/subscriptions/x".to_owned(), "1".to_owned())]),
+    };
+    let found = Origin {
+        workspace_ids: BTreeMap::from([("/subscriptions/x".to_owned(), "2".into())]),
+        ..Origin::default()
+    };
+    let of_path = Origin { workspace: Some("4".into()), ..Origin::default() };
+    for (gaps, origin, expected) in [
+        (configured, &found, "1"),
+        (Gaps::default(), &found, "2"),
+        (Gaps::default(), &of_path, "4"),
+        (Gaps::default(), &Origin::default(), "3"),
+    ] {
+        let event = &decode_with(&AuditDecoder { gaps }, record, 0, origin)[0];
+        assert_eq!(event["workspace_id"], expected);
+        assert_eq!(event["_source"]["azure.resource_id"], "/SUBSCRIPTIONS/X");
+        assert_eq!(event["_source"].get("path_workspace_id"), None);
+    }
 }
 
 #[test]

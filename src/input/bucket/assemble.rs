@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::cutter::Cutter;
 use super::decompress::{Decompressor, MAGIC_BYTES};
 use super::fingerprint::{self, Repeats, Shipped};
 use super::lines::{Cut, LineCutter, LongLine};
@@ -29,7 +30,7 @@ pub(super) struct Assembler<'r> {
     origin: Arc<Origin>,
     position: ObjectPosition,
     lines: Lines,
-    cutter: LineCutter,
+    cutter: Cutter,
     /// The first bytes, until they are enough to tell a compressed object.
     head: Vec<u8>,
     /// Chosen by the first bytes.
@@ -57,8 +58,9 @@ impl<'r> Assembler<'r> {
     ) -> Self {
         let capacity = reader.chunk_bytes + reader.chunk_bytes / 4;
         let (offset, lines_before) = (position.offset, position.lines);
-        let cutter =
+        let line_cutter =
             LineCutter::new(offset, lines_before, reader.max_line_bytes, reader.budget.pool(), capacity);
+        let cutter = Cutter::new(line_cutter, reader.max_line_bytes, reader.documents, position.document);
         Self {
             reader,
             partition: found.partition(),
@@ -242,6 +244,7 @@ impl<'r> Assembler<'r> {
             let cutter = &mut self.cutter;
             self.broken = decompressor.finish(|text| cutter.push(text)).err().map(|error| error.to_string());
         }
+        self.cutter.tell();
         let taken = match self.cutter.unterminated() {
             None => true,
             // What an object that cannot be decompressed any further ends with is no line.
@@ -267,6 +270,9 @@ impl<'r> Assembler<'r> {
             }
         };
         credit.shrink_to(text.len());
+        if let Some(workspaces) = &self.reader.workspaces {
+            workspaces.of_records(&mut self.origin, &text).await;
+        }
         let mut fingerprints = Vec::with_capacity(lines.len());
         let mut records = Vec::with_capacity(lines.len());
         for line in lines {
@@ -291,6 +297,7 @@ impl<'r> Assembler<'r> {
         }
         self.tail.extend(&text);
         (self.position.offset, self.position.lines) = self.cutter.position();
+        self.position.document = self.cutter.is_document();
         (self.position.seam_bytes, self.position.seam) = self.tail.seam(&self.reader.key);
         // Without a seam nothing tells whether what comes before the offset is still the same.
         self.position.compare |= self.position.seam_bytes == 0 && self.position.offset > 0;

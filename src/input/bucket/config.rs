@@ -1,13 +1,15 @@
 //! The configuration of the bucket input.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::azure_path::Containers;
 use super::layout::{Layout, LayoutName};
+use super::schedule::{Open, Schedule};
 use super::store;
 use crate::component::{self, BuildError};
 use crate::decode::Gaps;
@@ -19,50 +21,69 @@ use crate::units::{ByteSize, Period};
 #[serde(deny_unknown_fields)]
 pub(super) struct Config {
     /// Where the objects are: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, `file:///directory`
-    /// or the path of a local directory (a relative one starts where auditferry was started).
+    /// or the path of a local directory (a relative one starts where auditferry was started). With the layouts of
+    /// Azure, `az://account` names the storage account; any other URL holds its containers as folders.
     pub(super) url: String,
     /// How the objects are laid out below the URL.
     #[serde(default)]
     pub(super) layout: LayoutName,
-    /// How often the open dates are listed. Costs one LIST request per workspace and open date each time; local
-    /// directories are watched besides.
+    /// How often the open dates are listed. Costs one LIST request per workspace (with the layouts of Azure: per
+    /// workspace and container) and open date each time; local directories are watched besides.
     #[serde(default = "defaults::poll_interval")]
     pub(super) poll_interval: Period,
     /// Layout `any`: which objects below the URL, for instance `**/*.json`. Default: all.
     #[serde(default)]
     pub(super) glob: Option<String>,
-    /// Only these workspaces. Default: all, `0` (account level) included.
+    /// Layouts of Azure: only these containers, for instance `["insights-logs-jobs"]`. Default: all of the account that
+    /// begin with `insights-logs-` (`azure_diagnostic`) or `am-databricks` (`log_analytics_export`); finding them takes
+    /// the right to list the containers of the account, named ones do not.
+    #[serde(default)]
+    pub(super) containers: Vec<String>,
+    /// Layout `databricks_delivery`: only these workspaces. Default: all, `0` (account level) included.
     #[serde(default)]
     pub(super) workspaces: Vec<String>,
     /// All workspaces but these.
     #[serde(default)]
     pub(super) exclude_workspaces: Vec<String>,
-    /// First `date=` folder to read, as `yyyy-mm-dd`. Default: all there are.
+    /// First date whose folders are read, as `yyyy-mm-dd`. Default: all there are.
     #[serde(default)]
     pub(super) start_date: Option<String>,
-    /// How many days, today included, are listed at every poll.
-    #[serde(default = "defaults::open_dates")]
-    pub(super) open_dates: u32,
+    /// Layout `databricks_delivery`: how many days, today included, are listed at every poll. Default: 2.
+    #[serde(default)]
+    #[schemars(extend("default" = 2))]
+    pub(super) open_dates: Option<u32>,
+    /// Layouts of Azure: the dates of how many hours, the present one included, are listed at every poll. Default: 3
+    /// with `azure_diagnostic`, whose blobs are those of the hour in which a record was received; 13 with
+    /// `log_analytics_export`, which tries for 12 hours to deliver a record into the folder of its own time.
+    #[serde(default)]
+    #[schemars(extend("default" = 3))]
+    pub(super) open_hours: Option<u32>,
     /// How many days back closed dates are listed daily, for late data; older ones are listed weekly. Fingerprints of
-    /// shipped lines are kept for as long.
-    #[serde(default = "defaults::look_back_days")]
-    pub(super) look_back_days: u32,
+    /// shipped lines are kept for as long. Default: 7; 2 with `azure_diagnostic`, where nothing comes late.
+    #[serde(default)]
+    #[schemars(extend("default" = 7))]
+    pub(super) look_back_days: Option<u32>,
     /// How many objects are read at once, 1 to 64.
     #[serde(default = "defaults::concurrency")]
     pub(super) concurrency: usize,
     /// Objects up to this size are read whole and compared line by line at every change; larger ones are read from
-    /// where they were left if the 64 KiB before it are unchanged.
-    #[serde(default = "defaults::verify_whole_below")]
-    pub(super) verify_whole_below: ByteSize,
+    /// where they were left if the 64 KiB before it are unchanged. Default: 256KiB; 0 with the layouts of Azure, whose
+    /// blobs are only ever appended to.
+    #[serde(default)]
+    #[schemars(extend("default" = "256KiB"))]
+    pub(super) verify_whole_below: Option<ByteSize>,
     /// Read each object whole once more when its date closes, and ship any line that is still missing.
     #[serde(default)]
     pub(super) verify_on_close: bool,
     /// Longest line that is shipped; a longer one becomes a dead letter with its beginning. At most 1GiB.
     #[serde(default = "defaults::max_line_bytes")]
     pub(super) max_line_bytes: ByteSize,
-    /// Local directories: how long a last line without its line end may stay incomplete before it is taken as it is.
-    #[serde(default = "defaults::partial_line_wait")]
-    pub(super) partial_line_wait: Period,
+    /// Local directories and layouts of Azure: how long a last line without its line end may stay incomplete before it
+    /// is taken as it is, counted from the object's last change and, in Azure, from the end of its hour. Default: 5m;
+    /// 1h with the layouts of Azure.
+    #[serde(default)]
+    #[schemars(extend("default" = "5m"))]
+    pub(super) partial_line_wait: Option<Period>,
     /// Local directories: notice changes at once by file-system events. Turn it off where the directory is a network
     /// file system that has none.
     #[serde(default = "defaults::watch")]
@@ -85,6 +106,14 @@ pub(super) struct Config {
     pub(super) azure: store::AzureSettings,
 }
 
+impl Config {
+    /// The configured workspace ids by resource id in lower case.
+    pub(super) fn resources(&self) -> HashMap<String, String> {
+        let ids = self.workspace_ids.iter();
+        ids.map(|(resource, id)| (resource.to_ascii_lowercase(), id.clone())).collect()
+    }
+}
+
 mod defaults {
     use std::time::Duration;
 
@@ -93,23 +122,11 @@ mod defaults {
     pub(super) fn poll_interval() -> Period {
         Period(Duration::from_secs(60))
     }
-    pub(super) fn open_dates() -> u32 {
-        2
-    }
-    pub(super) fn look_back_days() -> u32 {
-        7
-    }
     pub(super) fn concurrency() -> usize {
         8
     }
-    pub(super) fn verify_whole_below() -> ByteSize {
-        ByteSize(256 << 10)
-    }
     pub(super) fn max_line_bytes() -> ByteSize {
         ByteSize(16 << 20)
-    }
-    pub(super) fn partial_line_wait() -> Period {
-        Period(Duration::from_secs(300))
     }
     pub(super) fn watch() -> bool {
         true
@@ -120,6 +137,38 @@ mod defaults {
 pub(super) struct Checked {
     pub(super) config: Config,
     pub(super) layout: Layout,
+    pub(super) schedule: Schedule,
+    pub(super) verify_whole_below: u64,
+    pub(super) partial_line_wait: Duration,
+}
+
+/// What a layout takes where the configuration says nothing.
+struct Defaults {
+    open: Open,
+    look_back_days: u32,
+    verify_whole_below: u64,
+    partial_line_wait: Duration,
+}
+
+impl Defaults {
+    fn of(layout: LayoutName) -> Self {
+        let azure = |hours, look_back_days| Self {
+            open: Open::Hours(hours),
+            look_back_days,
+            verify_whole_below: 0,
+            partial_line_wait: Duration::from_secs(3600),
+        };
+        match layout {
+            LayoutName::AzureDiagnostic => azure(3, 2),
+            LayoutName::LogAnalyticsExport => azure(13, 7),
+            LayoutName::DatabricksDelivery | LayoutName::Any => Self {
+                open: Open::Dates(2),
+                look_back_days: 7,
+                verify_whole_below: 256 << 10,
+                partial_line_wait: Duration::from_secs(300),
+            },
+        }
+    }
 }
 
 pub(super) fn parse(table: Value) -> Result<Checked, BuildError> {
@@ -129,7 +178,8 @@ pub(super) fn parse(table: Value) -> Result<Checked, BuildError> {
     };
     positive("poll_interval", config.poll_interval.0 >= Duration::from_secs(1), "at least \"1s\"")?;
     positive("concurrency", (1..=64).contains(&config.concurrency), "1 to 64")?;
-    positive("open_dates", (1..=366).contains(&config.open_dates), "1 to 366")?;
+    positive("open_dates", config.open_dates.is_none_or(|dates| (1..=366).contains(&dates)), "1 to 366")?;
+    positive("open_hours", config.open_hours.is_none_or(|hours| (1..=720).contains(&hours)), "1 to 720")?;
     positive("max_line_bytes", (1024..=1 << 30).contains(&config.max_line_bytes.0), "1KiB to 1GiB")?;
     let start_date = match &config.start_date {
         None => None,
@@ -137,16 +187,23 @@ pub(super) fn parse(table: Value) -> Result<Checked, BuildError> {
             BuildError::new("start_date", format!("`{text}` is not a date; write it as \"2026-01-31\""))
         })?),
     };
-    let layout = match config.layout {
-        LayoutName::DatabricksDelivery => {
-            positive("glob", config.glob.is_none(), "left out with layout = \"databricks_delivery\"")?;
-            Layout::DatabricksDelivery {
-                workspaces: config.workspaces.clone(),
-                exclude_workspaces: config.exclude_workspaces.clone(),
-                start_date,
-            }
+    let azure = config.layout.azure();
+    let named = serde_json::to_value(config.layout).unwrap_or_default();
+    let left_out = |key: &str, given: bool| {
+        let message = format!("does nothing with layout = {named}; leave it out");
+        if given { Err(BuildError::new(key, message)) } else { Ok(()) }
+    };
+    left_out("glob", config.glob.is_some() && config.layout != LayoutName::Any)?;
+    left_out("containers", !config.containers.is_empty() && azure.is_none())?;
+    left_out("open_hours", config.open_hours.is_some() && azure.is_none())?;
+    left_out("open_dates", config.open_dates.is_some() && azure.is_some())?;
+    left_out("workspaces", !config.workspaces.is_empty() && azure.is_some())?;
+    left_out("exclude_workspaces", !config.exclude_workspaces.is_empty() && azure.is_some())?;
+    let layout = match (azure, config.layout) {
+        (Some(layout), _) => {
+            Layout::Azure { containers: Containers { layout, named: config.containers.clone() }, start_date }
         }
-        LayoutName::Any => {
+        (None, LayoutName::Any) => {
             let filters =
                 config.workspaces.is_empty() && config.exclude_workspaces.is_empty() && start_date.is_none();
             positive("layout", filters, "\"databricks_delivery\" where workspaces or start_date are given")?;
@@ -154,17 +211,30 @@ pub(super) fn parse(table: Value) -> Result<Checked, BuildError> {
             let glob = glob.map_err(|error| BuildError::new("glob", error.kind()))?;
             Layout::Any { glob: glob.map(|glob| glob.compile_matcher()) }
         }
+        (None, _) => Layout::DatabricksDelivery {
+            workspaces: config.workspaces.clone(),
+            exclude_workspaces: config.exclude_workspaces.clone(),
+            start_date,
+        },
     };
-    Ok(Checked { config, layout })
+    let defaults = Defaults::of(config.layout);
+    let open = match defaults.open {
+        Open::Dates(dates) => Open::Dates(config.open_dates.unwrap_or(dates)),
+        Open::Hours(hours) => Open::Hours(config.open_hours.unwrap_or(hours)),
+    };
+    let look_back_days = config.look_back_days.unwrap_or(defaults.look_back_days);
+    Ok(Checked {
+        layout,
+        schedule: Schedule { open, look_back_days },
+        verify_whole_below: config.verify_whole_below.map_or(defaults.verify_whole_below, |bytes| bytes.0),
+        partial_line_wait: config.partial_line_wait.map_or(defaults.partial_line_wait, |wait| wait.0),
+        config,
+    })
 }
 
 /// What the configuration says in place of the records.
 pub(super) fn gaps(table: &Value) -> Gaps {
     // A table that does not parse was refused before anything is built from it.
     let Ok(Checked { config, .. }) = parse(table.clone()) else { return Gaps::default() };
-    let lower = |(resource, id): (String, String)| (resource.to_ascii_lowercase(), id);
-    Gaps {
-        account_id: config.account_id,
-        workspace_ids: config.workspace_ids.into_iter().map(lower).collect(),
-    }
+    Gaps { workspace_ids: config.resources(), account_id: config.account_id }
 }

@@ -13,12 +13,13 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::hints::{self, Hint, Hints};
-use super::layout::{Layout, date_of, workspace_of};
+use super::lanes::{Lanes, Refused, date_folder, dates};
+use super::layout::{Layout, below};
 use super::object::{Found, ObjectReader};
 use super::position::{ObjectPosition, Plan, plan};
 use super::queue::{Queue, Queued};
 use super::refusal;
-use super::schedule::{Age, Schedule};
+use super::schedule::{Age, Looks, Schedule};
 use crate::chunk::{Chunk, Note, Partition, Position};
 use crate::input::{InputError, Read};
 use crate::time::{Date, Millis};
@@ -31,8 +32,6 @@ const LISTINGS: usize = 8;
 const ONCE_PAUSE: Duration = Duration::from_secs(1);
 /// Hinted objects looked at at once.
 const LOOKS: usize = 16;
-/// How often the workspaces are listed.
-const WORKSPACES_INTERVAL: Duration = Duration::from_secs(300);
 /// Shortest time between two listings, however often somebody asks for one.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(1);
 /// Where the beginning of the last complete pass is kept. Not a key any store could have: no part of a key is empty.
@@ -55,10 +54,11 @@ pub(super) struct Discovery {
     pub(super) queue: Arc<Queue>,
     pub(super) hints: Arc<Hints>,
     pub(super) hinted: mpsc::Receiver<Hint>,
-    pub(super) workspaces: Vec<String>,
-    pub(super) workspaces_listed: Option<Instant>,
+    pub(super) lanes: Lanes,
     /// Beginning of the last complete pass.
     pub(super) last: Option<Millis>,
+    /// Folders that the last pass could not look into, where others could be.
+    pub(super) missed: Vec<Path>,
     /// A pass that is complete once everything it found is committed.
     pub(super) passed: Option<Passed>,
 }
@@ -71,7 +71,15 @@ pub(super) struct Passed {
     opened: u64,
 }
 
-type Batches = Pin<Box<dyn Stream<Item = Result<Vec<ObjectMeta>, object_store::Error>> + Send>>;
+type Batches = Pin<Box<dyn Stream<Item = Result<Vec<ObjectMeta>, Refused>> + Send>>;
+
+/// How a pass that came to its end went.
+#[derive(Debug)]
+enum Pass {
+    Whole,
+    /// A part could not be looked at until a human acts, the rest was.
+    Partly(InputError),
+}
 
 impl Discovery {
     /// Looks for work until the pipeline ends; with `once`, until all there is has been found.
@@ -82,13 +90,22 @@ impl Discovery {
         loop {
             let began = Instant::now();
             let passed = self.pass().await;
-            let complete = passed.is_ok();
-            if self.reader.reads.send(passed.map(|()| Read::Idle)).await.is_err() || (self.once && complete) {
+            let (ended, whole) = (passed.is_ok(), matches!(passed, Ok(Pass::Whole)));
+            let read = passed.map(|passed| match passed {
+                Pass::Whole => Read::Idle,
+                Pass::Partly(error) => Read::Withheld(error),
+            });
+            let reads = &self.reader.reads;
+            if reads.send(read).await.is_err() || (self.once && ended) {
                 return;
+            }
+            if !ended {
+                // Whoever reads waits after each error: errors in a row would keep it from hearing that all is well.
+                let _heard = reads.reserve_many(reads.max_capacity()).await;
             }
             // A single run whose listing failed must not end as if there were nothing: whoever reads tries again, and
             // says when to give up.
-            let pause = match complete {
+            let pause = match whole {
                 _ if self.once => ONCE_PAUSE,
                 true => self.poll_interval,
                 false => self.poll_interval.min(self.retry_interval),
@@ -142,12 +159,12 @@ impl Discovery {
         self.reader.reads.send(Ok(Read::Chunk(chunk))).await.map_err(|_| ())
     }
 
-    async fn pass(&mut self) -> Result<(), InputError> {
+    async fn pass(&mut self) -> Result<Pass, InputError> {
         let now = (self.clock)();
         self.try_again().await;
-        let prefixes = self.prefixes(now).await?;
+        let (prefixes, mut refused) = self.prefixes(now).await?;
+        let (mut listed, mut complete) = (prefixes.len(), true);
         let mut batches = self.list(prefixes);
-        let mut complete = true;
         loop {
             let batch = tokio::select! {
                 batch = batches.next() => batch,
@@ -160,64 +177,94 @@ impl Discovery {
             let Some(batch) = batch else { break };
             match batch {
                 Ok(batch) => self.consider(batch, now).await?,
-                Err(error) if self.local => {
+                Err(failure) if self.local => {
                     // A name that is no text, a link to itself, a folder of somebody else: others go on.
                     complete = false;
-                    let error = self.refused("list", &error);
+                    let error = self.refused("list", &failure);
                     let trouble = Read::Trouble { partition: Partition::default(), error };
                     let _ended = self.reader.reads.send(Ok(trouble)).await;
                 }
-                Err(error) => return Err(self.refused("list", &error)),
+                Err(failure) if self.layout.is_several() => {
+                    listed = listed.saturating_sub(1);
+                    refused.push(failure);
+                }
+                Err(failure) => return Err(self.refused("list", &failure)),
             }
         }
-        if !complete {
-            return Ok(());
+        let errors = refused.iter().map(|failure| self.refused("list", failure));
+        // What passes by itself is tried again soon; it must not hide behind what does not.
+        let error = errors.min_by_key(InputError::needs_a_human);
+        if complete && (listed > 0 || error.is_none()) {
+            self.last = Some(now);
+            self.missed = refused.into_iter().map(|(folder, _)| folder).collect();
         }
-        self.last = Some(now);
-        self.passed = Some(Passed { began: now, opened: self.reader.open.opened() });
-        Ok(())
+        match error {
+            Some(error) if listed > 0 && error.needs_a_human() => Ok(Pass::Partly(error)),
+            Some(error) => Err(error),
+            None => {
+                if complete {
+                    self.passed = Some(Passed { began: now, opened: self.reader.open.opened() });
+                }
+                Ok(Pass::Whole)
+            }
+        }
     }
 
-    fn refused(&self, act: &str, error: &object_store::Error) -> InputError {
-        let place = if self.prefix.as_ref().is_empty() { "the bucket" } else { self.prefix.as_ref() };
+    fn refused(&self, act: &str, (folder, error): &Refused) -> InputError {
+        let place = match folder.as_ref() {
+            "" if self.layout.is_several() => "the containers",
+            "" => "the bucket",
+            folder => folder,
+        };
         refusal(format!("cannot {act} {place}"), error)
     }
 
-    /// The folders to list now.
-    async fn prefixes(&mut self, now: Millis) -> Result<Vec<Path>, InputError> {
+    /// The folders to list now, and those that could not be looked into for more.
+    async fn prefixes(&mut self, now: Millis) -> Result<(Vec<Path>, Vec<Refused>), InputError> {
         if let Layout::Any { .. } = self.layout {
-            return Ok(vec![self.prefix.clone()]);
+            return Ok((vec![self.prefix.clone()], Vec::new()));
         }
-        // Costs nothing where the directory is local, and little where nothing is known yet.
-        let cheap = self.local || self.workspaces.is_empty();
-        if cheap || self.workspaces_listed.is_none_or(|listed| listed.elapsed() >= WORKSPACES_INTERVAL) {
-            let listed = folders(&*self.reader.store, &self.prefix).await;
-            self.workspaces = listed.map_err(|error| self.refused("list", &error))?;
-            self.workspaces_listed = Some(Instant::now());
-        }
+        let store = Arc::clone(&self.reader.store);
+        let learned = self.lanes.learn(&*store, &self.prefix, &self.layout, self.local).await;
+        let (lanes, mut refused) = learned.map_err(|failure| self.refused("list", &failure))?;
+        let looked = lanes.into_iter().map(|lane| {
+            let name = below(&self.prefix, &lane).unwrap_or_default();
+            let looks = match self.was_missed(&lane) {
+                true => Looks::First,
+                false => self.schedule.looks(&name, now, self.last),
+            };
+            let (store, layout) = (Arc::clone(&store), &self.layout);
+            async move {
+                let listed = if looks.any() { dates(&*store, layout, &lane).await } else { Ok(Vec::new()) };
+                (lane, name, looks, listed)
+            }
+        });
+        let mut looked = stream::iter(looked).buffer_unordered(LISTINGS);
         let mut prefixes = Vec::new();
-        for folder in &self.workspaces {
-            if !workspace_of(folder).is_some_and(|workspace| self.layout.wants_workspace(workspace)) {
-                continue;
-            }
-            let workspace = self.prefix.clone().join(folder.as_str());
-            let mut dates: BTreeSet<Date> = self.schedule.open_dates(now).collect();
-            // What came between the last look at a date and its closing.
-            dates.extend(self.last.into_iter().flat_map(|last| self.schedule.open_dates(last)));
-            let looks = self.schedule.looks(folder, now, self.last);
-            if looks.any() {
-                let listed = folders(&*self.reader.store, &workspace).await;
-                let listed = listed.map_err(|error| self.refused("list", &error))?;
-                let listed = listed.iter().filter_map(|folder| date_of(folder));
-                dates.extend(
-                    listed
-                        .filter(|date| self.schedule.is_due(&format!("{folder}/{date}"), *date, now, looks)),
-                );
-            }
-            let wanted = dates.into_iter().filter(|date| self.layout.wants_date(*date));
-            prefixes.extend(wanted.map(|date| workspace.clone().join(format!("date={date}").as_str())));
+        while let Some((lane, name, looks, listed)) = looked.next().await {
+            let listed = match listed {
+                Ok(listed) => listed,
+                Err(error) if self.layout.is_several() => {
+                    refused.push((lane, error));
+                    continue;
+                }
+                Err(error) => return Err(self.refused("list", &(lane, error))),
+            };
+            // And what came between the last look at a date and its closing.
+            let mut wanted: BTreeSet<Date> = self.schedule.open_since(self.last, now).collect();
+            let due = |date: &Date| self.schedule.is_due(&format!("{name}/{date}"), *date, now, looks);
+            wanted.extend(listed.into_iter().filter(due));
+            let wanted = wanted.into_iter().filter(|date| self.layout.wants_date(*date));
+            prefixes.extend(wanted.map(|date| date_folder(&self.layout, &lane, date)));
         }
-        Ok(prefixes)
+        drop(looked);
+        prefixes.sort_unstable();
+        Ok((prefixes, refused))
+    }
+
+    /// True if the last pass could not look into a lane or a part of it.
+    fn was_missed(&self, lane: &Path) -> bool {
+        self.missed.iter().any(|folder| lane.prefix_matches(folder) || folder.prefix_matches(lane))
     }
 
     /// Objects below these folders, in batches that are sorted by key.
@@ -321,24 +368,16 @@ async fn look(
     reader.store.head(key).await
 }
 
-/// Names of the folders right below a prefix.
-async fn folders(store: &dyn ObjectStore, prefix: &Path) -> Result<Vec<String>, object_store::Error> {
-    let listed = match store.list_with_delimiter(Some(prefix)).await {
-        Err(object_store::Error::NotFound { .. }) => return Ok(Vec::new()),
-        listed => listed?,
-    };
-    Ok(listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect())
-}
-
 fn list_folder(store: Arc<dyn ObjectStore>, prefix: Path, local: bool) -> Batches {
     let listing: BoxStream<'static, _> = store.list(Some(&prefix));
+    let refused = move |error| (prefix.clone(), error);
     // A folder that went away between two looks holds nothing.
     let listing = listing.filter(|meta| {
         let gone = matches!(meta, Err(object_store::Error::NotFound { .. }));
         std::future::ready(!gone)
     });
     if !local {
-        return Box::pin(listing.try_chunks(LOOK_UP).map_err(|error| error.1));
+        return Box::pin(listing.try_chunks(LOOK_UP).map_err(move |error| refused(error.1)));
     }
     // A file system lists in any order: sorted, a batch spans few other objects of the state.
     let sorted = stream::once(async move {
@@ -347,7 +386,7 @@ fn list_folder(store: Arc<dyn ObjectStore>, prefix: Path, local: bool) -> Batche
         for listed in listed {
             match listed {
                 Ok(meta) => all.push(meta),
-                Err(error) => batches.push(Err(error)),
+                Err(error) => batches.push(Err(refused(error))),
             }
         }
         all.sort_by(|a, b| a.location.cmp(&b.location));

@@ -7,8 +7,9 @@ use object_store::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::azure_path::{AzureLayout, Containers};
 use crate::chunk::Origin;
-use crate::time::Date;
+use crate::time::{Date, Millis};
 
 /// How objects are laid out below the URL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -17,25 +18,57 @@ pub(super) enum LayoutName {
     /// `workspaceId=<id>/date=<yyyy-mm-dd>/auditlogs_<id>.json`, as Databricks delivers on AWS and GCP.
     #[default]
     DatabricksDelivery,
+    /// `insights-logs-<category>/resourceId=…/y=/m=/d=/h=/m=00/PT1H.json`, as a diagnostic setting writes to an Azure
+    /// storage account: `az://<account>`, or a directory that holds its containers.
+    AzureDiagnostic,
+    /// `am-databricks…/WorkspaceResourceId=…/y=/m=/d=/h=/m=/PT05M.json`, as a Log Analytics data export writes to an
+    /// Azure storage account: `az://<account>`, or a directory that holds its containers.
+    LogAnalyticsExport,
     /// Any objects below the URL, chosen by `glob`.
     Any,
+}
+
+impl LayoutName {
+    /// The layout of blobs that Azure appends to, in several containers.
+    pub(super) fn azure(self) -> Option<AzureLayout> {
+        match self {
+            Self::AzureDiagnostic => Some(AzureLayout::Diagnostic),
+            Self::LogAnalyticsExport => Some(AzureLayout::LogAnalytics),
+            Self::DatabricksDelivery | Self::Any => None,
+        }
+    }
 }
 
 /// A layout with its filters.
 #[derive(Clone, Debug)]
 pub(super) enum Layout {
     DatabricksDelivery { workspaces: Vec<String>, exclude_workspaces: Vec<String>, start_date: Option<Date> },
+    Azure { containers: Containers, start_date: Option<Date> },
     Any { glob: Option<GlobMatcher> },
 }
 
 /// What a path says of its object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) workspace: Option<Arc<str>>,
     pub(super) date: Option<Date>,
+    /// End of the hour that a blob of Azure is written in.
+    pub(super) until: Option<Millis>,
+    /// Resource id of the workspace in lower case, where the path is Azure's and names it.
+    pub(super) resource: Option<Arc<str>>,
 }
 
 impl Layout {
+    /// True if there are several containers, of which one may be closed to us and the others open.
+    pub(super) fn is_several(&self) -> bool {
+        matches!(self, Self::Azure { .. })
+    }
+
+    /// True if objects may be documents of records: old blobs of diagnostic settings.
+    pub(super) fn has_documents(&self) -> bool {
+        matches!(self, Self::Azure { containers, .. } if containers.layout == AzureLayout::Diagnostic)
+    }
+
     /// True for a workspace the filters let through.
     pub(super) fn wants_workspace(&self, workspace: &str) -> bool {
         match self {
@@ -43,14 +76,16 @@ impl Layout {
                 (workspaces.is_empty() || workspaces.iter().any(|wanted| wanted == workspace))
                     && !exclude_workspaces.iter().any(|excluded| excluded == workspace)
             }
-            Self::Any { .. } => true,
+            Self::Azure { .. } | Self::Any { .. } => true,
         }
     }
 
     /// True for a date the filters let through.
     pub(super) fn wants_date(&self, date: Date) -> bool {
         match self {
-            Self::DatabricksDelivery { start_date, .. } => start_date.is_none_or(|start| date >= start),
+            Self::DatabricksDelivery { start_date, .. } | Self::Azure { start_date, .. } => {
+                start_date.is_none_or(|start| date >= start)
+            }
             Self::Any { .. } => true,
         }
     }
@@ -70,12 +105,21 @@ impl Layout {
                 let date = date_of(parts.next()?)?;
                 let wanted =
                     self.wants_workspace(workspace) && self.wants_date(date) && name.contains(".json");
-                wanted.then(|| Place { workspace: Some(workspace.into()), date: Some(date) })
+                wanted.then(|| Place {
+                    workspace: Some(workspace.into()),
+                    date: Some(date),
+                    ..Place::default()
+                })
+            }
+            Self::Azure { containers, .. } => {
+                let place = containers.place(&below)?;
+                place.date.is_some_and(|date| self.wants_date(date)).then_some(place)
             }
             Self::Any { glob } => {
                 let wanted = glob.as_ref().is_none_or(|glob| glob.is_match(&below));
                 let workspace = below.split('/').find_map(workspace_of).map(Arc::from);
-                wanted.then(|| Place { workspace, date: below.split('/').find_map(date_of) })
+                let date = below.split('/').find_map(date_of);
+                wanted.then(|| Place { workspace, date, ..Place::default() })
             }
         }
     }
@@ -92,7 +136,7 @@ impl Layout {
 }
 
 /// The part of a key below a prefix.
-fn below(prefix: &Path, key: &Path) -> Option<String> {
+pub(super) fn below(prefix: &Path, key: &Path) -> Option<String> {
     let parts: Vec<_> = key.prefix_match(prefix)?.map(|part| part.as_ref().to_owned()).collect();
     (!parts.is_empty()).then(|| parts.join("/"))
 }
@@ -112,7 +156,8 @@ pub(super) fn date_of(folder: &str) -> Option<Date> {
     Date::parse(value_of("date=", folder)?)
 }
 
-fn value_of<'a>(key: &str, folder: &'a str) -> Option<&'a str> {
+/// What follows a key in a folder's name, upper and lower case alike.
+pub(super) fn value_of<'a>(key: &str, folder: &'a str) -> Option<&'a str> {
     let (name, value) = (folder.get(..key.len())?, folder.get(key.len()..)?);
     (name.eq_ignore_ascii_case(key) && !value.is_empty()).then_some(value)
 }

@@ -9,7 +9,7 @@ use memchr::{memchr, memchr_iter, memrchr};
 use crate::buffer::{Buffer, Pool};
 
 /// Bytes of an over-long line that are kept for its dead letter.
-const KEPT_OF_LONG_LINE: usize = 64 << 10;
+pub(super) const KEPT_OF_LONG_LINE: usize = 64 << 10;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -77,6 +77,16 @@ impl LineCutter {
     /// Bytes collected and not yet cut off.
     pub(super) fn buffered(&self) -> usize {
         self.buffer.len()
+    }
+
+    /// What is collected and not yet cut off.
+    pub(super) fn buffer(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// The same, for somebody else to cut.
+    pub(super) fn take_buffer(&mut self) -> Buffer {
+        std::mem::take(&mut self.buffer)
     }
 
     /// Takes in the next piece of the stream.
@@ -194,7 +204,8 @@ impl LineCutter {
     }
 }
 
-fn narrow(length: usize) -> u32 {
+/// A length within a chunk.
+pub(super) fn narrow(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 

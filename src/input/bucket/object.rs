@@ -19,6 +19,7 @@ use super::layout::{Layout, Place};
 use super::open::OpenObjects;
 use super::position::{ObjectPosition, Plan, SEAM_BYTES, Version, plan};
 use super::queue::Queued;
+use crate::azure_workspace::Workspaces;
 use crate::buffer::Pool;
 use crate::chunk::{Budget, Partition};
 use crate::input::{InputError, Read, Resume};
@@ -136,6 +137,10 @@ pub(super) struct ObjectReader {
     pub(super) verify_whole_below: u64,
     /// How long a last line without its end may stay unfinished; `None` where objects appear whole.
     pub(super) partial_line_wait: Option<Duration>,
+    /// True where objects may be documents of records.
+    pub(super) documents: bool,
+    /// Workspace ids of Azure's resources, where its records may come.
+    pub(super) workspaces: Option<Arc<Workspaces>>,
 }
 
 impl ObjectReader {
@@ -200,9 +205,10 @@ impl ObjectReader {
     }
 
     pub(super) fn is_overdue(&self, found: &Found, now: Millis) -> bool {
-        match (self.partial_line_wait, found.modified) {
-            (Some(wait), Some(modified)) => {
-                u128::try_from(now.get() - modified.get()).is_ok_and(|age| age >= wait.as_millis())
+        // A blob of Azure is appended to until its hour is over, and for some time after.
+        match (self.partial_line_wait, found.modified.max(found.place.until)) {
+            (Some(wait), Some(since)) => {
+                u128::try_from(now.get() - since.get()).is_ok_and(|age| age >= wait.as_millis())
             }
             _ => true,
         }
@@ -216,7 +222,10 @@ impl ObjectReader {
         mismatch: bool,
         now: Millis,
     ) -> Result<(), ObjectError> {
-        let origin = Layout::origin(&found.key, &found.place, self.cloud);
+        let mut origin = Layout::origin(&found.key, &found.place, self.cloud);
+        if let (Some(workspaces), Some(resource)) = (&self.workspaces, &found.place.resource) {
+            origin = workspaces.of_path(origin, resource).await;
+        }
         let mut assembler = match (planned, known) {
             (Plan::Append, Some(known)) => {
                 let total = if known.folded { 0 } else { known.shipped };

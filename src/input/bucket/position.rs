@@ -49,6 +49,9 @@ pub(super) struct ObjectPosition {
     /// The object is compressed; `offset` does not count stored bytes.
     #[serde(skip_serializing_if = "is_false")]
     pub(super) compressed: bool,
+    /// It is a document of records, not lines.
+    #[serde(skip_serializing_if = "is_false")]
+    pub(super) document: bool,
     /// Its fingerprints were dropped: its date is closed, or it has too many lines.
     #[serde(skip_serializing_if = "is_false")]
     pub(super) folded: bool,

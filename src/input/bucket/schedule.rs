@@ -1,8 +1,8 @@
-//! Which `date=` folders to look at now.
+//! Which dates' folders to look at now.
 //!
 //! | date | looked at |
 //! |---|---|
-//! | open: the last `open_dates` days, and any in the future | every poll |
+//! | open: the last `open_dates` days, or those of the last `open_hours`; any in the future | every poll |
 //! | closed: up to `look_back_days` old | daily |
 //! | older | weekly |
 //!
@@ -12,12 +12,24 @@
 use crate::time::{Date, Millis};
 
 const DAY_MILLIS: i64 = 86_400_000;
+const HOUR_MILLIS: i64 = 3_600_000;
+/// Longest standstill whose dates are all listed at once; older ones wait for the weekly look.
+const MOST_MISSED_DAYS: i64 = 400;
 
 /// The look-back settings of a bucket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Schedule {
-    pub(super) open_dates: u32,
+    pub(super) open: Open,
     pub(super) look_back_days: u32,
+}
+
+/// What is looked at with every poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Open {
+    /// So many days, today included, and tomorrow, for a writer whose clock is ahead.
+    Dates(u32),
+    /// The dates of so many hours, the present one included, and of the next. Cheaper: mostly one date.
+    Hours(u32),
 }
 
 /// How far a date is from today.
@@ -30,20 +42,31 @@ pub(super) enum Age {
 
 impl Schedule {
     pub(super) fn age(&self, date: Date, now: Millis) -> Age {
-        let days = date.days_until(now.date());
-        if days < i64::from(self.open_dates) {
+        if date >= self.first_open_date(now) {
             Age::Open
-        } else if days <= i64::from(self.look_back_days) {
+        } else if date.days_until(now.date()) <= i64::from(self.look_back_days) {
             Age::Closed
         } else {
             Age::Old
         }
     }
 
-    /// The open dates, newest first: tomorrow is one of them, for a writer whose clock is ahead.
-    pub(super) fn open_dates(&self, now: Millis) -> impl Iterator<Item = Date> {
-        let today = now.date();
-        (-1..i64::from(self.open_dates)).map(move |days| today.plus_days(-days))
+    /// The dates that are open or have been since the last look, newest first.
+    pub(super) fn open_since(&self, last: Option<Millis>, now: Millis) -> impl Iterator<Item = Date> {
+        let newest = match self.open {
+            Open::Dates(_) => now.date().plus_days(1),
+            Open::Hours(_) => hours_later(now, 1).date(),
+        };
+        let first = self.first_open_date(last.map_or(now, |last| last.min(now)));
+        let days = first.days_until(newest).min(MOST_MISSED_DAYS);
+        (0..=days).map(move |days| newest.plus_days(-days))
+    }
+
+    fn first_open_date(&self, now: Millis) -> Date {
+        match self.open {
+            Open::Dates(dates) => now.date().plus_days(1 - i64::from(dates)),
+            Open::Hours(hours) => hours_later(now, 1 - i64::from(hours)).date(),
+        }
     }
 
     /// The daily looks at a workspace's closed dates that are due at `now`, where the last complete pass began at
@@ -86,6 +109,10 @@ impl Looks {
     }
 }
 
+fn hours_later(at: Millis, hours: i64) -> Millis {
+    Millis::new(at.get() + hours * HOUR_MILLIS).unwrap_or(at)
+}
+
 /// Shifts the days of each name, so that not all workspaces are looked at in the same minute.
 fn hash(name: &str) -> i64 {
     i64::try_from(xxhash_rust::xxh3::xxh3_64(name.as_bytes()) >> 2).unwrap_or(0)
@@ -95,7 +122,7 @@ fn hash(name: &str) -> i64 {
 mod tests {
     use super::*;
 
-    const SCHEDULE: Schedule = Schedule { open_dates: 2, look_back_days: 7 };
+    const SCHEDULE: Schedule = Schedule { open: Open::Dates(2), look_back_days: 7 };
 
     fn at(text: &str) -> Millis {
         Millis::parse(text).unwrap()
@@ -137,8 +164,36 @@ mod tests {
 
     #[test]
     fn open_dates_include_tomorrow() {
-        let dates: Vec<_> =
-            SCHEDULE.open_dates(at("2026-03-01T23:59:00Z")).map(|date| date.to_string()).collect();
+        let now = at("2026-03-01T23:59:00Z");
+        let dates: Vec<_> = SCHEDULE.open_since(None, now).map(|date| date.to_string()).collect();
         assert_eq!(dates, ["2026-03-02", "2026-03-01", "2026-02-28"]);
+    }
+
+    #[test]
+    fn dates_that_were_open_during_a_standstill_are_looked_at() {
+        let schedule = Schedule { open: Open::Hours(3), look_back_days: 2 };
+        let (last, now) = (at("2026-02-20T01:00:00Z"), at("2026-03-01T12:00:00Z"));
+        let dates: Vec<_> = schedule.open_since(Some(last), now).map(|date| date.to_string()).collect();
+        assert_eq!((dates.len(), dates.last().map(String::as_str)), (11, Some("2026-02-19")));
+        let long_ago = at("1990-01-01T00:00:00Z");
+        assert_eq!(schedule.open_since(Some(long_ago), now).count(), 401);
+    }
+
+    #[test]
+    fn open_hours_are_mostly_of_one_date() {
+        let schedule = Schedule { open: Open::Hours(3), look_back_days: 2 };
+        for (now, expected) in [
+            ("2026-03-01T12:00:00Z", &["2026-03-01"][..]),
+            ("2026-03-01T01:59:00Z", &["2026-03-01", "2026-02-28"]),
+            ("2026-03-01T02:00:00Z", &["2026-03-01"]),
+            ("2026-03-01T23:10:00Z", &["2026-03-02", "2026-03-01"]),
+        ] {
+            let dates: Vec<_> = schedule.open_since(None, at(now)).map(|date| date.to_string()).collect();
+            assert_eq!(dates, expected, "{now}");
+        }
+        let yesterday = Date::parse("2026-02-28").unwrap();
+        assert_eq!(schedule.age(yesterday, at("2026-03-01T01:59:00Z")), Age::Open);
+        assert_eq!(schedule.age(yesterday, at("2026-03-01T02:00:00Z")), Age::Closed);
+        assert_eq!(schedule.age(yesterday, at("2026-03-04T02:00:00Z")), Age::Old);
     }
 }

@@ -4,18 +4,16 @@ use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use object_store::aws::AmazonS3Builder;
-use object_store::azure::{AzureAccessKey, AzureCredential, MicrosoftAzureBuilder, split_sas};
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{BackoffConfig, ClientOptions, CredentialProvider, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use url::Url;
 
-use super::credentials;
+use super::azure_path::Containers;
+use super::{azure, credentials};
 use crate::component::BuildError;
-use crate::secret::Secret;
 
 mod settings;
 
@@ -49,11 +47,17 @@ pub(super) enum Scheme {
     Local,
 }
 
-/// Opens the store of a URL. No request is sent, but the region of an S3 bucket may be asked of the machine's metadata.
+/// Opens the store of a URL; with `containers`, that of a whole Azure account. No request is sent, but the region of an
+/// S3 bucket may be asked of the machine's metadata.
 ///
 /// # Errors
 /// [`BuildError`] naming the key: `url`, or one below `s3`, `gcs` or `azure`.
-pub(super) fn open(url: &str, settings: &StoreSettings, base: &FilePath) -> Result<Store, BuildError> {
+pub(super) fn open(
+    url: &str,
+    settings: &StoreSettings,
+    containers: Option<&Containers>,
+    base: &FilePath,
+) -> Result<Store, BuildError> {
     // The clients have no cryptography of their own; whoever comes first installs it for the process.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let Some((scheme, rest)) = url.split_once("://") else {
@@ -74,6 +78,10 @@ pub(super) fn open(url: &str, settings: &StoreSettings, base: &FilePath) -> Resu
             ));
         }
     };
+    if let (Scheme::Azure, Some(containers), false) = (scheme, containers, rest.is_empty()) {
+        let store = azure::account(rest, &settings.azure, containers)?;
+        return Ok(Store { store, prefix: Path::default(), scheme, root: None, cloud: Some(cloud) });
+    }
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     if bucket.is_empty() {
         return Err(BuildError::new("url", format!("`{url}` names no bucket; write one after ://")));
@@ -87,7 +95,7 @@ pub(super) fn open(url: &str, settings: &StoreSettings, base: &FilePath) -> Resu
     let store = match scheme {
         Scheme::S3 => s3(bucket, &settings.s3)?,
         Scheme::Gcs => gcs(bucket, &settings.gcs)?,
-        Scheme::Azure | Scheme::Local => azure(bucket, &settings.azure)?,
+        Scheme::Azure | Scheme::Local => azure::container(bucket, &settings.azure)?,
     };
     Ok(Store { store, prefix, scheme, root: None, cloud: Some(cloud) })
 }
@@ -186,77 +194,6 @@ fn gcs(bucket: &str, settings: &GcsSettings) -> Result<Arc<dyn ObjectStore>, Bui
     Ok(Arc::new(builder.build().map_err(|error| BuildError::new(key, error))?))
 }
 
-fn azure(container: &str, settings: &AzureSettings) -> Result<Arc<dyn ObjectStore>, BuildError> {
-    settings.check()?;
-    let mut builder = MicrosoftAzureBuilder::from_env()
-        .with_container_name(container)
-        .with_client_options(client_options(settings.allow_http))
-        .with_retry(retries());
-    if let Some(account) = &settings.account {
-        builder = builder.with_account(account);
-    } else if std::env::var_os("AZURE_STORAGE_ACCOUNT_NAME").is_none() {
-        return Err(BuildError::new("azure.account", "missing; name the storage account of the container"));
-    }
-    if let Some(endpoint) = &settings.endpoint {
-        let endpoint = endpoint_url("azure", endpoint, settings.allow_http)?;
-        builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/').to_owned());
-    }
-    if let Some(client_id) = &settings.client_id {
-        builder = builder.with_client_id(client_id);
-    }
-    if let Some(tenant_id) = &settings.tenant_id {
-        builder = builder.with_tenant_id(tenant_id);
-    }
-    if let Some(secret) = &settings.client_secret {
-        let secret = secret.reveal().map_err(|error| BuildError::new("azure.client_secret", error))?;
-        builder = builder.with_client_secret(secret);
-    }
-    if let Some(key) = AzureKey::new(settings) {
-        key.reveal().map_err(|error| BuildError::new(key.key(), error))?;
-        builder = builder.with_credentials(Arc::new(key));
-    }
-    Ok(Arc::new(builder.build().map_err(|error| BuildError::new("azure", error))?))
-}
-
-/// An access key or token that is looked up for every request, so that a new one needs no restart.
-#[derive(Debug)]
-enum AzureKey {
-    Access(Secret),
-    Sas(Secret),
-}
-
-impl AzureKey {
-    fn new(settings: &AzureSettings) -> Option<Self> {
-        let access = settings.access_key.clone().map(Self::Access);
-        access.or_else(|| settings.sas_token.clone().map(Self::Sas))
-    }
-
-    fn key(&self) -> &'static str {
-        match self {
-            Self::Access(_) => "azure.access_key",
-            Self::Sas(_) => "azure.sas_token",
-        }
-    }
-
-    fn reveal(&self) -> Result<AzureCredential, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(match self {
-            Self::Access(secret) => AzureCredential::AccessKey(AzureAccessKey::try_new(&secret.reveal()?)?),
-            Self::Sas(secret) => AzureCredential::SASToken(split_sas(&secret.reveal()?)?),
-        })
-    }
-}
-
-#[async_trait]
-impl CredentialProvider for AzureKey {
-    type Credential = AzureCredential;
-
-    async fn get_credential(&self) -> object_store::Result<Arc<AzureCredential>> {
-        self.reveal()
-            .map(Arc::new)
-            .map_err(|source| object_store::Error::Unauthenticated { path: self.key().to_owned(), source })
-    }
-}
-
 /// The address of a service, which is not to be reached in the clear unless that is allowed.
 pub(super) fn endpoint_url(table: &str, endpoint: &str, allow_http: bool) -> Result<Url, BuildError> {
     let wrong = |message: String| BuildError::new(&format!("{table}.endpoint"), message);
@@ -271,7 +208,7 @@ pub(super) fn endpoint_url(table: &str, endpoint: &str, allow_http: bool) -> Res
     }
 }
 
-fn client_options(allow_http: bool) -> ClientOptions {
+pub(super) fn client_options(allow_http: bool) -> ClientOptions {
     let agent = concat!("auditferry/", env!("CARGO_PKG_VERSION"));
     ClientOptions::new()
         .with_user_agent(reqwest::header::HeaderValue::from_static(agent))
@@ -283,7 +220,7 @@ fn client_options(allow_http: bool) -> ClientOptions {
 }
 
 /// A few quick attempts; whatever lasts longer is the engine's to wait for, and to tell.
-fn retries() -> RetryConfig {
+pub(super) fn retries() -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig {
             init_backoff: Duration::from_millis(100),

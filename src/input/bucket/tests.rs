@@ -14,6 +14,7 @@ use crate::input::{Resume, Shared};
 use crate::state::sqlite::SqliteState;
 use crate::state::{Change, State, StateError};
 
+mod azure_blobs;
 mod breaking_off;
 mod hinted;
 
@@ -34,7 +35,8 @@ struct Bench {
     clock: fn() -> Millis,
     /// Bytes the store hands over at once.
     piece_bytes: usize,
-    breaking_off: Option<Arc<BreakingOff>>,
+    /// What stands before the store.
+    wrapped: Option<Arc<dyn ObjectStore>>,
 }
 
 /// What one run gave.
@@ -66,7 +68,7 @@ impl Bench {
             settings,
             clock: noon,
             piece_bytes: 1 << 20,
-            breaking_off: None,
+            wrapped: None,
         }
     }
 
@@ -75,7 +77,8 @@ impl Bench {
     }
 
     fn bucket(&self) -> Bucket {
-        let Checked { config, layout } = parse(self.settings.clone()).unwrap();
+        let checked = parse(self.settings.clone()).unwrap();
+        let workspaces = azure::workspaces(&checked.config).unwrap();
         let context = InputContext {
             name: "audit".to_owned(),
             resume: Resume::new(Arc::clone(&self.state) as Arc<dyn State>, "audit/out"),
@@ -85,8 +88,8 @@ impl Bench {
             base: PathBuf::new(),
         };
         let store = Store {
-            store: match &self.breaking_off {
-                Some(store) => Arc::clone(store) as Arc<dyn ObjectStore>,
+            store: match &self.wrapped {
+                Some(store) => Arc::clone(store),
                 None => Arc::new(ChunkedStore::new(
                     Arc::clone(&self.store) as Arc<dyn ObjectStore>,
                     self.piece_bytes,
@@ -98,7 +101,7 @@ impl Bench {
             cloud: None,
         };
         let (clock, retry_interval) = (self.clock, RETRY_INTERVAL);
-        let plan = Plan { config, layout, store, queue: None, context, clock, retry_interval };
+        let plan = Plan { checked, store, workspaces, queue: None, context, clock, retry_interval };
         Bucket {
             plan: Mutex::new(Some(plan)),
             running: OnceCell::new(),
@@ -128,7 +131,7 @@ impl Bench {
                     self.state.commit("audit/out", vec![change], Vec::new()).await.unwrap();
                     bucket.committed(&partition, &position).await;
                 }
-                Read::Trouble { error, .. } => panic!("{error}"),
+                Read::Trouble { error, .. } | Read::Withheld(error) => panic!("{error}"),
                 Read::Idle => {}
                 Read::End => return outcome,
             }
@@ -359,8 +362,10 @@ async fn an_object_that_changes_while_it_is_read_is_read_as_it_is_then() {
         max_line_bytes: 1 << 20,
         verify_whole_below: 0,
         partial_line_wait: None,
+        documents: false,
+        workspaces: None,
     };
-    let place = layout::Place { workspace: None, date: None };
+    let place = layout::Place::default();
     // The listing's ETag is refused with 412: the object is looked at again, not skipped.
     reader.read(Found::new(&stale, place.clone()), noon()).await.unwrap();
     let mut outcome = Outcome::default();
@@ -380,7 +385,7 @@ async fn a_read_that_breaks_off_goes_on_where_it_was_committed_and_sends_nothing
         let mut bench = Bench::new();
         bench.put(KEY, lines(0, 3000)).await;
         let inner = Arc::clone(&bench.store);
-        bench.breaking_off = Some(Arc::new(BreakingOff::new(inner, 2, overwritten_by)));
+        bench.wrapped = Some(Arc::new(BreakingOff::new(inner, 2, overwritten_by)));
         let outcome = bench.run().await;
         let mut texts = outcome.texts();
         assert_eq!(texts.len(), expected);
@@ -410,7 +415,7 @@ async fn a_rewritten_object_without_fingerprints_is_shipped_again_only_once_when
     bench.recommit(|position| position.folded = true, Note::Clear).await;
     bench.put(KEY, lines(10_000, 4000)).await;
     // The first answer tells that the seam differs, the second breaks off.
-    bench.breaking_off = Some(Arc::new(BreakingOff::new(Arc::clone(&bench.store), 2, None)));
+    bench.wrapped = Some(Arc::new(BreakingOff::new(Arc::clone(&bench.store), 2, None)));
     assert_eq!(bench.run().await.texts().len(), 4000);
 }
 

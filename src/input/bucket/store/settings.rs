@@ -76,22 +76,38 @@ pub(crate) struct GcsSettings {
 }
 
 /// Azure Blob Storage. Without a key, a token or a client secret, the credentials are found in the environment
-/// (`AZURE_…`, workload identity) or at the managed identity of the machine.
+/// (`AZURE_STORAGE_…`, `AZURE_CLIENT_…`, workload identity) or at the managed identity of the machine.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct AzureSettings {
-    /// Storage account. Default: `AZURE_STORAGE_ACCOUNT_NAME`.
+    /// Storage account. Default: that of the URL, of the connection string, or `AZURE_STORAGE_ACCOUNT_NAME`.
     pub account: Option<String>,
     /// Access key of the account.
     pub access_key: Option<Secret>,
-    /// Shared access signature with read and list permission.
+    /// Shared access signature with the permissions Read and List; an account SAS (resource types Service, Container
+    /// and Object) where all containers of an account are read.
     pub sas_token: Option<Secret>,
+    /// Connection string with the account's key or a shared access signature. Account and endpoint in it are read once
+    /// at start.
+    pub connection_string: Option<Secret>,
     /// Application (client) id of a service principal or a user-assigned managed identity.
     pub client_id: Option<String>,
-    /// Client secret of the service principal; read once at start.
+    /// Client secret of the service principal.
     pub client_secret: Option<Secret>,
+    /// PEM file with the certificate of the service principal and its RSA key, in place of a secret.
+    pub client_certificate_file: Option<PathBuf>,
     /// Directory (tenant) id of the service principal.
     pub tenant_id: Option<String>,
+    /// Entra ID of a sovereign cloud, for instance `https://login.microsoftonline.us`. Default: `AZURE_AUTHORITY_HOST`,
+    /// or the public cloud's.
+    pub authority_host: Option<String>,
+    /// Ask the Azure Resource Manager for the workspace ids that Azure's records leave out and `workspace_ids` does not
+    /// name; takes the role Reader on the workspaces. Default: true with the layouts of Azure and an identity (no key,
+    /// SAS or connection string), else false. What cannot be had is said once and stops nothing.
+    pub resolve_workspace_ids: Option<bool>,
+    /// The Resource Manager of a sovereign cloud, for instance `https://management.usgovcloudapi.net`. Default: the
+    /// public cloud's.
+    pub resource_manager_endpoint: Option<String>,
     /// Address of the blob service, for instance of a sovereign cloud or a private link.
     pub endpoint: Option<String>,
     /// Allows an `endpoint` without TLS.
@@ -134,15 +150,14 @@ impl AzureSettings {
         let given = [
             ("access_key", self.access_key.is_some()),
             ("sas_token", self.sas_token.is_some()),
+            ("connection_string", self.connection_string.is_some()),
             ("client_secret", self.client_secret.is_some()),
+            ("client_certificate_file", self.client_certificate_file.is_some()),
         ];
         let mut given = given.into_iter().filter(|(_, given)| *given);
         if let (Some((first, _)), Some((second, _))) = (given.next(), given.next()) {
             let message = format!("cannot be used together with {first}; remove one of them");
             return Err(BuildError::new(&format!("azure.{second}"), message));
-        }
-        if self.client_secret.is_some() && (self.client_id.is_none() || self.tenant_id.is_none()) {
-            return Err(BuildError::new("azure.client_secret", "needs client_id and tenant_id"));
         }
         Ok(())
     }

@@ -41,7 +41,7 @@ impl Live {
                 self.bucket.committed(&partition, &position).await;
                 Some(lines)
             }
-            Read::Trouble { error, .. } => panic!("{error}"),
+            Read::Trouble { error, .. } | Read::Withheld(error) => panic!("{error}"),
             Read::Idle | Read::End => None,
         }
     }
@@ -114,7 +114,7 @@ async fn a_hint_that_tells_an_old_version_ships_what_there_is_now() {
 #[tokio::test]
 async fn what_failed_is_tried_again_long_before_the_next_listing() {
     let mut bench = Bench::new();
-    bench.breaking_off = Some(Arc::new(BreakingOff::failing_listings(Arc::clone(&bench.store), 3)));
+    bench.wrapped = Some(Arc::new(BreakingOff::failing_listings(Arc::clone(&bench.store), 3)));
     // The listing itself: three times in vain.
     let live = tokio::time::timeout(Duration::from_secs(60), Live::start(bench)).await.expect("no listing");
     live.bench.put(KEY, lines(0, 3)).await;

@@ -1,0 +1,432 @@
+//! Cuts `{"records":[…]}` documents into their records, whatever the pieces they come in and however they are printed.
+//!
+//! Azure wrote its blobs so until 2018, in some clouds longer, and rewrote the end of the document with each record: what
+//! lies behind the last record is not part of any position.
+//!
+//! ```text
+//!   {"records": [ {…}, {…} ]}        depth 0: between documents    1: in a document    2: in its array    3…: in a record
+//! ```
+//!
+//! What is no such document is cut as well, so that nothing is passed over: any other object is a record as a whole, and
+//! other text is one up to its line's end.
+
+use bytes::{Bytes, BytesMut};
+use memchr::memchr_iter;
+
+use super::lines::{Cut, KEPT_OF_LONG_LINE, Line, LongLine, narrow};
+
+/// Bytes that tell a document of records from lines, blanks between them included.
+pub(super) const TELLING_BYTES: usize = 64;
+
+/// Most bytes between two records that are kept to be part of no position.
+const BLANK_BYTES: usize = 64 << 10;
+
+/// True if a text is a document of records by its beginning.
+pub(super) fn begins_document(text: &[u8]) -> bool {
+    let mut rest = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    for token in ["{", "\"records\"", ":", "["] {
+        match rest.trim_ascii_start().strip_prefix(token.as_bytes()) {
+            Some(after) => rest = after,
+            None => return false,
+        }
+    }
+    true
+}
+
+/// The cutter of one stream.
+#[derive(Debug)]
+pub(super) struct RecordCutter {
+    buffer: BytesMut,
+    /// Offset in the stream of the buffer's first byte.
+    offset: u64,
+    /// Number of the buffer's first line.
+    line: u64,
+    max_record_bytes: usize,
+    /// Bytes of the buffer that were looked at.
+    seen: usize,
+    depth: u32,
+    string: Option<Text>,
+    /// The last text at depth 1 is `records`.
+    named: bool,
+    /// Depth 2 is the array of records.
+    array: bool,
+    /// Where in the buffer the object at depth 0 began, until a record of its array is met.
+    document: Option<usize>,
+    /// Where in the buffer the record that is under way began.
+    record: Option<usize>,
+    /// Text outside of any document is under way.
+    stray: bool,
+    /// Whole records of the buffer.
+    whole: Vec<(usize, usize)>,
+    /// The over-long record that is being dropped.
+    dropping: Option<LongLine>,
+    long: Vec<LongLine>,
+}
+
+/// A text within the document.
+#[derive(Debug)]
+struct Text {
+    start: usize,
+    escaped: bool,
+}
+
+impl RecordCutter {
+    /// Cuts a stream from this offset and line on: from its beginning, or from behind one of its records.
+    pub(super) fn new(offset: u64, line: u64, max_record_bytes: usize) -> Self {
+        let within = offset > 0;
+        Self {
+            buffer: BytesMut::new(),
+            offset,
+            line,
+            max_record_bytes,
+            seen: 0,
+            depth: if within { 2 } else { 0 },
+            string: None,
+            named: false,
+            array: within,
+            document: None,
+            record: None,
+            stray: false,
+            whole: Vec::new(),
+            dropping: None,
+            long: Vec::new(),
+        }
+    }
+
+    /// Bytes collected and not yet cut off.
+    pub(super) fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Takes in the next piece of the stream.
+    pub(super) fn push(&mut self, piece: &[u8]) {
+        self.buffer.extend_from_slice(piece);
+        while let Some(&byte) = self.buffer.get(self.seen) {
+            let at = self.seen;
+            self.seen += 1;
+            self.look(at, byte);
+        }
+        let began = self.record.or(self.document).unwrap_or(self.seen);
+        if self.dropping.is_some() || self.seen - began > self.max_record_bytes {
+            self.drop_record(began);
+        }
+    }
+
+    fn look(&mut self, at: usize, byte: u8) {
+        if let Some(text) = &mut self.string {
+            match byte {
+                _ if text.escaped => text.escaped = false,
+                b'\\' => text.escaped = true,
+                b'"' => {
+                    let content = self.buffer.get(text.start + 1..at);
+                    self.named = self.depth == 1 && content == Some(b"records");
+                    self.string = None;
+                }
+                _ => {}
+            }
+            return;
+        }
+        if self.stray && byte != b'\n' {
+            return;
+        }
+        match byte {
+            b'\n' if self.stray => self.ends(at),
+            b'"' if self.depth > 0 => self.string = Some(Text { start: at, escaped: false }),
+            b'{' | b'[' => {
+                match (self.depth, byte) {
+                    (0, b'{') => self.document = Some(at),
+                    (1, b'[') if self.named && self.dropping.is_none() => self.array = true,
+                    (2, b'{') if self.array => {
+                        self.document = None;
+                        self.record = Some(at);
+                    }
+                    _ => {}
+                }
+                self.depth += 1;
+            }
+            b'}' | b']' => {
+                self.depth = self.depth.saturating_sub(1);
+                match self.depth {
+                    2 if self.array && self.record.is_some() => self.ends(at + 1),
+                    1 => {
+                        self.array = false;
+                        let document = self.document.and_then(|start| self.buffer.get(start..at));
+                        if document.is_some_and(|text| text.trim_ascii_end().ends_with(b"[")) {
+                            // No record yet.
+                            self.document = None;
+                        }
+                    }
+                    0 => {
+                        // An object without such an array.
+                        self.record = self.record.or(self.document.take());
+                        self.ends(at + 1);
+                    }
+                    _ => {}
+                }
+            }
+            b',' | b':' => {}
+            _ if byte.is_ascii_whitespace() || self.depth > 0 || (self.offset == 0 && at < 3) => {}
+            _ => {
+                self.stray = true;
+                self.record = Some(at);
+            }
+        }
+    }
+
+    /// The record under way ends before `end`.
+    fn ends(&mut self, end: usize) {
+        self.stray = false;
+        let Some(start) = self.record.take() else { return };
+        match self.dropping.take() {
+            None if end - start <= self.max_record_bytes => self.whole.push((start, end)),
+            None => self.long.push(LongLine {
+                head: Bytes::copy_from_slice(
+                    self.buffer.get(start..start + KEPT_OF_LONG_LINE.min(end - start)).unwrap_or_default(),
+                ),
+                bytes: (end - start) as u64,
+                offset: self.offset + start as u64,
+                line: self.line + self.lines_before(start),
+            }),
+            // What came before has been dropped from the buffer.
+            Some(mut long) => {
+                long.bytes += end as u64;
+                self.long.push(long);
+                self.advance(end);
+            }
+        }
+    }
+
+    fn lines_before(&self, end: usize) -> u64 {
+        memchr_iter(b'\n', self.buffer.get(..end).unwrap_or_default()).count() as u64
+    }
+
+    /// Drops the record under way from the buffer, and with it what was cut off before.
+    fn drop_record(&mut self, began: usize) {
+        if self.whole.iter().any(|(start, _)| *start < began) && self.dropping.is_none() {
+            // Those before it are to be cut off first.
+            return;
+        }
+        match &mut self.dropping {
+            Some(long) => long.bytes += self.seen as u64,
+            None => {
+                let record = self.buffer.get(began..self.seen).unwrap_or_default();
+                self.dropping = Some(LongLine {
+                    head: Bytes::copy_from_slice(record.get(..KEPT_OF_LONG_LINE).unwrap_or(record)),
+                    bytes: record.len() as u64,
+                    offset: self.offset + began as u64,
+                    line: self.line + self.lines_before(began),
+                });
+            }
+        }
+        let seen = self.seen;
+        self.advance(seen);
+        self.record = Some(0);
+    }
+
+    /// Takes so many bytes off the buffer's beginning.
+    fn advance(&mut self, bytes: usize) -> Bytes {
+        let lines = self.lines_before(bytes);
+        let text = self.buffer.split_to(bytes).freeze();
+        self.offset += bytes as u64;
+        self.line += lines;
+        self.seen -= bytes;
+        self.document = self.document.and_then(|at| at.checked_sub(bytes));
+        self.record = self.record.and_then(|at| at.checked_sub(bytes));
+        if let Some(text) = &mut self.string {
+            text.start = text.start.saturating_sub(bytes);
+        }
+        text
+    }
+
+    /// Cuts off all whole records, or what is none, if there are any. Call it when enough is buffered.
+    pub(super) fn cut(&mut self) -> Option<Cut> {
+        match (self.whole.last(), self.record.or(self.document)) {
+            (Some(&(_, end)), _) => Some(self.cut_at(end)),
+            // Blanks without end.
+            (None, None) if self.seen > BLANK_BYTES => Some(self.cut_at(self.seen)),
+            (None, _) => None,
+        }
+    }
+
+    fn cut_at(&mut self, end: usize) -> Cut {
+        let (offset, line) = (self.offset, self.line);
+        let whole = std::mem::take(&mut self.whole);
+        let text = self.advance(end);
+        let mut lines = Vec::with_capacity(whole.len());
+        let (mut number, mut counted) = (0, 0);
+        for (start, end) in whole {
+            number += memchr_iter(b'\n', text.get(counted..start).unwrap_or_default()).count();
+            counted = start;
+            lines.push(Line { start: narrow(start), end: narrow(end), number: narrow(number) });
+        }
+        Cut { offset, line, text, lines }
+    }
+
+    /// The last record, which has no end.
+    pub(super) fn unterminated(&self) -> Option<&[u8]> {
+        match (&self.dropping, self.record.or(self.document)) {
+            (Some(_), _) => Some(&[]),
+            (None, start) => self.buffer.get(start?..),
+        }
+    }
+
+    /// At the end of the stream: takes what is left of a record as one.
+    pub(super) fn finish(&mut self) -> Option<Cut> {
+        self.record = self.record.or(self.document.take());
+        if self.record.is_some() {
+            let end = self.buffer.len();
+            self.ends(end);
+        }
+        self.cut()
+    }
+
+    /// The over-long records met since the last call.
+    pub(super) fn take_long(&mut self) -> Vec<LongLine> {
+        std::mem::take(&mut self.long)
+    }
+
+    /// Where the stream stands behind the last whole record: (offset, line).
+    pub(super) fn position(&self) -> (u64, u64) {
+        self.dropping.as_ref().map_or((self.offset, self.line), |long| (long.offset, long.line))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{prop, prop_assert_eq, proptest};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn texts(cut: &Cut) -> Vec<String> {
+        let text = |line: &Line| &cut.text[line.start as usize..line.end as usize];
+        cut.lines.iter().map(|line| String::from_utf8_lossy(text(line)).into_owned()).collect()
+    }
+
+    fn cut(text: &str) -> (Vec<String>, u64) {
+        let mut cutter = RecordCutter::new(0, 0, 1000);
+        cutter.push(text.as_bytes());
+        let cut = cutter.finish();
+        (cut.iter().flat_map(texts).collect(), cutter.position().0)
+    }
+
+    #[test]
+    fn a_document_is_told_by_its_beginning() {
+        for text in ["{\"records\":[", "\u{feff}{\r\n  \"records\" : [ {"] {
+            assert!(begins_document(text.as_bytes()), "{text}");
+        }
+        for text in ["{\"records\":", "{\"records\":{", "{\"resourceId\":\"/a\"}", "[", ""] {
+            assert!(!begins_document(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn records_are_cut_however_they_are_printed_and_the_end_of_the_document_is_no_part_of_the_position() {
+        let pretty = "{\n  \"records\": [\n    {\n      \"a\": \"]}{\\\"\",\n      \"b\": [{}]\n    },\n    {}\n  ]\n}\n";
+        let (records, position) = cut(pretty);
+        assert_eq!(records, ["{\n      \"a\": \"]}{\\\"\",\n      \"b\": [{}]\n    }", "{}"]);
+        assert_eq!(&pretty[usize::try_from(position).unwrap()..], "\n  ]\n}\n");
+        assert_eq!(cut("{\"records\":[]}"), (Vec::new(), 0));
+    }
+
+    #[test]
+    fn a_document_that_has_grown_goes_on_behind_its_last_record() {
+        let mut cutter = RecordCutter::new(17, 1, 1000);
+        cutter.push(b",\n{\"b\":1}]}\n{\"records\":[{\"c\":1}");
+        let found = cutter.cut().unwrap();
+        assert_eq!(
+            (texts(&found), found.offset, found.line),
+            (vec!["{\"b\":1}".to_owned(), "{\"c\":1}".to_owned()], 17, 1)
+        );
+        assert_eq!(found.lines.iter().map(|line| line.number).collect::<Vec<_>>(), [1, 2]);
+        assert!(cutter.unterminated().is_none());
+    }
+
+    #[test]
+    fn what_is_no_document_of_records_is_not_passed_over() {
+        let text = "{\"records\":[{\"a\":1}]}\n{\"b\":[{}],\"c\":{}}\nno json {\n{\"records\":[1,{\"d\":1}],\"e\":2}";
+        let (records, _) = cut(text);
+        assert_eq!(records, ["{\"a\":1}", "{\"b\":[{}],\"c\":{}}", "no json {", "{\"d\":1}"]);
+    }
+
+    #[test]
+    fn a_record_that_has_not_ended_waits_and_is_taken_at_last() {
+        let mut cutter = RecordCutter::new(0, 0, 1000);
+        cutter.push(b"{\"records\":[{\"a\":1},{\"b\":");
+        assert_eq!(cutter.unterminated(), Some(b"{\"b\":".as_slice()));
+        assert_eq!(texts(&cutter.cut().unwrap()), ["{\"a\":1}"]);
+        assert_eq!(texts(&cutter.finish().unwrap()), ["{\"b\":"]);
+    }
+
+    #[test]
+    fn a_record_over_the_cap_is_reported_and_the_rest_goes_on() {
+        let long = format!("{{\"x\":\"{}\"}}", "y".repeat(3000));
+        for piece in [1, 700, 10_000] {
+            let text = format!("{{\"records\":[{{\"a\":1}},\n{long},{{\"b\":1}}]}}");
+            let mut cutter = RecordCutter::new(0, 0, 1000);
+            let mut found = Vec::new();
+            for piece in text.as_bytes().chunks(piece) {
+                cutter.push(piece);
+                found.extend(cutter.cut().iter().flat_map(texts));
+                assert!(cutter.buffered() < 12_000);
+            }
+            found.extend(cutter.finish().iter().flat_map(texts));
+            assert_eq!(found, ["{\"a\":1}", "{\"b\":1}"], "{piece}");
+            let reported = cutter.take_long();
+            let reported: Vec<_> = reported.iter().map(|long| (long.bytes, long.offset, long.line)).collect();
+            assert_eq!(reported, [(long.len() as u64, 21, 1)], "{piece}");
+        }
+    }
+
+    #[test]
+    fn blanks_without_end_are_not_kept() {
+        let mut cutter = RecordCutter::new(0, 0, 1000);
+        cutter.push(b"{\"records\":[{\"a\":1}");
+        cutter.cut();
+        for _ in 0..100 {
+            cutter.push(&[b' '; 4096]);
+            cutter.cut();
+            assert!(cutter.buffered() < 100_000);
+        }
+        cutter.push(b",{\"b\":1}]}");
+        assert_eq!(texts(&cutter.cut().unwrap()), ["{\"b\":1}"]);
+    }
+
+    proptest! {
+        /// The records are those that a parser finds, whatever the pieces, and each goes on where the last cut was.
+        #[test]
+        fn records_do_not_depend_on_the_pieces(
+            values in prop::collection::vec("[a-c\"\\\\\\[\\]{},: \n]{0,12}", 0..12),
+            pretty in prop::bool::ANY,
+            pieces in prop::collection::vec(1usize..40, 1..20),
+        ) {
+            let records: Vec<Value> =
+                values.iter().map(|text| json!({ "t": text, "n": { "records": [{ "x": text }] } })).collect();
+            let document = json!({ "records": records });
+            let text = if pretty { serde_json::to_string_pretty(&document) } else { serde_json::to_string(&document) };
+            let text = text.unwrap();
+            let mut cutter = RecordCutter::new(0, 0, 10_000);
+            let (mut found, mut rest) = (Vec::new(), text.as_bytes());
+            for length in pieces.iter().cycle() {
+                if rest.is_empty() { break; }
+                let (piece, after) = rest.split_at((*length).min(rest.len()));
+                cutter.push(piece);
+                rest = after;
+                if let Some(cut) = cutter.cut() {
+                    found.extend(texts(&cut));
+                    let (offset, line) = cutter.position();
+                    if offset % 2 == 0 {
+                        // As if the reader had stopped here and taken it up again.
+                        let consumed = usize::try_from(offset).unwrap();
+                        let fed = text.len() - rest.len();
+                        cutter = RecordCutter::new(offset, line, 10_000);
+                        cutter.push(&text.as_bytes()[consumed..fed]);
+                    }
+                }
+            }
+            found.extend(cutter.finish().iter().flat_map(texts));
+            let found: Vec<Value> = found.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+            prop_assert_eq!(found, records);
+        }
+    }
+}
