@@ -19,6 +19,8 @@ use crate::status::{Phase, Side, Status};
 
 /// Times `--once` tries an input that fails in a way that passes.
 const ONCE_TRIES: u32 = 5;
+/// Longest wait for an input to let go of what it holds elsewhere.
+const CLOSE: Duration = Duration::from_secs(5);
 /// Lines logged a minute for single objects that cannot be read.
 const TROUBLES_LOGGED: u32 = 10;
 
@@ -78,11 +80,13 @@ impl Reader {
                     self.failed(&error);
                     tokio::select! {
                         () = self.stop.cancelled() => break,
-                        () = tokio::time::sleep(backoff.next(None)) => {}
+                        () = tokio::time::sleep(backoff.next(error.retry_after())) => {}
                     }
                 }
             }
         }
+        // What the input cannot let go of now ends by itself: the shutdown does not wait for it.
+        let _ = tokio::time::timeout(CLOSE, self.input.close()).await;
         match unread {
             Some(source) if self.once => {
                 Err(PipelineError::Input { pipeline: self.name.to_string(), source })
@@ -109,6 +113,7 @@ impl Reader {
         self.metrics.bytes_read.inc_by(bytes);
         self.metrics.bytes_fetched.inc_by(chunk.counts.bytes_fetched);
         self.metrics.records_skipped.inc_by(chunk.counts.records_skipped);
+        self.metrics.records_duplicate.inc_by(chunk.counts.records_duplicate);
         self.metrics.objects_read.inc_by(chunk.counts.objects_read);
         self.metrics.prefix_mismatch.inc_by(chunk.counts.prefix_mismatches);
         let change = Change {

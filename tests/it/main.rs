@@ -19,3 +19,5 @@ mod outputs;
 mod run;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod system_table;

@@ -1,0 +1,356 @@
+//! Lanes: the hours of event time, each with how far it was read and the ids of the rows shipped from it.
+//!
+//! | position of a lane | means | notes |
+//! |---|---|---|
+//! | none | nothing of the hour is committed | none |
+//! | `2026-01-05T10:35:00.000Z 5211` | read up to there; 5211 ids | those ids, 16 bytes each |
+//! | `closed` | read, and past all look-backs | none |
+//!
+//! One lane for the whole table was rejected: its ids could be forgotten only all at once, and a look at one old hour
+//! would load those of three days. A row never changes its hour, so a lane knows all of its own repeats.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::plan::{HOUR, Window};
+use crate::chunk::{Note, Partition, Position};
+use crate::input::Resume;
+use crate::state::StateError;
+use crate::time::Millis;
+
+const CLOSED: &str = "closed";
+
+/// The id of a row in 16 bytes: that of a UUID is itself, with or without dashes; of anything else, its digest.
+pub(super) fn id_of(text: &str) -> u128 {
+    let hex: String = text.chars().filter(|c| *c != '-').collect();
+    let is_uuid = hex.len() == 32 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match u128::from_str_radix(&hex, 16) {
+        Ok(id) if is_uuid => id,
+        _ => digest(text.as_bytes()),
+    }
+}
+
+/// The first 16 bytes of a digest.
+pub(super) fn digest(bytes: &[u8]) -> u128 {
+    let digest: [u8; 32] = Sha256::digest(bytes).into();
+    digest.first_chunk().copied().map(u128::from_be_bytes).unwrap_or_default()
+}
+
+/// Chunks handed on and not committed, by partition. Shared with the committer.
+#[derive(Debug, Default)]
+pub(super) struct InFlight(Mutex<HashMap<Partition, u32>>);
+
+impl InFlight {
+    fn add(&self, partition: &Partition) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(partition.clone()).or_default() += 1;
+    }
+
+    /// A chunk was committed.
+    pub(super) fn remove(&self, partition: &Partition) {
+        let mut chunks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = chunks.get_mut(partition) {
+            *count -= 1;
+            if *count == 0 {
+                chunks.remove(partition);
+            }
+        }
+    }
+
+    /// Partitions with uncommitted chunks.
+    pub(super) fn partitions(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn has(&self, partition: &Partition) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(partition)
+    }
+}
+
+/// A step forward of one lane, to be committed with its rows.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) partition: Partition,
+    pub(super) position: Position,
+    pub(super) note: Note,
+}
+
+#[derive(Debug)]
+struct Lane {
+    read_to: Millis,
+    /// How many ids there are, in memory or not.
+    count: u64,
+    /// Kept in memory while the hour is read, and until what was read of it is committed.
+    ids: Option<HashSet<u128>>,
+}
+
+/// The open lanes of one region's table.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    prefix: String,
+    resume: Resume,
+    in_flight: Arc<InFlight>,
+    lanes: BTreeMap<Millis, Lane>,
+}
+
+impl Lanes {
+    /// Reads the positions; gives the lanes, and for each hour that was ever read how far, closed ones included.
+    pub(super) async fn load(
+        prefix: String,
+        resume: Resume,
+        in_flight: Arc<InFlight>,
+    ) -> Result<(Self, Vec<(Millis, Millis)>), StateError> {
+        let known = resume.range(&format!("{prefix}/"), &format!("{prefix}/~")).await?;
+        let mut lanes = BTreeMap::new();
+        let mut read = Vec::with_capacity(known.len());
+        for (partition, position) in known {
+            // Foreign rows are none of ours: nobody else writes here.
+            let Some(hour) = hour_of(&prefix, &partition) else { continue };
+            match position_of(&position) {
+                Some((read_to, count)) => {
+                    lanes.insert(hour, Lane { read_to, count, ids: None });
+                    read.push((hour, read_to));
+                }
+                None => read.push((hour, hour.plus(HOUR))),
+            }
+        }
+        Ok((Self { prefix, resume, in_flight, lanes }, read))
+    }
+
+    fn partition(&self, hour: Millis) -> Partition {
+        let mut name = format!("{}/", self.prefix).into_bytes();
+        hour.write_rfc3339(&mut name);
+        // `2026-01-05T10:00:00.000Z` to the hour.
+        let name = String::from_utf8_lossy(&name);
+        Partition::new(name.strip_suffix(":00:00.000Z").unwrap_or(&name))
+    }
+
+    /// Brings the ids of an hour into memory.
+    pub(super) async fn open(&mut self, hour: Millis) -> Result<(), StateError> {
+        let partition = self.partition(hour);
+        let lane = self.lanes.entry(hour).or_insert_with(|| Lane { read_to: hour, count: 0, ids: None });
+        if lane.ids.is_none() {
+            let ids: HashSet<u128> = decode(&self.resume.notes(&partition).await?);
+            lane.count = ids.len() as u64;
+            lane.ids = Some(ids);
+        }
+        Ok(())
+    }
+
+    /// True if a row of this hour, which was opened, was read before.
+    pub(super) fn knows(&self, hour: Millis, id: u128) -> bool {
+        let ids = self.lanes.get(&hour).and_then(|lane| lane.ids.as_ref());
+        ids.is_some_and(|ids| ids.contains(&id))
+    }
+
+    /// True if the hour has a lane, open or to be opened.
+    pub(super) fn has(&self, hour: Millis) -> bool {
+        self.lanes.contains_key(&hour)
+    }
+
+    /// Takes in the ids of new rows of an hour, and how far the hour is read by now; none if nothing changed.
+    pub(super) fn step(&mut self, hour: Millis, ids: &HashSet<u128>, window: Option<Window>) -> Option<Step> {
+        let partition = self.partition(hour);
+        let lane = self.lanes.entry(hour).or_insert_with(|| Lane { read_to: hour, count: 0, ids: None });
+        let before = lane.read_to;
+        // What lies before the window must have been read for the lane to go on to the window's end.
+        if let Some(window) = window.filter(|window| window.from <= before) {
+            lane.read_to = before.max(window.to.min(hour.plus(HOUR)));
+        }
+        if ids.is_empty() && lane.read_to == before {
+            return None;
+        }
+        if let Some(known) = &mut lane.ids {
+            known.extend(ids);
+        }
+        lane.count += ids.len() as u64;
+        let position = position(lane.read_to, lane.count);
+        self.in_flight.add(&partition);
+        let note = if ids.is_empty() { Note::Keep } else { Note::Append(encode(ids)) };
+        Some(Step { partition, position, note })
+    }
+
+    /// Closes the first lane that was read whole and ends before this instant.
+    pub(super) fn close(&mut self, before: Millis) -> Option<Step> {
+        let whole = |(hour, lane): &(&Millis, &Lane)| lane.read_to >= hour.plus(HOUR);
+        let past = self.lanes.iter().take_while(|(hour, _)| hour.plus(HOUR) <= before);
+        let (&hour, _) = past.into_iter().find(whole)?;
+        self.lanes.remove(&hour);
+        let partition = self.partition(hour);
+        self.in_flight.add(&partition);
+        Some(Step { partition, position: Position::new(CLOSED), note: Note::Clear })
+    }
+
+    /// Lets go of the ids of hours that end before this instant: what is committed can be read from the state.
+    pub(super) fn let_go(&mut self, before: Millis) {
+        let past: Vec<Millis> = self
+            .lanes
+            .iter()
+            .take_while(|(hour, _)| hour.plus(HOUR) <= before)
+            .filter(|(_, lane)| lane.ids.is_some())
+            .map(|(hour, _)| *hour)
+            .filter(|hour| !self.in_flight.has(&self.partition(*hour)))
+            .collect();
+        for hour in past {
+            if let Some(lane) = self.lanes.get_mut(&hour) {
+                lane.ids = None;
+            }
+        }
+    }
+
+    /// The open hours of a window in which the table has not as many rows as were read.
+    pub(super) fn changed(&self, window: Window, rows: &HashMap<Millis, u64>) -> Vec<Millis> {
+        self.lanes
+            .range(window.from..window.to)
+            .filter(|(hour, lane)| rows.get(hour).copied().unwrap_or_default() != lane.count)
+            .map(|(hour, _)| *hour)
+            .collect()
+    }
+}
+
+fn hour_of(prefix: &str, partition: &Partition) -> Option<Millis> {
+    let hour = partition.as_str().strip_prefix(prefix)?.strip_prefix('/')?;
+    Millis::parse(&format!("{hour}:00:00Z"))
+}
+
+fn position(read_to: Millis, count: u64) -> Position {
+    let mut text = Vec::with_capacity(40);
+    read_to.write_rfc3339(&mut text);
+    Position::new(&format!("{} {count}", String::from_utf8_lossy(&text)))
+}
+
+fn position_of(position: &Position) -> Option<(Millis, u64)> {
+    let (read_to, count) = position.as_str().split_once(' ')?;
+    Some((Millis::parse(read_to)?, count.parse().ok()?))
+}
+
+fn encode(ids: &HashSet<u128>) -> Bytes {
+    ids.iter().flat_map(|id| id.to_be_bytes()).collect()
+}
+
+fn decode(notes: &[Bytes]) -> HashSet<u128> {
+    // Only the concatenation is kept, but a note is never cut.
+    let all = notes.concat();
+    all.chunks_exact(16).filter_map(|id| id.try_into().ok().map(u128::from_be_bytes)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::sqlite::SqliteState;
+    use crate::state::{Change, State};
+
+    fn at(text: &str) -> Millis {
+        Millis::parse(&format!("2026-01-05T{text}:00Z")).unwrap()
+    }
+
+    struct Place {
+        state: Arc<dyn State>,
+        in_flight: Arc<InFlight>,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let state = Arc::new(SqliteState::open(directory.path()).unwrap());
+            Self { state, in_flight: Arc::default(), _directory: directory }
+        }
+
+        async fn lanes(&self) -> (Lanes, Vec<(Millis, Millis)>) {
+            let resume = Resume::new(Arc::clone(&self.state), "a/b");
+            Lanes::load("table".to_owned(), resume, Arc::clone(&self.in_flight)).await.unwrap()
+        }
+
+        async fn commit(&self, step: Step) {
+            let Step { partition, position, note } = step;
+            let change = Change { partition: partition.clone(), position, note };
+            self.state.commit("a/b", vec![change], Vec::new()).await.unwrap();
+            self.in_flight.remove(&partition);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_committed_of_a_lane_is_found_again() {
+        let place = Place::new();
+        let (mut lanes, read) = place.lanes().await;
+        assert_eq!(read, []);
+        lanes.open(at("10:00")).await.unwrap();
+        let window = Window { from: at("10:00"), to: at("10:35") };
+        let step = lanes.step(at("10:00"), &HashSet::from([1, 2]), Some(window)).unwrap();
+        assert_eq!(step.partition.as_str(), "table/2026-01-05T10");
+        assert_eq!(step.position.as_str(), "2026-01-05T10:35:00.000Z 2");
+        place.commit(step).await;
+        let uncommitted = lanes.step(at("10:00"), &HashSet::from([3]), None).unwrap();
+        drop(uncommitted);
+        let (mut again, read) = place.lanes().await;
+        assert_eq!(read, [(at("10:00"), at("10:35"))]);
+        again.open(at("10:00")).await.unwrap();
+        let known = [1, 2, 3].map(|id| again.knows(at("10:00"), id));
+        assert_eq!(known, [true, true, false]);
+    }
+
+    #[tokio::test]
+    async fn ids_leave_memory_only_when_they_are_in_the_state() {
+        let place = Place::new();
+        let (mut lanes, _) = place.lanes().await;
+        lanes.open(at("10:00")).await.unwrap();
+        let step = lanes.step(at("10:00"), &HashSet::from([1]), None).unwrap();
+        lanes.let_go(at("12:00"));
+        assert!(lanes.knows(at("10:00"), 1), "it is not committed yet");
+        place.commit(step).await;
+        lanes.let_go(at("10:59"));
+        assert!(lanes.knows(at("10:00"), 1), "the hour is not over");
+        lanes.let_go(at("12:00"));
+        assert!(!lanes.knows(at("10:00"), 1));
+        lanes.open(at("10:00")).await.unwrap();
+        assert!(lanes.knows(at("10:00"), 1));
+    }
+
+    #[tokio::test]
+    async fn a_lane_is_closed_when_it_is_whole_and_past_and_leaves_no_ids() {
+        let place = Place::new();
+        let (mut lanes, _) = place.lanes().await;
+        let half = Window { from: at("09:00"), to: at("09:30") };
+        let whole = Window { from: at("10:00"), to: at("11:00") };
+        for (hour, window) in [(at("09:00"), half), (at("10:00"), whole)] {
+            let step = lanes.step(hour, &HashSet::from([7]), Some(window)).unwrap();
+            place.commit(step).await;
+        }
+        assert!(lanes.close(at("10:59")).is_none());
+        let step = lanes.close(at("12:00")).unwrap();
+        assert_eq!((step.partition.as_str(), step.position.as_str()), ("table/2026-01-05T10", "closed"));
+        place.commit(step).await;
+        assert!(lanes.close(at("12:00")).is_none(), "half an hour waits for its rest");
+        let (_, read) = place.lanes().await;
+        assert_eq!(read, [(at("09:00"), at("09:30")), (at("10:00"), at("11:00"))]);
+        let left = place.state.notes("a/b", &Partition::new("table/2026-01-05T10")).await.unwrap();
+        assert!(left.is_empty());
+        assert_eq!(place.in_flight.partitions(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_lane_does_not_pass_what_was_not_read() {
+        let (mut lanes, _) = Place::new().lanes().await;
+        let gap = Window { from: at("10:20"), to: at("11:00") };
+        assert!(lanes.step(at("10:00"), &HashSet::new(), Some(gap)).is_none());
+        let next = Window { from: at("09:30"), to: at("10:20") };
+        assert!(lanes.step(at("10:00"), &HashSet::new(), Some(next)).is_some());
+        assert!(lanes.step(at("10:00"), &HashSet::new(), Some(gap)).is_some());
+        let rows = HashMap::from([(at("10:00"), 0)]);
+        let day = Window { from: at("00:00"), to: at("23:00") };
+        assert_eq!(lanes.changed(day, &rows), []);
+        assert_eq!(lanes.changed(day, &HashMap::from([(at("10:00"), 1)])), [at("10:00")]);
+    }
+
+    #[test]
+    fn an_id_is_told_by_its_digits_whatever_their_form() {
+        let id = id_of("5d1f0b6e-2c3d-3e4f-8a5b-6c7d8e9f0a1b");
+        assert_eq!(id, 0x5d1f_0b6e_2c3d_3e4f_8a5b_6c7d_8e9f_0a1b);
+        assert_eq!(id, id_of("5D1F0B6E2C3D3E4F8A5B6C7D8E9F0A1B"));
+        assert_ne!(id_of("ServiceMain-1"), id_of("ServiceMain-2"));
+        assert_ne!(id_of("+d1f0b6e2c3d3e4f8a5b6c7d8e9f0a1b"), 0x0d1f_0b6e_2c3d_3e4f_8a5b_6c7d_8e9f_0a1b);
+    }
+}

@@ -1,0 +1,205 @@
+//! What is polled when, and that nothing is lost or read twice over it.
+
+use std::time::Duration;
+
+use auditferry::input::Read;
+use serde_json::json;
+
+use crate::support::table::{Frozen, Shelf, noon, now, pass};
+use crate::support::warehouse::{Rights, TableRow, WAREHOUSE, Workspace};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A number made of another, without an order.
+fn scattered(number: u64) -> u64 {
+    let mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb) >> 11
+}
+
+/// Rows spread over a time from noon on: most visible after two minutes, one in fifty up to an hour late, one in a
+/// thousand hours late.
+fn rows(count: u64, over: Duration) -> Vec<TableRow> {
+    let row = |number: u64| {
+        let luck = scattered(number);
+        let time = noon().plus(over.mul_f64(number as f64 / count as f64));
+        let late = match luck % 1000 {
+            0 => HOUR * u32::try_from(2 + luck / 1000 % 40).unwrap(),
+            1..20 => MINUTE.mul_f64((luck / 1000 % 6000) as f64 / 100.0),
+            _ => Duration::from_secs(luck / 1000 % 120),
+        };
+        TableRow::new(time, time.plus(late), number)
+    };
+    (0..count).map(row).collect()
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_rows_that_arrive_late_are_read_once_each_over_crashes() {
+    let workspace = Workspace::start(now).await;
+    let _frozen = Frozen::start();
+    let rows = rows(100_000, 48 * HOUR);
+    let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
+    workspace.insert(rows);
+    let mut shelf = Shelf::new(&workspace);
+    shelf.set("poll_interval", json!("20m"));
+    let mut input = shelf.open();
+    let mut polls = 0;
+    // Beyond the last row: those that come two days late are found by the daily count.
+    while now() < noon().plus(120 * HOUR) {
+        if polls % 40 == 13 {
+            // A crash after a poll of which only the first chunk was committed.
+            if let Ok(Read::Chunk(chunk)) = input.read().await {
+                shelf.commit(&*input, chunk).await;
+            }
+            shelf.read_uncommitted(&*input, 3).await;
+            input = shelf.open();
+        }
+        shelf.poll(&*input).await.unwrap();
+        pass(20 * MINUTE).await;
+        polls += 1;
+    }
+    shelf.has_each_once(ids);
+    workspace.was_spoken_to_properly();
+    assert!(shelf.counts.records_skipped > 100_000, "the overlap was read again");
+    let (bytes, positions) = shelf.kept().await;
+    assert!(positions.iter().filter(|position| *position == "closed").count() > 40);
+    assert!(bytes < 16 * 100_000, "ids of closed hours are gone");
+}
+
+#[tokio::test]
+async fn the_overlap_is_read_again_and_older_hours_are_only_counted() {
+    let workspace = Workspace::start(now).await;
+    let _frozen = Frozen::start();
+    let mut shelf = Shelf::new(&workspace);
+    let input = shelf.open();
+    let statements = |workspace: &Workspace| workspace.asked("POST /api/2.0/sql/statements");
+    workspace.insert((0..3000).map(|number| {
+        let time = noon().plus(10 * HOUR).plus(Duration::from_secs(number));
+        TableRow::new(time, time, number)
+    }));
+    shelf.poll(&*input).await.unwrap();
+    pass(16 * HOUR).await;
+    shelf.poll(&*input).await.unwrap();
+    assert_eq!(shelf.ids.len(), 3000);
+    let (before, fetched) = (statements(&workspace), shelf.counts.bytes_fetched);
+    // Nothing new: one statement for the overlap; an hour later one for the count besides.
+    pass(5 * MINUTE).await;
+    shelf.poll(&*input).await.unwrap();
+    assert_eq!(statements(&workspace) - before, 1);
+    pass(HOUR).await;
+    shelf.poll(&*input).await.unwrap();
+    assert!(statements(&workspace) - before <= 4);
+    assert_eq!(shelf.counts.bytes_fetched, fetched, "the busy hour was not read again");
+    // A row for it arrives: its hour is read again, and gives that row.
+    let late = noon().plus(10 * HOUR + MINUTE);
+    workspace.insert([TableRow::new(late, now(), 9999)]);
+    pass(HOUR).await;
+    shelf.poll(&*input).await.unwrap();
+    assert_eq!(shelf.ids.len(), 3001);
+    assert_eq!(shelf.records.last().unwrap()["request_id"], "ServiceMain-9999");
+    workspace.was_spoken_to_properly();
+}
+
+#[tokio::test]
+async fn the_first_start_begins_with_its_hour_and_an_earlier_start_time_fills_what_lies_before() {
+    let workspace = Workspace::start(now).await;
+    let _frozen = Frozen::start();
+    let row = |hours_before: u32, number| {
+        let time = noon().minus(HOUR * hours_before).plus(MINUTE);
+        TableRow::new(time, time, number)
+    };
+    workspace.insert([row(30 * 24, 1), row(5 * 24, 2), row(3, 3), row(0, 4)]);
+    let mut shelf = Shelf::new(&workspace);
+    pass(10 * MINUTE).await;
+    shelf.poll(&*shelf.open()).await.unwrap();
+    let read = |shelf: &Shelf| -> Vec<String> {
+        shelf
+            .records
+            .iter()
+            .map(|record| record["request_id"].as_str().unwrap().replace("ServiceMain-", ""))
+            .collect()
+    };
+    assert_eq!(read(&shelf), ["4"]);
+    shelf.set("start_time", json!("2025-12-01"));
+    let input = shelf.open();
+    shelf.poll(&*input).await.unwrap();
+    assert_eq!(read(&shelf), ["4", "1", "2", "3"]);
+    pass(5 * MINUTE).await;
+    shelf.poll(&*input).await.unwrap();
+    shelf.poll(&*shelf.open()).await.unwrap();
+    assert_eq!(shelf.ids.len(), 4);
+    let (bytes, positions) = shelf.kept().await;
+    assert_eq!(bytes, 2 * 16, "only the hours of the look-back keep ids");
+    assert!(
+        positions.len() > 35 * 24 && positions.iter().filter(|position| *position != "closed").count() < 80
+    );
+}
+
+#[tokio::test]
+async fn rows_younger_than_the_safety_margin_wait_and_once_ends_after_one_pass() {
+    let workspace = Workspace::start(now).await;
+    let _frozen = Frozen::start();
+    let at = |seconds| noon().plus(Duration::from_secs(seconds));
+    workspace.insert([(239, 1), (241, 2)].map(|(seconds, number)| TableRow::new(at(seconds), at(0), number)));
+    let mut shelf = Shelf::new(&workspace);
+    shelf.once = true;
+    tokio::time::advance(Duration::from_secs(300)).await;
+    shelf.poll(&*shelf.open()).await.unwrap();
+    assert_eq!(shelf.records.len(), 1);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    shelf.poll(&*shelf.open()).await.unwrap();
+    assert_eq!(shelf.records.len(), 2);
+}
+
+/// A table of two regions: each its own workspace events, both the account's.
+async fn two_regions() -> (Workspace, Workspace, Shelf) {
+    let (home, away) = (Workspace::start(now).await, Workspace::start(now).await);
+    let row = |number: u64, account| {
+        let time = noon().plus(Duration::from_secs(number));
+        TableRow::padded(time, time, number, 0, account)
+    };
+    home.insert((0..40).filter(|number| number % 2 == 0 || number % 5 == 0).map(|n| row(n, n % 5 == 0)));
+    away.insert((0..40).filter(|number| number % 2 == 1 || number % 5 == 0).map(|n| row(n, n % 5 == 0)));
+    let mut shelf = Shelf::new(&home);
+    let region = json!({ "away": { "url": away.url(), "warehouse_id": WAREHOUSE } });
+    shelf.set("regions", region);
+    (home, away, shelf)
+}
+
+#[tokio::test]
+async fn account_events_of_two_regions_are_counted_and_on_demand_dropped() {
+    for deduplicate in [false, true] {
+        let (home, away, mut shelf) = two_regions().await;
+        let _frozen = Frozen::start();
+        shelf.set("deduplicate", json!(deduplicate));
+        pass(5 * MINUTE).await;
+        shelf.poll(&*shelf.open()).await.unwrap();
+        assert_eq!(shelf.counts.records_duplicate, 8);
+        assert_eq!(shelf.ids.len(), if deduplicate { 40 } else { 48 });
+        // Neither the next poll nor the next start reads them again.
+        let input = shelf.open();
+        pass(5 * MINUTE).await;
+        shelf.poll(&*input).await.unwrap();
+        shelf.poll(&*shelf.open()).await.unwrap();
+        assert_eq!((shelf.counts.records_duplicate, shelf.ids.len()), (8, if deduplicate { 40 } else { 48 }));
+        home.was_spoken_to_properly();
+        away.was_spoken_to_properly();
+    }
+}
+
+#[tokio::test]
+async fn a_region_that_cannot_be_read_does_not_keep_the_other_from_it() {
+    let (home, _away, mut shelf) = two_regions().await;
+    let _frozen = Frozen::start();
+    pass(5 * MINUTE).await;
+    home.set_rights(Rights { no_select: true, ..Rights::default() });
+    let input = shelf.open();
+    for _ in 0..3 {
+        let error = shelf.poll(&*input).await.unwrap_err();
+        assert!(error.needs_a_human(), "{error}");
+    }
+    assert_eq!(shelf.ids.len(), 24, "the other region's");
+    home.set_rights(Rights::default());
+    shelf.poll(&*input).await.unwrap();
+    assert_eq!(shelf.ids.len(), 48);
+}
