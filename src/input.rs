@@ -113,8 +113,7 @@ pub trait Input: Send + Sync {
     /// Told once a position is durable.
     async fn committed(&self, partition: &Partition, position: &Position);
 
-    /// Called once when nothing more will be read, before the process ends: lets go of what it holds elsewhere, such as
-    /// a query that runs. What it cannot let go of within seconds is left.
+    /// Told once the pipeline has ended and nothing more will be committed: takes leave of whoever has to know.
     async fn close(&self) {}
 
     /// What lies ahead.

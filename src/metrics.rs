@@ -317,7 +317,11 @@ impl Families {
                 &[],
             )?,
             bytes_uncommitted: whole("bytes_uncommitted", "Bytes read and not yet committed.", &[])?,
-            hold: whole("hold", "1 while the output waits for a human, by reason.", &["reason"])?,
+            hold: whole(
+                "hold",
+                "1 while the input or the output waits for a human, by reason.",
+                &["reason"],
+            )?,
             objects_open: whole(
                 "objects_open",
                 "Objects being read or waiting for their acknowledgement.",

@@ -14,6 +14,9 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     for (name, settings) in &config.inputs {
         let path = below("inputs", name);
         plain_secrets(config, &settings.table, &schema::input(settings.kind), &path, &mut warnings);
+        if settings.table.pointer("/tls/insecure") == Some(&Value::Bool(true)) {
+            warnings.push(insecure(&path));
+        }
         if !config.pipelines.iter().any(|pipeline| pipeline.input == *name) {
             warnings.push(format!("{path}: no pipeline reads it"));
         }
@@ -30,10 +33,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             warnings.push(format!("{path}.{key}: does nothing with format = \"{}\"", word(&format)));
         }
         if settings.common.http.tls.insecure {
-            warnings.push(format!(
-                "{path}.tls.insecure: certificates are not verified; anybody in between can read and change the audit \
-                 trail; use tls.ca_file instead"
-            ));
+            warnings.push(insecure(&path));
         }
         if settings.common.batch.max_bytes > config.memory {
             let (batch, memory) = (settings.common.batch.max_bytes, config.memory);
@@ -46,6 +46,13 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         }
     }
     warnings
+}
+
+fn insecure(path: &str) -> String {
+    format!(
+        "{path}.tls.insecure: certificates are not verified; anybody in between can read and change the audit trail; \
+         use tls.ca_file instead"
+    )
 }
 
 /// Secrets that stand in a file that others may read, back up or commit.

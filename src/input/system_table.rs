@@ -78,6 +78,7 @@ fn build(table: Value, context: InputContext) -> Result<Box<dyn Input>, BuildErr
             warehouse: Arc::new(warehouse),
             origin: Arc::new(Origin { cloud, ..Origin::of_object(TABLE) }),
             plan: None,
+            begin: None,
             reading: None,
             external: false,
             failing: false,
@@ -168,6 +169,8 @@ struct Region {
     warehouse: Arc<Warehouse>,
     origin: Arc<Origin>,
     plan: Option<Plan>,
+    /// The hour to begin with, at the first start of all.
+    begin: Option<Millis>,
     reading: Option<(Window, Reading)>,
     /// The next window comes from cloud storage: it cannot be any shorter.
     external: bool,
@@ -243,7 +246,9 @@ impl Table {
             };
             let (lanes, read) = Lanes::load(prefix, self.resume.clone(), Arc::clone(&self.in_flight)).await?;
             let Settings { schedule, start_time, .. } = self.settings;
-            region.plan = Some(Plan::resume(schedule, &read, start_time, now));
+            let plan = Plan::resume(schedule, &read, start_time, now);
+            region.begin = read.is_empty().then(|| plan.origin());
+            region.plan = Some(plan);
             self.lanes.push(lanes);
         }
         let Some(region) = self.regions.get_mut(index) else { return Ok(None) };
@@ -271,6 +276,11 @@ impl Region {
         schedule: Schedule,
     ) -> Result<Option<Chunk>, InputError> {
         let Some(plan) = &mut self.plan else { return Ok(None) };
+        let begin = self.begin.take();
+        if let (Some(hour), Some(own)) = (begin, tools.lanes.get_mut(tools.region)) {
+            let step = own.begin(hour);
+            return Ok(Some(tools.chunk(step, Batch::default())));
+        }
         loop {
             if let Some((window, mut reading)) = self.reading.take() {
                 // Where this fails the window is read again, less what was handed on of it.

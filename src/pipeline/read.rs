@@ -14,13 +14,12 @@ use crate::batch::Sequence;
 use crate::chunk::Chunk;
 use crate::input::{Input, InputError, Read};
 use crate::metrics::PipelineMetrics;
+use crate::output::HoldReason;
 use crate::state::Change;
 use crate::status::{Phase, Side, Status};
 
 /// Times `--once` tries an input that fails in a way that passes.
 const ONCE_TRIES: u32 = 5;
-/// Longest wait for an input to let go of what it holds elsewhere.
-const CLOSE: Duration = Duration::from_secs(5);
 /// Lines logged a minute for single objects that cannot be read.
 const TROUBLES_LOGGED: u32 = 10;
 
@@ -66,6 +65,7 @@ impl Reader {
                 Ok(Read::Idle) => {
                     failures = 0;
                     backoff.reset();
+                    self.metrics.hold(HoldReason::Input, false);
                     if self.status.recovered(Side::Input) {
                         tracing::info!(pipeline = %self.name, "the input can be read again");
                     }
@@ -85,8 +85,6 @@ impl Reader {
                 }
             }
         }
-        // What the input cannot let go of now ends by itself: the shutdown does not wait for it.
-        let _ = tokio::time::timeout(CLOSE, self.input.close()).await;
         match unread {
             Some(source) if self.once => {
                 Err(PipelineError::Input { pipeline: self.name.to_string(), source })
@@ -97,6 +95,7 @@ impl Reader {
 
     fn failed(&self, error: &InputError) {
         let phase = if error.needs_a_human() { Phase::Holding } else { Phase::Retrying };
+        self.metrics.hold(HoldReason::Input, error.needs_a_human());
         if !self.status.trouble(Side::Input, phase, &error.to_string()) {
             return;
         }

@@ -6,6 +6,9 @@
 //! | `2026-01-05T10:35:00.000Z 5211` | read up to there; 5211 ids | those ids, 16 bytes each |
 //! | `closed` | read, and past all look-backs | none |
 //!
+//! An id after [`LEFT_OUT`] is of a row that was left out because another region shipped it. Ids that were shipped are told
+//! from those, for two regions must not both rely on the other: one could crash before it has shipped the row.
+//!
 //! One lane for the whole table was rejected: its ids could be forgotten only all at once, and a look at one old hour
 //! would load those of three days. A row never changes its hour, so a lane knows all of its own repeats.
 
@@ -22,13 +25,15 @@ use crate::state::StateError;
 use crate::time::Millis;
 
 const CLOSED: &str = "closed";
+/// Stands in the notes before the id of a row that was left out. No row has it for its own id.
+const LEFT_OUT: u128 = u128::MAX;
 
 /// The id of a row in 16 bytes: that of a UUID is itself, with or without dashes; of anything else, its digest.
 pub(super) fn id_of(text: &str) -> u128 {
     let hex: String = text.chars().filter(|c| *c != '-').collect();
     let is_uuid = hex.len() == 32 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
     match u128::from_str_radix(&hex, 16) {
-        Ok(id) if is_uuid => id,
+        Ok(id) if is_uuid && id != LEFT_OUT => id,
         _ => digest(text.as_bytes()),
     }
 }
@@ -77,13 +82,66 @@ pub(super) struct Step {
     pub(super) note: Note,
 }
 
+/// Ids of rows of one hour.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ids {
+    pub(super) shipped: HashSet<u128>,
+    /// Another region shipped them.
+    pub(super) left_out: HashSet<u128>,
+}
+
+impl Ids {
+    /// True for a row that was seen, whatever became of it.
+    pub(super) fn contains(&self, id: u128) -> bool {
+        self.shipped.contains(&id) || self.left_out.contains(&id)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn len(&self) -> usize {
+        self.shipped.len() + self.left_out.len()
+    }
+
+    fn extend(&mut self, more: &Self) {
+        self.shipped.extend(&more.shipped);
+        self.left_out.extend(&more.left_out);
+    }
+
+    /// As notes keep them.
+    fn encode(&self) -> Bytes {
+        let left_out = self.left_out.iter().flat_map(|id| [LEFT_OUT, *id]);
+        self.shipped.iter().copied().chain(left_out).flat_map(u128::to_be_bytes).collect()
+    }
+
+    fn decode(notes: &[Bytes]) -> Self {
+        let mut ids = Self::default();
+        let mut left_out = false;
+        // Only the concatenation is kept, but a note is never cut.
+        for id in notes.concat().chunks_exact(16) {
+            let id = id.try_into().map(u128::from_be_bytes).unwrap_or_default();
+            match id {
+                LEFT_OUT => {
+                    left_out = true;
+                    continue;
+                }
+                id if left_out => ids.left_out.insert(id),
+                id => ids.shipped.insert(id),
+            };
+            left_out = false;
+        }
+        ids
+    }
+}
+
 #[derive(Debug)]
 struct Lane {
     read_to: Millis,
     /// How many ids there are, in memory or not.
     count: u64,
     /// Kept in memory while the hour is read, and until what was read of it is committed.
-    ids: Option<HashSet<u128>>,
+    ids: Option<Ids>,
 }
 
 /// The open lanes of one region's table.
@@ -132,17 +190,16 @@ impl Lanes {
         let partition = self.partition(hour);
         let lane = self.lanes.entry(hour).or_insert_with(|| Lane { read_to: hour, count: 0, ids: None });
         if lane.ids.is_none() {
-            let ids: HashSet<u128> = decode(&self.resume.notes(&partition).await?);
+            let ids = Ids::decode(&self.resume.notes(&partition).await?);
             lane.count = ids.len() as u64;
             lane.ids = Some(ids);
         }
         Ok(())
     }
 
-    /// True if a row of this hour, which was opened, was read before.
-    pub(super) fn knows(&self, hour: Millis, id: u128) -> bool {
-        let ids = self.lanes.get(&hour).and_then(|lane| lane.ids.as_ref());
-        ids.is_some_and(|ids| ids.contains(&id))
+    /// Those of an hour that was opened.
+    pub(super) fn ids(&self, hour: Millis) -> Option<&Ids> {
+        self.lanes.get(&hour)?.ids.as_ref()
     }
 
     /// True if the hour has a lane, open or to be opened.
@@ -150,8 +207,16 @@ impl Lanes {
         self.lanes.contains_key(&hour)
     }
 
+    /// The step that makes durable where reading begins: a start after a crash must not begin later.
+    pub(super) fn begin(&mut self, hour: Millis) -> Step {
+        let partition = self.partition(hour);
+        self.lanes.insert(hour, Lane { read_to: hour, count: 0, ids: None });
+        self.in_flight.add(&partition);
+        Step { partition, position: position(hour, 0), note: Note::Keep }
+    }
+
     /// Takes in the ids of new rows of an hour, and how far the hour is read by now; none if nothing changed.
-    pub(super) fn step(&mut self, hour: Millis, ids: &HashSet<u128>, window: Option<Window>) -> Option<Step> {
+    pub(super) fn step(&mut self, hour: Millis, ids: &Ids, window: Option<Window>) -> Option<Step> {
         let partition = self.partition(hour);
         let lane = self.lanes.entry(hour).or_insert_with(|| Lane { read_to: hour, count: 0, ids: None });
         let before = lane.read_to;
@@ -168,7 +233,7 @@ impl Lanes {
         lane.count += ids.len() as u64;
         let position = position(lane.read_to, lane.count);
         self.in_flight.add(&partition);
-        let note = if ids.is_empty() { Note::Keep } else { Note::Append(encode(ids)) };
+        let note = if ids.is_empty() { Note::Keep } else { Note::Append(ids.encode()) };
         Some(Step { partition, position, note })
     }
 
@@ -226,16 +291,6 @@ fn position_of(position: &Position) -> Option<(Millis, u64)> {
     Some((Millis::parse(read_to)?, count.parse().ok()?))
 }
 
-fn encode(ids: &HashSet<u128>) -> Bytes {
-    ids.iter().flat_map(|id| id.to_be_bytes()).collect()
-}
-
-fn decode(notes: &[Bytes]) -> HashSet<u128> {
-    // Only the concatenation is kept, but a note is never cut.
-    let all = notes.concat();
-    all.chunks_exact(16).filter_map(|id| id.try_into().ok().map(u128::from_be_bytes)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,6 +299,14 @@ mod tests {
 
     fn at(text: &str) -> Millis {
         Millis::parse(&format!("2026-01-05T{text}:00Z")).unwrap()
+    }
+
+    fn ids<const N: usize>(shipped: [u128; N]) -> Ids {
+        Ids { shipped: shipped.into(), ..Ids::default() }
+    }
+
+    fn knows(lanes: &Lanes, id: u128) -> bool {
+        lanes.ids(at("10:00")).is_some_and(|ids| ids.contains(id))
     }
 
     struct Place {
@@ -279,16 +342,16 @@ mod tests {
         assert_eq!(read, []);
         lanes.open(at("10:00")).await.unwrap();
         let window = Window { from: at("10:00"), to: at("10:35") };
-        let step = lanes.step(at("10:00"), &HashSet::from([1, 2]), Some(window)).unwrap();
+        let step = lanes.step(at("10:00"), &ids([1, 2]), Some(window)).unwrap();
         assert_eq!(step.partition.as_str(), "table/2026-01-05T10");
         assert_eq!(step.position.as_str(), "2026-01-05T10:35:00.000Z 2");
         place.commit(step).await;
-        let uncommitted = lanes.step(at("10:00"), &HashSet::from([3]), None).unwrap();
+        let uncommitted = lanes.step(at("10:00"), &ids([3]), None).unwrap();
         drop(uncommitted);
         let (mut again, read) = place.lanes().await;
         assert_eq!(read, [(at("10:00"), at("10:35"))]);
         again.open(at("10:00")).await.unwrap();
-        let known = [1, 2, 3].map(|id| again.knows(at("10:00"), id));
+        let known = [1, 2, 3].map(|id| knows(&again, id));
         assert_eq!(known, [true, true, false]);
     }
 
@@ -297,16 +360,16 @@ mod tests {
         let place = Place::new();
         let (mut lanes, _) = place.lanes().await;
         lanes.open(at("10:00")).await.unwrap();
-        let step = lanes.step(at("10:00"), &HashSet::from([1]), None).unwrap();
+        let step = lanes.step(at("10:00"), &ids([1]), None).unwrap();
         lanes.let_go(at("12:00"));
-        assert!(lanes.knows(at("10:00"), 1), "it is not committed yet");
+        assert!(knows(&lanes, 1), "it is not committed yet");
         place.commit(step).await;
         lanes.let_go(at("10:59"));
-        assert!(lanes.knows(at("10:00"), 1), "the hour is not over");
+        assert!(knows(&lanes, 1), "the hour is not over");
         lanes.let_go(at("12:00"));
-        assert!(!lanes.knows(at("10:00"), 1));
+        assert!(!knows(&lanes, 1));
         lanes.open(at("10:00")).await.unwrap();
-        assert!(lanes.knows(at("10:00"), 1));
+        assert!(knows(&lanes, 1));
     }
 
     #[tokio::test]
@@ -316,7 +379,7 @@ mod tests {
         let half = Window { from: at("09:00"), to: at("09:30") };
         let whole = Window { from: at("10:00"), to: at("11:00") };
         for (hour, window) in [(at("09:00"), half), (at("10:00"), whole)] {
-            let step = lanes.step(hour, &HashSet::from([7]), Some(window)).unwrap();
+            let step = lanes.step(hour, &ids([7]), Some(window)).unwrap();
             place.commit(step).await;
         }
         assert!(lanes.close(at("10:59")).is_none());
@@ -335,14 +398,24 @@ mod tests {
     async fn a_lane_does_not_pass_what_was_not_read() {
         let (mut lanes, _) = Place::new().lanes().await;
         let gap = Window { from: at("10:20"), to: at("11:00") };
-        assert!(lanes.step(at("10:00"), &HashSet::new(), Some(gap)).is_none());
+        assert!(lanes.step(at("10:00"), &Ids::default(), Some(gap)).is_none());
         let next = Window { from: at("09:30"), to: at("10:20") };
-        assert!(lanes.step(at("10:00"), &HashSet::new(), Some(next)).is_some());
-        assert!(lanes.step(at("10:00"), &HashSet::new(), Some(gap)).is_some());
+        assert!(lanes.step(at("10:00"), &Ids::default(), Some(next)).is_some());
+        assert!(lanes.step(at("10:00"), &Ids::default(), Some(gap)).is_some());
         let rows = HashMap::from([(at("10:00"), 0)]);
         let day = Window { from: at("00:00"), to: at("23:00") };
         assert_eq!(lanes.changed(day, &rows), []);
         assert_eq!(lanes.changed(day, &HashMap::from([(at("10:00"), 1)])), [at("10:00")]);
+    }
+
+    #[test]
+    fn what_was_left_out_is_told_from_what_was_shipped() {
+        let written = Ids { shipped: [1, 2].into(), left_out: [3, 4].into() };
+        let notes = [written.encode(), ids([5]).encode()];
+        let read = Ids::decode(&notes);
+        assert_eq!(read, Ids { shipped: [1, 2, 5].into(), left_out: [3, 4].into() });
+        assert_eq!(read.len(), 5);
+        assert_ne!(id_of("ffffffff-ffff-ffff-ffff-ffffffffffff"), LEFT_OUT);
     }
 
     #[test]

@@ -169,6 +169,11 @@ impl Plan {
         }
     }
 
+    /// Nothing before is ever read.
+    pub(super) fn origin(&self) -> Millis {
+        self.origin
+    }
+
     /// What lies before will not be looked at again.
     pub(super) fn settled_before(&self) -> Millis {
         self.watermark.minus(self.schedule.daily_look_back.max(self.schedule.overlap)).minus(HOUR)

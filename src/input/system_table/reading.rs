@@ -1,10 +1,10 @@
 //! One window: from the rows of a statement to chunks of the rows that are new.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::chunks::Chunks;
-use super::lanes::{Lanes, Step, digest};
+use super::lanes::{Ids, Lanes, Step, digest};
 use super::plan::{HOUR, Window, hour_down};
 use super::rows::{COLUMNS, Element, LONGEST_ROW, Row};
 use super::warehouse::{Statement, Warehouse};
@@ -30,11 +30,11 @@ pub(super) fn rows_of(window: Window) -> Statement {
 
 /// How many rows each hour of a window has.
 pub(super) fn count_of(window: Window) -> Statement {
-    let text = "SELECT hour, count(DISTINCT event_id) + count_if(event_id IS NULL) AS rows FROM \
-                (SELECT unix_millis(event_time) DIV 3600000 AS hour, event_id FROM system.access.audit \
+    let text = "SELECT hour_number, count(DISTINCT event_id) + count_if(event_id IS NULL) AS row_count FROM \
+                (SELECT unix_millis(event_time) DIV 3600000 AS hour_number, event_id FROM system.access.audit \
                 WHERE event_date BETWEEN :first_date AND :last_date \
                 AND event_time >= timestamp_millis(:from_millis) AND event_time < timestamp_millis(:to_millis)) \
-                GROUP BY hour ORDER BY hour"
+                GROUP BY hour_number ORDER BY hour_number"
         .to_owned();
     Statement { text, parameters: parameters(window) }
 }
@@ -89,7 +89,7 @@ impl Tools<'_> {
         self.lanes.get_mut(self.region)
     }
 
-    fn step(&mut self, hour: Millis, ids: &HashSet<u128>, window: Option<Window>) -> Option<Step> {
+    fn step(&mut self, hour: Millis, ids: &Ids, window: Option<Window>) -> Option<Step> {
         self.own()?.step(hour, ids, window)
     }
 
@@ -97,15 +97,15 @@ impl Tools<'_> {
     async fn knows(&mut self, hour: Millis, id: u128) -> Result<bool, InputError> {
         let Some(lanes) = self.own() else { return Ok(false) };
         lanes.open(hour).await?;
-        Ok(lanes.knows(hour, id))
+        Ok(lanes.ids(hour).is_some_and(|ids| ids.contains(id)))
     }
 
-    /// True if another region's table gave the row already.
+    /// True if the row was shipped from another region's table.
     async fn knows_elsewhere(&mut self, hour: Millis, id: u128) -> Result<bool, InputError> {
         for (index, lanes) in self.lanes.iter_mut().enumerate() {
             if index != self.region && lanes.has(hour) {
                 lanes.open(hour).await?;
-                if lanes.knows(hour, id) {
+                if lanes.ids(hour).is_some_and(|ids| ids.shipped.contains(&id)) {
                     return Ok(true);
                 }
             }
@@ -141,8 +141,7 @@ pub(super) struct Batch {
     payload: Vec<u8>,
     records: Vec<Record>,
     malformed: Vec<Malformed>,
-    /// Of these rows, and of those left out as another region's.
-    ids: HashSet<u128>,
+    ids: Ids,
     credit: Credit,
 }
 
@@ -220,7 +219,7 @@ impl Reading {
                 }
                 Some(Element::TooLong(kept)) => {
                     let (hour, id) = (self.hour, digest(&kept));
-                    if !tools.knows(hour, id).await? && self.batch.ids.insert(id) {
+                    if !tools.knows(hour, id).await? && self.batch.ids.shipped.insert(id) {
                         self.batch.malformed.push(Malformed {
                             record: kept,
                             reason: "too_long",
@@ -241,21 +240,21 @@ impl Reading {
     }
 
     async fn place(&mut self, row: Row, tools: &mut Tools<'_>) -> Result<(), InputError> {
-        if self.batch.ids.contains(&row.id) || tools.knows(self.hour, row.id).await? {
+        if self.batch.ids.contains(row.id) || tools.knows(self.hour, row.id).await? {
             tools.counts.records_skipped += 1;
             return Ok(());
         }
         if row.account_level && tools.knows_elsewhere(self.hour, row.id).await? {
             tools.counts.records_duplicate += 1;
             if tools.deduplicate {
-                self.batch.ids.insert(row.id);
+                self.batch.ids.left_out.insert(row.id);
                 return Ok(());
             }
         }
         if self.batch.records.is_empty() {
             self.batch.credit = tools.budget.take(tools.chunk_bytes()).await;
         }
-        self.batch.ids.insert(row.id);
+        self.batch.ids.shipped.insert(row.id);
         self.batch.push(&row.record);
         Ok(())
     }

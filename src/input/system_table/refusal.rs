@@ -29,7 +29,7 @@ const REMEDIES: &[(&[&str], &str)] = &[
         "grant the reader USE CATALOG on system, USE SCHEMA on system.access and SELECT on system.access.audit",
     ),
     (
-        &["not_found"],
+        &["cannot be found"],
         "enable the system schema `access` for the metastore of `url`, and grant the reader USE CATALOG on system, \
          USE SCHEMA on system.access and SELECT on system.access.audit",
     ),
@@ -189,6 +189,7 @@ mod tests {
             ),
             (200, "BAD_REQUEST", "[UNRESOLVED_COLUMN.WITH_SUGGESTION] …", "newer auditferry"),
             (302, "", "", "check that `url`"),
+            (404, "ENDPOINT_NOT_FOUND", "No API found for 'POST /api/2.0/sql/statements'", "check `url` and"),
             (404, "", "", "check `url` and `warehouse_id`"),
         ] {
             let error = meaning(status, code, message);

@@ -133,14 +133,20 @@ impl Warehouse {
                         return Err(Failure::TooLarge);
                     }
                     let (source, next) = self.open(&id, 0, &body, answer.result.unwrap_or_default()).await?;
-                    credit.shrink_to(source.bytes());
+                    // Further chunks may be as large as the answer.
+                    if next.is_none() || matches!(source, Source::Pieces(_)) {
+                        credit.shrink_to(source.bytes());
+                    }
                     return Ok(Chunks::new(id, source, next, manifest.total_row_count, credit));
                 }
                 State::Failed | State::Canceled | State::Closed => {
                     self.set_running(None);
                     let error = answer.status.error.unwrap_or_default();
-                    let state = format!("the statement is {:?}", answer.status.state).to_uppercase();
-                    let message = if error.message.is_empty() { &state } else { &error.message };
+                    let message = match answer.status.state {
+                        State::Canceled => "somebody cancelled the statement",
+                        _ if error.message.is_empty() => "the statement ended without a result",
+                        _ => &error.message,
+                    };
                     return Err(self.failure(200, &error.error_code, message, None));
                 }
             }
@@ -268,12 +274,17 @@ impl Warehouse {
 
     /// Makes a request; gives the body of a successful answer. A token that is no longer taken is renewed once.
     async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
+        let asked = method == Method::GET;
         let mut answer = self.send(method.clone(), path, body.clone()).await?;
         if answer.status == 401 && self.login.renew().await {
             answer = self.send(method, path, body).await?;
         }
         if answer.is_success() {
             return if answer.cut { Err(Failure::TooLarge) } else { Ok(answer.body) };
+        }
+        if asked && answer.status == 404 {
+            let text = "the workspace no longer knows the statement";
+            return Err(self.transient(text.to_owned()).into());
         }
         let error: ErrorBody = serde_json::from_slice(&answer.body).unwrap_or_default();
         let message = self.login.blot(error.message).await;

@@ -188,6 +188,42 @@ async fn account_events_of_two_regions_are_counted_and_on_demand_dropped() {
 }
 
 #[tokio::test]
+async fn an_event_that_two_regions_have_is_not_lost_when_neither_was_committed() {
+    let (_home, _away, mut shelf) = two_regions().await;
+    let _frozen = Frozen::start();
+    shelf.set("deduplicate", json!(true));
+    pass(5 * MINUTE).await;
+    let input = shelf.open();
+    // The second region's chunks are committed, the first one's are lost in a crash.
+    while let Ok(Read::Chunk(chunk)) = input.read().await {
+        if chunk.partition.as_str().contains("@away") {
+            shelf.commit(&*input, chunk).await;
+        }
+    }
+    assert_eq!(shelf.ids.len(), 16, "it left out what the first region had read");
+    shelf.poll(&*shelf.open()).await.unwrap();
+    assert_eq!(shelf.ids.len(), 40);
+}
+
+#[tokio::test]
+async fn a_crash_before_the_first_commit_does_not_move_the_beginning() {
+    let workspace = Workspace::start(now).await;
+    let _frozen = Frozen::start();
+    workspace.insert([TableRow::new(noon().plus(30 * MINUTE), noon(), 1)]);
+    let mut shelf = Shelf::new(&workspace);
+    pass(50 * MINUTE).await;
+    let input = shelf.open();
+    let Ok(Read::Chunk(first)) = input.read().await else { panic!("a chunk") };
+    assert!(first.records.is_empty(), "nothing that waits for a collector");
+    shelf.commit(&*input, first).await;
+    assert_eq!(shelf.read_uncommitted(&*input, 1).await, 1);
+    drop(input);
+    pass(20 * MINUTE).await;
+    shelf.poll(&*shelf.open()).await.unwrap();
+    assert_eq!(shelf.ids.len(), 1);
+}
+
+#[tokio::test]
 async fn a_region_that_cannot_be_read_does_not_keep_the_other_from_it() {
     let (home, _away, mut shelf) = two_regions().await;
     let _frozen = Frozen::start();

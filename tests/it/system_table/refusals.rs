@@ -133,6 +133,19 @@ async fn a_workspace_that_is_busy_is_left_alone_for_as_long_as_it_asks() {
 }
 
 #[tokio::test]
+async fn a_statement_that_is_cancelled_closed_or_forgotten_is_started_again() {
+    let (workspace, mut shelf, _frozen) = one_row().await;
+    let input = shelf.open();
+    for state in ["CANCELED", "CLOSED", "GONE"] {
+        workspace.end_next(state);
+        let error = shelf.poll(&*input).await.unwrap_err();
+        assert!(!error.needs_a_human(), "{error}");
+    }
+    shelf.poll(&*input).await.unwrap();
+    assert_eq!(shelf.ids.len(), 1);
+}
+
+#[tokio::test]
 async fn a_stopped_warehouse_is_waited_for() {
     let workspace = Workspace::start(now).await;
     workspace.insert([TableRow::new(noon().minus(MINUTE), noon().minus(MINUTE), 1)]);
@@ -153,6 +166,7 @@ async fn a_statement_under_way_is_cancelled_when_reading_stops() {
     let mut shelf = Shelf::new(&workspace);
     shelf.set("start_time", json!("2026-01-05T11:00:00Z"));
     let input = shelf.open();
+    assert_eq!(shelf.read_uncommitted(&*input, 1).await, 1, "where reading begins");
     tokio::select! {
         read = input.read() => panic!("{read:?}"),
         () = eventually("a statement that runs", || workspace.asked("GET /api/2.0/sql/statements/") > 1) => {}
