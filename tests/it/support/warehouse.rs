@@ -113,6 +113,8 @@ struct State {
     link_life: Duration,
     busy: Vec<(u16, String)>,
     broken_links: u32,
+    short_links: u32,
+    link_address: Option<String>,
     end: Option<&'static str>,
     honours_byte_limit: bool,
     /// Paths as they were asked for, without what signs a link.
@@ -154,6 +156,8 @@ impl Workspace {
             link_life: Duration::from_secs(900),
             busy: Vec::new(),
             broken_links: 0,
+            short_links: 0,
+            link_address: None,
             end: None,
             honours_byte_limit: true,
             log: Vec::new(),
@@ -231,6 +235,16 @@ impl Workspace {
     /// Says nothing of a `byte_limit` and aborts what is larger than an answer may be, as servers do without one.
     pub(crate) fn ignore_byte_limit(&self) {
         self.state().honours_byte_limit = false;
+    }
+
+    /// So many of the files behind links lack their last row, and look whole all the same.
+    pub(crate) fn shorten_links(&self, links: u32) {
+        self.state().short_links = links;
+    }
+
+    /// Links begin like this in place of the workspace's own address.
+    pub(crate) fn link_to(&self, address: &str) {
+        self.state().link_address = Some(address.to_owned());
     }
 
     /// The next statement ends like this: `CANCELED`, `CLOSED`, or `GONE`.

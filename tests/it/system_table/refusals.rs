@@ -159,6 +159,30 @@ async fn a_stopped_warehouse_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_statement_that_never_ends_is_given_up_and_cancelled() {
+    let (workspace, mut shelf, _frozen) = one_row().await;
+    workspace.set_pending(u32::MAX);
+    shelf.set("timeout", json!("1d"));
+    let input = shelf.open();
+    assert_eq!(shelf.read_uncommitted(&*input, 1).await, 1, "where reading begins");
+    let began = now();
+    let passing = async {
+        loop {
+            pass(Duration::from_secs(1)).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    let error = tokio::select! {
+        read = input.read() => read.unwrap_err(),
+        () = passing => unreachable!(),
+    };
+    assert!(!error.needs_a_human() && error.to_string().contains("did not end within 30m"), "{error}");
+    assert!(began.until(now()) > 30 * MINUTE);
+    input.close().await;
+    assert_eq!((workspace.left_running(), workspace.canceled()), (0, 1));
+}
+
+#[tokio::test]
 async fn a_statement_under_way_is_cancelled_when_reading_stops() {
     let workspace = Workspace::start(now).await;
     workspace.insert([TableRow::new(noon().minus(MINUTE), noon().minus(MINUTE), 1)]);

@@ -118,6 +118,31 @@ async fn a_result_that_breaks_off_is_read_again_less_what_was_handed_on() {
 }
 
 #[tokio::test]
+async fn a_result_that_lacks_rows_moves_nothing_on() {
+    let rows = rows(50, 40_000);
+    let (workspace, mut shelf, _frozen) = filled(&rows, 1 << 20).await;
+    workspace.set_chunk_rows(20);
+    workspace.shorten_links(1);
+    let input = shelf.open();
+    let error = shelf.poll(&*input).await.unwrap_err();
+    assert!(error.to_string().contains("has 49 of its 50 rows"), "{error}");
+    shelf.poll(&*input).await.unwrap();
+    shelf.has_each_once(ids(&rows));
+}
+
+#[tokio::test]
+async fn a_link_without_tls_is_not_followed() {
+    let rows = rows(50, 40_000);
+    for address in ["http://192.0.2.1", "http://127.0.0.1.storage.example", "file:///etc/passwd"] {
+        let (workspace, mut shelf, _frozen) = filled(&rows, 1 << 20).await;
+        workspace.link_to(address);
+        let error = shelf.poll(&*shelf.open()).await.unwrap_err().to_string();
+        assert!(error.contains("does not begin with https://") && !error.contains(address), "{error}");
+        assert_eq!(workspace.asked("/storage/"), 0);
+    }
+}
+
+#[tokio::test]
 async fn an_answer_in_several_chunks_is_read_whole() {
     let rows = rows(100, 100);
     let (workspace, mut shelf, _frozen) = filled(&rows, 32 << 20).await;

@@ -221,6 +221,7 @@ impl State {
         // What the server says of a link's life is not always what the storage thinks of it.
         now.plus(self.link_life).write_rfc3339(&mut expiration);
         let mut link = part.clone();
+        let url = self.link_address.as_deref().unwrap_or(url);
         link["external_link"] = json!(format!("{url}{name}?sig=hunter2-signature"));
         link["expiration"] = json!(String::from_utf8(expiration).unwrap());
         link["http_headers"] = json!({ "x-amz-server-side-encryption-customer-algorithm": "AES256" });
@@ -250,6 +251,9 @@ impl State {
         let run = &self.statements[&id];
         let size = self.chunk_rows.min(run.rows.len().max(1));
         let rows = run.rows.chunks(size).nth(index).unwrap_or_default();
+        let missing = usize::from(self.short_links > 0);
+        self.short_links = self.short_links.saturating_sub(1);
+        let rows = &rows[..rows.len() - missing];
         let breaks_off = self.broken_links > 0;
         self.broken_links = self.broken_links.saturating_sub(1);
         Reply { status: 200, headers: String::new(), body: format!("[{}]", rows.join(",")), breaks_off }
