@@ -10,6 +10,7 @@
 //! reads the newest two hours again and tells by the ids it keeps which rows are new; older hours are counted. A crash
 //! at any point leaves hours whose position did not move: they are read again, less the ids that were committed.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -37,7 +38,7 @@ mod warehouse;
 
 use config::{Checked, Config, Schedule, parse};
 use lanes::{InFlight, Lanes};
-use plan::{Count, Plan, Window};
+use plan::{Plan, Window};
 use reading::{Batch, Reading, Tools};
 use warehouse::{Disposition, Warehouse};
 
@@ -278,7 +279,7 @@ impl Region {
         let Some(plan) = &mut self.plan else { return Ok(None) };
         let begin = self.begin.take();
         if let (Some(hour), Some(own)) = (begin, tools.lanes.get_mut(tools.region)) {
-            let step = own.begin(hour);
+            let step = own.begin(hour, clock());
             return Ok(Some(tools.chunk(step, Batch::default())));
         }
         loop {
@@ -294,8 +295,7 @@ impl Region {
                     lanes.let_go(plan.overlap_begins());
                 }
             }
-            let closed = tools.lanes.get_mut(tools.region).and_then(|own| own.close(plan.settled_before()));
-            if let Some(step) = closed {
+            if let Some(step) = tools.close(plan.overlap_begins(), plan.look_back()) {
                 return Ok(Some(tools.chunk(step, Batch::default())));
             }
             let polled = match self.polled {
@@ -309,8 +309,9 @@ impl Region {
             if let Some(window) = plan.window() {
                 let disposition =
                     if self.external { Disposition::ExternalLinks } else { Disposition::Inline };
+                let asked = clock();
                 match tools.warehouse.run(&reading::rows_of(window), disposition).await? {
-                    Some(rows) => self.reading = Some((window, Reading::new(window, rows))),
+                    Some(rows) => self.reading = Some((window, Reading::new(window, asked, rows))),
                     None if self.external => {
                         let text = "a minute of the table is larger than any result may be";
                         return Err(tools.warehouse.transient(text.to_owned()));
@@ -319,10 +320,12 @@ impl Region {
                 }
                 continue;
             }
-            let now = clock();
-            if let Some(count) = plan.count(now) {
-                let changed = changed(count, tools).await?;
-                plan.counted(count, now, changed);
+            let (now, oldest) = (clock(), tools.lanes.get(tools.region).and_then(Lanes::oldest));
+            if let (Some(count), Some(look_back)) = (plan.count(now, oldest), plan.look_back()) {
+                let rows = count_rows(count.window, tools).await?;
+                let own = tools.lanes.get_mut(tools.region);
+                let changed = own.map(|own| own.compare(count.window, &rows, now, look_back));
+                plan.counted(count, now, changed.unwrap_or_default());
                 continue;
             }
             self.polled = None;
@@ -338,14 +341,10 @@ fn filled(reading: &Reading, tools: &Tools<'_>) -> f64 {
     reading.bytes() as f64 / tools.warehouse.answer_bytes() as f64
 }
 
-/// The hours in which rows have arrived that were not read.
-async fn changed(count: Count, tools: &Tools<'_>) -> Result<Vec<Millis>, InputError> {
-    match tools.warehouse.run(&reading::count_of(count.window), Disposition::Inline).await? {
-        Some(rows) => {
-            let counts = reading::counts(rows, tools.warehouse).await?;
-            let own = tools.lanes.get(tools.region);
-            Ok(own.map(|own| own.changed(count.window, &counts)).unwrap_or_default())
-        }
+/// How many rows the hours of a window have.
+async fn count_rows(window: Window, tools: &Tools<'_>) -> Result<HashMap<Millis, u64>, InputError> {
+    match tools.warehouse.run(&reading::count_of(window), Disposition::Inline).await? {
+        Some(rows) => reading::counts(rows, tools.warehouse).await,
         None => Err(tools.warehouse.transient("the counts of the hours do not fit into memory".to_owned())),
     }
 }

@@ -51,8 +51,9 @@ pub(super) struct Config {
     /// How far back rows are counted once an hour; an hour of the table that gained rows is read again. `0s` turns it off.
     #[serde(default = "defaults::hourly_look_back")]
     hourly_look_back: Period,
-    /// The same once a day. Ids of rows are kept in the state for as long, 16 bytes each; what arrives later than this is
-    /// not seen.
+    /// The same once a day. Every row that arrives no later than this is found, whatever lies between; a later one may
+    /// not be. Ids of rows are kept in the state for as long and a day more, 16 bytes each. No longer than `overlap` turns
+    /// the counts off.
     #[serde(default = "defaults::daily_look_back")]
     daily_look_back: Period,
     /// Further regions by a name of your choice: `{ eu = { url = "…", warehouse_id = "…" } }`. The credentials are the

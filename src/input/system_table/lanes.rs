@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | none | nothing of the hour is committed | none |
 //! | `2026-01-05T10:35:00.000Z 5211` | read up to there; 5211 ids | those ids, 16 bytes each |
-//! | `closed` | read, and past all look-backs | none |
+//! | `closed` | done with: read, and looked at again when nothing more was to come | none |
 //!
 //! An id after [`LEFT_OUT`] is of a row that was left out because another region shipped it. Ids that were shipped are told
 //! from those, for two regions must not both rely on the other: one could crash before it has shipped the row.
@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -142,6 +143,25 @@ struct Lane {
     count: u64,
     /// Kept in memory while the hour is read, and until what was read of it is committed.
     ids: Option<Ids>,
+    /// When the first statement that read it was made; unknown for one from the state.
+    since: Option<Millis>,
+    /// It was counted when nothing more was to come, and nothing had come.
+    counted: bool,
+}
+
+impl Lane {
+    fn new(hour: Millis, since: Millis) -> Self {
+        Self { read_to: hour, count: 0, ids: Some(Ids::default()), since: Some(since), counted: false }
+    }
+
+    /// True if it was read or counted a look-back after its end. Where hours are not counted, having been read is enough.
+    fn is_done(&self, hour: Millis, look_back: Option<Duration>) -> bool {
+        let end = hour.plus(HOUR);
+        let late = look_back.is_none_or(|look_back| {
+            self.counted || self.since.is_some_and(|since| since >= end.plus(look_back))
+        });
+        self.read_to >= end && late
+    }
 }
 
 /// The open lanes of one region's table.
@@ -168,7 +188,7 @@ impl Lanes {
             let Some(hour) = hour_of(&prefix, &partition) else { continue };
             match position_of(&position) {
                 Some((read_to, count)) => {
-                    lanes.insert(hour, Lane { read_to, count, ids: None });
+                    lanes.insert(hour, Lane { read_to, count, ids: None, since: None, counted: false });
                     read.push((hour, read_to));
                 }
                 None => read.push((hour, hour.plus(HOUR))),
@@ -185,11 +205,12 @@ impl Lanes {
         Partition::new(name.strip_suffix(":00:00.000Z").unwrap_or(&name))
     }
 
-    /// Brings the ids of an hour into memory.
+    /// Brings the ids of an hour into memory, if it has any.
     pub(super) async fn open(&mut self, hour: Millis) -> Result<(), StateError> {
         let partition = self.partition(hour);
-        let lane = self.lanes.entry(hour).or_insert_with(|| Lane { read_to: hour, count: 0, ids: None });
-        if lane.ids.is_none() {
+        if let Some(lane) = self.lanes.get_mut(&hour)
+            && lane.ids.is_none()
+        {
             let ids = Ids::decode(&self.resume.notes(&partition).await?);
             lane.count = ids.len() as u64;
             lane.ids = Some(ids);
@@ -202,23 +223,25 @@ impl Lanes {
         self.lanes.get(&hour)?.ids.as_ref()
     }
 
-    /// True if the hour has a lane, open or to be opened.
-    pub(super) fn has(&self, hour: Millis) -> bool {
-        self.lanes.contains_key(&hour)
-    }
-
     /// The step that makes durable where reading begins: a start after a crash must not begin later.
-    pub(super) fn begin(&mut self, hour: Millis) -> Step {
+    pub(super) fn begin(&mut self, hour: Millis, now: Millis) -> Step {
         let partition = self.partition(hour);
-        self.lanes.insert(hour, Lane { read_to: hour, count: 0, ids: None });
+        self.lanes.insert(hour, Lane::new(hour, now));
         self.in_flight.add(&partition);
         Step { partition, position: position(hour, 0), note: Note::Keep }
     }
 
-    /// Takes in the ids of new rows of an hour, and how far the hour is read by now; none if nothing changed.
-    pub(super) fn step(&mut self, hour: Millis, ids: &Ids, window: Option<Window>) -> Option<Step> {
+    /// Takes in the ids of new rows of an hour, asked for at this time, and how far the hour is read by now; none if
+    /// nothing changed.
+    pub(super) fn step(
+        &mut self,
+        hour: Millis,
+        ids: &Ids,
+        asked: Millis,
+        window: Option<Window>,
+    ) -> Option<Step> {
         let partition = self.partition(hour);
-        let lane = self.lanes.entry(hour).or_insert_with(|| Lane { read_to: hour, count: 0, ids: None });
+        let lane = self.lanes.entry(hour).or_insert_with(|| Lane::new(hour, asked));
         let before = lane.read_to;
         // What lies before the window must have been read for the lane to go on to the window's end.
         if let Some(window) = window.filter(|window| window.from <= before) {
@@ -237,15 +260,31 @@ impl Lanes {
         Some(Step { partition, position, note })
     }
 
-    /// Closes the first lane that was read whole and ends before this instant.
-    pub(super) fn close(&mut self, before: Millis) -> Option<Step> {
-        let whole = |(hour, lane): &(&Millis, &Lane)| lane.read_to >= hour.plus(HOUR);
-        let past = self.lanes.iter().take_while(|(hour, _)| hour.plus(HOUR) <= before);
-        let (&hour, _) = past.into_iter().find(whole)?;
+    /// The open hours that no poll reads again, since they end before the overlap, and that are done with.
+    pub(super) fn done(&self, overlap: Millis, look_back: Option<Duration>) -> Vec<Millis> {
+        let past = self.lanes.iter().take_while(|(hour, _)| hour.plus(HOUR) <= overlap);
+        past.filter(|(hour, lane)| lane.is_done(**hour, look_back)).map(|(hour, _)| *hour).collect()
+    }
+
+    /// True if an hour is done with here, or closed already.
+    pub(super) fn has_done(&self, hour: Millis, look_back: Option<Duration>) -> bool {
+        match self.lanes.get(&hour) {
+            Some(lane) => lane.is_done(hour, look_back),
+            None => self.oldest().is_some_and(|oldest| hour < oldest),
+        }
+    }
+
+    /// Closes an hour that is done with.
+    pub(super) fn close(&mut self, hour: Millis) -> Step {
         self.lanes.remove(&hour);
         let partition = self.partition(hour);
         self.in_flight.add(&partition);
-        Some(Step { partition, position: Position::new(CLOSED), note: Note::Clear })
+        Step { partition, position: Position::new(CLOSED), note: Note::Clear }
+    }
+
+    /// The first hour that is not done with.
+    pub(super) fn oldest(&self) -> Option<Millis> {
+        self.lanes.keys().next().copied()
     }
 
     /// Lets go of the ids of hours that end before this instant: what is committed can be read from the state.
@@ -265,13 +304,24 @@ impl Lanes {
         }
     }
 
-    /// The open hours of a window in which the table has not as many rows as were read.
-    pub(super) fn changed(&self, window: Window, rows: &HashMap<Millis, u64>) -> Vec<Millis> {
-        self.lanes
-            .range(window.from..window.to)
-            .filter(|(hour, lane)| rows.get(hour).copied().unwrap_or_default() != lane.count)
-            .map(|(hour, _)| *hour)
-            .collect()
+    /// Compares the rows of the hours of a window, counted at this time, with what was read; gives the hours that
+    /// differ. The others are done with if they ended a look-back before.
+    pub(super) fn compare(
+        &mut self,
+        window: Window,
+        rows: &HashMap<Millis, u64>,
+        counted_at: Millis,
+        look_back: Duration,
+    ) -> Vec<Millis> {
+        let mut changed = Vec::new();
+        for (hour, lane) in self.lanes.range_mut(window.from..window.to) {
+            if rows.get(hour).copied().unwrap_or_default() != lane.count {
+                changed.push(*hour);
+            } else if hour.plus(HOUR).plus(look_back) <= counted_at {
+                lane.counted = true;
+            }
+        }
+        changed
     }
 }
 
@@ -342,11 +392,11 @@ mod tests {
         assert_eq!(read, []);
         lanes.open(at("10:00")).await.unwrap();
         let window = Window { from: at("10:00"), to: at("10:35") };
-        let step = lanes.step(at("10:00"), &ids([1, 2]), Some(window)).unwrap();
+        let step = lanes.step(at("10:00"), &ids([1, 2]), at("10:30"), Some(window)).unwrap();
         assert_eq!(step.partition.as_str(), "table/2026-01-05T10");
         assert_eq!(step.position.as_str(), "2026-01-05T10:35:00.000Z 2");
         place.commit(step).await;
-        let uncommitted = lanes.step(at("10:00"), &ids([3]), None).unwrap();
+        let uncommitted = lanes.step(at("10:00"), &ids([3]), at("10:30"), None).unwrap();
         drop(uncommitted);
         let (mut again, read) = place.lanes().await;
         assert_eq!(read, [(at("10:00"), at("10:35"))]);
@@ -360,7 +410,7 @@ mod tests {
         let place = Place::new();
         let (mut lanes, _) = place.lanes().await;
         lanes.open(at("10:00")).await.unwrap();
-        let step = lanes.step(at("10:00"), &ids([1]), None).unwrap();
+        let step = lanes.step(at("10:00"), &ids([1]), at("10:30"), None).unwrap();
         lanes.let_go(at("12:00"));
         assert!(knows(&lanes, 1), "it is not committed yet");
         place.commit(step).await;
@@ -372,21 +422,29 @@ mod tests {
         assert!(knows(&lanes, 1));
     }
 
-    #[tokio::test]
-    async fn a_lane_is_closed_when_it_is_whole_and_past_and_leaves_no_ids() {
-        let place = Place::new();
+    /// A lane of ten o'clock with one row, first read at this time.
+    async fn one_lane(place: &Place, asked: &str) -> Lanes {
         let (mut lanes, _) = place.lanes().await;
-        let half = Window { from: at("09:00"), to: at("09:30") };
         let whole = Window { from: at("10:00"), to: at("11:00") };
-        for (hour, window) in [(at("09:00"), half), (at("10:00"), whole)] {
-            let step = lanes.step(hour, &ids([7]), Some(window)).unwrap();
-            place.commit(step).await;
-        }
-        assert!(lanes.close(at("10:59")).is_none());
-        let step = lanes.close(at("12:00")).unwrap();
+        let step = lanes.step(at("10:00"), &ids([7]), at(asked), Some(whole)).unwrap();
+        place.commit(step).await;
+        lanes
+    }
+
+    #[tokio::test]
+    async fn a_lane_is_closed_when_it_was_read_late_enough_and_leaves_no_ids() {
+        let (place, look_back) = (Place::new(), Some(3 * HOUR));
+        let mut lanes = one_lane(&place, "14:00").await;
+        let half = Window { from: at("09:00"), to: at("09:30") };
+        place.commit(lanes.step(at("09:00"), &ids([7]), at("14:00"), Some(half)).unwrap()).await;
+        assert_eq!(lanes.done(at("10:59"), look_back), [], "polls still read it");
+        assert_eq!(lanes.done(at("11:00"), look_back), [at("10:00")]);
+        let step = lanes.close(at("10:00"));
         assert_eq!((step.partition.as_str(), step.position.as_str()), ("table/2026-01-05T10", "closed"));
         place.commit(step).await;
-        assert!(lanes.close(at("12:00")).is_none(), "half an hour waits for its rest");
+        assert_eq!(lanes.done(at("12:00"), look_back), [], "half an hour waits for its rest");
+        let done = ["08:00", "09:00", "10:00"].map(|hour| lanes.has_done(at(hour), look_back));
+        assert_eq!(done, [true, false, false], "what is older than all that is open is closed");
         let (_, read) = place.lanes().await;
         assert_eq!(read, [(at("09:00"), at("09:30")), (at("10:00"), at("11:00"))]);
         let left = place.state.notes("a/b", &Partition::new("table/2026-01-05T10")).await.unwrap();
@@ -395,17 +453,40 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_lane_that_was_read_early_waits_for_a_late_count() {
+        let (place, look_back) = (Place::new(), 3 * HOUR);
+        let mut lanes = one_lane(&place, "13:59").await;
+        let day = Window { from: at("00:00"), to: at("23:00") };
+        let (one, two) = (HashMap::from([(at("10:00"), 1)]), HashMap::from([(at("10:00"), 2)]));
+        let after = |lanes: &mut Lanes, rows, counted_at| {
+            lanes.compare(day, rows, at(counted_at), look_back);
+            !lanes.done(at("12:00"), Some(look_back)).is_empty()
+        };
+        assert!(!after(&mut lanes, &one, "13:59"), "a row may still come");
+        assert!(!after(&mut lanes, &two, "14:00"), "one has come");
+        // A start in between does not make it any more certain.
+        let (mut again, _) = place.lanes().await;
+        assert_eq!(again.done(at("12:00"), Some(look_back)), []);
+        assert!(after(&mut again, &one, "14:00"));
+        assert_eq!(
+            lanes.done(at("12:00"), None),
+            [at("10:00")],
+            "without counts there is nothing to wait for"
+        );
+    }
+
+    #[tokio::test]
     async fn a_lane_does_not_pass_what_was_not_read() {
         let (mut lanes, _) = Place::new().lanes().await;
         let gap = Window { from: at("10:20"), to: at("11:00") };
-        assert!(lanes.step(at("10:00"), &Ids::default(), Some(gap)).is_none());
+        assert!(lanes.step(at("10:00"), &Ids::default(), at("10:30"), Some(gap)).is_none());
         let next = Window { from: at("09:30"), to: at("10:20") };
-        assert!(lanes.step(at("10:00"), &Ids::default(), Some(next)).is_some());
-        assert!(lanes.step(at("10:00"), &Ids::default(), Some(gap)).is_some());
+        assert!(lanes.step(at("10:00"), &Ids::default(), at("10:30"), Some(next)).is_some());
+        assert!(lanes.step(at("10:00"), &Ids::default(), at("10:30"), Some(gap)).is_some());
         let rows = HashMap::from([(at("10:00"), 0)]);
         let day = Window { from: at("00:00"), to: at("23:00") };
-        assert_eq!(lanes.changed(day, &rows), []);
-        assert_eq!(lanes.changed(day, &HashMap::from([(at("10:00"), 1)])), [at("10:00")]);
+        assert_eq!(lanes.compare(day, &rows, at("10:30"), HOUR), []);
+        assert_eq!(lanes.compare(day, &HashMap::from([(at("10:00"), 1)]), at("10:30"), HOUR), [at("10:00")]);
     }
 
     #[test]

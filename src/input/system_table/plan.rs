@@ -1,13 +1,15 @@
 //! Which stretch of event time to read next. Pure: time comes in as an argument.
 //!
 //! ```text
-//!   origin            daily look-back    hourly       overlap    watermark      now - safety margin
+//!   origin            oldest open lane   hourly       overlap    watermark      now - safety margin
 //!   ├── holes, once ──┼───── counted ────┼── counted ──┼─ again ──┼──── new ────┤
 //!                       once a day         once an hour  every poll  every poll
 //! ```
 //!
 //! The table has no time of arrival, so a late row can only be found by looking again. Every poll reads the overlap
-//! again; older hours are merely counted, and read again where the count is not what was read.
+//! again; older hours are merely counted, and read again where the count is not what was read. An hour is done with only
+//! when it was looked at a daily look-back after its end: neither the days between two counts nor a week of standing
+//! still lets a row slip through.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -135,8 +137,8 @@ impl Plan {
         true
     }
 
-    /// The hours to count now that all is read, if it is time to.
-    pub(super) fn count(&self, now: Millis) -> Option<Count> {
+    /// The hours to count now that all is read, if it is time to; once a day from the oldest on that is not done with.
+    pub(super) fn count(&self, now: Millis, oldest: Option<Millis>) -> Option<Count> {
         let Schedule { hourly_look_back, daily_look_back, overlap, .. } = self.schedule;
         let due = |counted: Option<Millis>, every: Duration, look_back: Duration| {
             look_back > overlap && counted.is_none_or(|counted| now < counted || counted.until(now) >= every)
@@ -145,10 +147,13 @@ impl Plan {
         if !daily && !due(self.counted_hourly, HOUR, hourly_look_back) {
             return None;
         }
-        let look_back = if daily { daily_look_back } else { hourly_look_back };
+        let from = match oldest {
+            Some(oldest) if daily => oldest,
+            _ => hour_up(self.watermark.minus(hourly_look_back)),
+        };
         // The hour in which the overlap begins is counted too: half of it is not read again.
         let window = Window {
-            from: hour_up(self.watermark.minus(look_back)).max(self.origin),
+            from: from.max(self.origin),
             to: hour_up(self.watermark.minus(overlap)).min(hour_down(self.watermark)),
         };
         (window.from < window.to).then_some(Count { window, daily })
@@ -174,9 +179,10 @@ impl Plan {
         self.origin
     }
 
-    /// What lies before will not be looked at again.
-    pub(super) fn settled_before(&self) -> Millis {
-        self.watermark.minus(self.schedule.daily_look_back.max(self.schedule.overlap)).minus(HOUR)
+    /// How long after its end an hour is looked at for the last time; none if hours are not counted at all.
+    pub(super) fn look_back(&self) -> Option<Duration> {
+        let Schedule { daily_look_back, overlap, .. } = self.schedule;
+        (daily_look_back > overlap).then_some(daily_look_back)
     }
 
     /// What lies before is not read again by every poll.
@@ -315,24 +321,25 @@ mod tests {
     fn older_hours_are_counted_hourly_and_daily_and_read_where_they_changed() {
         let mut plan = Plan::new(schedule(), at(0), at(6030), Vec::new());
         let now = at(6031);
-        let count = plan.count(now).unwrap();
+        let oldest = Some(at(1740));
+        let count = plan.count(now, oldest).unwrap();
         assert_eq!(
             count.window,
             Window { from: at(1740), to: at(5940) },
-            "72 h, to the hour the overlap begins in"
+            "to the hour the overlap begins in"
         );
         plan.counted(count, now, [at(1800), at(1860), at(2400)]);
-        assert_eq!(plan.count(now), None);
+        assert_eq!(plan.count(now, oldest), None);
         let windows = drain(&mut plan, || false, 1.0);
         assert_eq!(windows[0].from, at(1800));
         assert_eq!(windows.last().unwrap().to, at(2460));
         assert_eq!(windows.iter().map(|window| window.length()).sum::<Duration>(), 3 * HOUR);
         assert_eq!(plan.watermark, at(6030), "old rows do not move it");
-        assert_eq!(plan.count(at(6090)), None);
-        let hourly = plan.count(at(6091)).unwrap();
+        assert_eq!(plan.count(at(6090), oldest), None);
+        let hourly = plan.count(at(6091), oldest).unwrap();
         assert_eq!(hourly.window, Window { from: at(4620), to: at(5940) });
         plan.counted(hourly, at(6091), []);
-        assert!(plan.count(at(6031 + 24 * 60)).unwrap().daily);
+        assert!(plan.count(at(6031 + 24 * 60), oldest).unwrap().daily);
     }
 
     #[test]
@@ -355,13 +362,13 @@ mod tests {
     fn nothing_before_the_origin_is_read_or_counted() {
         let mut plan = Plan::new(schedule(), at(60), at(150), Vec::new());
         assert_eq!(
-            plan.count(at(200)),
+            plan.count(at(200), Some(at(60))),
             None,
             "the overlap reaches back further than the table was ever read"
         );
         plan.poll(at(400));
         assert_eq!(drain(&mut plan, || false, 1.0)[0].from, at(60));
-        assert_eq!(plan.count(at(400)).unwrap().window, Window { from: at(60), to: at(300) });
+        assert_eq!(plan.count(at(400), Some(at(0))).unwrap().window, Window { from: at(60), to: at(300) });
     }
 
     #[test]

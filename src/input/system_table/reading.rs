@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::chunks::Chunks;
 use super::lanes::{Ids, Lanes, Step, digest};
@@ -89,10 +90,6 @@ impl Tools<'_> {
         self.lanes.get_mut(self.region)
     }
 
-    fn step(&mut self, hour: Millis, ids: &Ids, window: Option<Window>) -> Option<Step> {
-        self.own()?.step(hour, ids, window)
-    }
-
     /// True if the row was read before.
     async fn knows(&mut self, hour: Millis, id: u128) -> Result<bool, InputError> {
         let Some(lanes) = self.own() else { return Ok(false) };
@@ -103,7 +100,7 @@ impl Tools<'_> {
     /// True if the row was shipped from another region's table.
     async fn knows_elsewhere(&mut self, hour: Millis, id: u128) -> Result<bool, InputError> {
         for (index, lanes) in self.lanes.iter_mut().enumerate() {
-            if index != self.region && lanes.has(hour) {
+            if index != self.region {
                 lanes.open(hour).await?;
                 if lanes.ids(hour).is_some_and(|ids| ids.shipped.contains(&id)) {
                     return Ok(true);
@@ -111,6 +108,15 @@ impl Tools<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// Closes an hour that is done with in all regions: as long as a row may still come up in one of them, the others
+    /// have to know whether they shipped it.
+    pub(super) fn close(&mut self, overlap: Millis, look_back: Option<Duration>) -> Option<Step> {
+        let own = self.lanes.get(self.region)?;
+        let everywhere = |hour: &Millis| self.lanes.iter().all(|lanes| lanes.has_done(*hour, look_back));
+        let hour = own.done(overlap, look_back).into_iter().find(everywhere)?;
+        Some(self.own()?.close(hour))
     }
 
     fn chunk_bytes(&self) -> usize {
@@ -159,6 +165,8 @@ impl Batch {
 #[derive(Debug)]
 pub(super) struct Reading {
     window: Window,
+    /// When its rows were asked for.
+    asked: Millis,
     rows: Chunks,
     /// The hour that rows are awaited of.
     hour: Millis,
@@ -171,9 +179,9 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub(super) fn new(window: Window, rows: Chunks) -> Self {
+    pub(super) fn new(window: Window, asked: Millis, rows: Chunks) -> Self {
         let hour = hour_down(window.from);
-        Self { window, rows, hour, ahead: None, ended: false, told: 0, batch: Batch::default() }
+        Self { window, asked, rows, hour, ahead: None, ended: false, told: 0, batch: Batch::default() }
     }
 
     /// Bytes of the answer read so far.
@@ -261,7 +269,7 @@ impl Reading {
 
     /// Hands on what was gathered of the hour, and with a window that the hour has been read in it.
     fn hand_on(&mut self, window: Option<Window>, tools: &mut Tools<'_>) -> Option<Chunk> {
-        let step = tools.step(self.hour, &self.batch.ids, window)?;
+        let step = tools.own()?.step(self.hour, &self.batch.ids, self.asked, window)?;
         let batch = std::mem::take(&mut self.batch);
         Some(tools.chunk(step, batch))
     }

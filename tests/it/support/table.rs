@@ -1,6 +1,7 @@
 //! The system table input by itself, read as the engine reads it, in virtual time.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -12,6 +13,7 @@ use auditferry::registry;
 use auditferry::state::sqlite::SqliteState;
 use auditferry::state::{Change, State};
 use auditferry::time::Millis;
+use fastrand::Rng;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -80,7 +82,6 @@ pub(crate) struct Shelf {
     pub(crate) ids: Vec<String>,
     pub(crate) records: Vec<Value>,
     pub(crate) counts: ReadCounts,
-    pub(crate) dead: Vec<&'static str>,
     /// The last read failed.
     failed: bool,
 }
@@ -103,7 +104,6 @@ impl Shelf {
             ids: Vec::new(),
             records: Vec::new(),
             counts: ReadCounts::default(),
-            dead: Vec::new(),
             failed: false,
         }
     }
@@ -133,37 +133,52 @@ impl Shelf {
         (kind.build)(self.settings.clone(), context).unwrap()
     }
 
-    /// Commits a chunk, as the engine does once a collector has it.
-    pub(crate) async fn commit(&mut self, input: &dyn Input, chunk: Chunk) {
-        for record in &chunk.records {
-            let record: Value = serde_json::from_slice(chunk.record(record)).unwrap();
-            self.ids.push(record["event_id"].as_str().unwrap().to_owned());
-            self.records.push(record);
+    /// Commits chunks, as the engine does once a collector has them.
+    pub(crate) async fn commit(&mut self, input: &dyn Input, chunks: impl IntoIterator<Item = Chunk>) {
+        let mut changes = Vec::new();
+        for chunk in chunks {
+            for record in &chunk.records {
+                let record: Value = serde_json::from_slice(chunk.record(record)).unwrap();
+                self.ids.push(record["event_id"].as_str().unwrap().to_owned());
+                self.records.push(record);
+            }
+            self.counts.records_skipped += chunk.counts.records_skipped;
+            self.counts.records_duplicate += chunk.counts.records_duplicate;
+            self.counts.bytes_fetched += chunk.counts.bytes_fetched;
+            let Chunk { partition, position, note, .. } = chunk;
+            changes.push(Change { partition, position, note });
         }
-        self.dead.extend(chunk.malformed.iter().map(|malformed| malformed.reason));
-        self.counts.records_skipped += chunk.counts.records_skipped;
-        self.counts.records_duplicate += chunk.counts.records_duplicate;
-        self.counts.bytes_fetched += chunk.counts.bytes_fetched;
-        let Chunk { partition, position, note, .. } = chunk;
-        let change = Change { partition: partition.clone(), position: position.clone(), note };
-        self.state.commit("table/out", vec![change], Vec::new()).await.unwrap();
-        input.committed(&partition, &position).await;
+        self.state.commit("table/out", changes.clone(), Vec::new()).await.unwrap();
+        for change in changes {
+            input.committed(&change.partition, &change.position).await;
+        }
     }
 
     /// Reads and commits until there is nothing more for now.
     pub(crate) async fn poll(&mut self, input: &dyn Input) -> Result<(), InputError> {
-        loop {
+        let (mut read, mut held) = (Vec::new(), 0);
+        let result = loop {
+            // Half of the memory is the answer's: what is not committed must leave room for another chunk.
+            if held >= self.memory / 8 {
+                held = 0;
+                self.commit(input, read.drain(..)).await;
+            }
             match input.read().await {
-                Ok(Read::Chunk(chunk)) => self.commit(input, chunk).await,
+                Ok(Read::Chunk(chunk)) => {
+                    held += chunk.payload.len();
+                    read.push(chunk);
+                }
                 // That it can be read again is told before what was read.
                 Ok(Read::Idle) if std::mem::take(&mut self.failed) => {}
-                Ok(Read::Idle | Read::End) => return Ok(()),
+                Ok(Read::Idle | Read::End) => break Ok(()),
                 Ok(Read::Trouble { error, .. }) | Err(error) => {
                     self.failed = true;
-                    return Err(error);
+                    break Err(error);
                 }
             }
-        }
+        };
+        self.commit(input, read).await;
+        result
     }
 
     /// Reads so many chunks, or to the end, without a commit: as before a crash.
@@ -172,6 +187,25 @@ impl Shelf {
             let Ok(Read::Chunk(_)) = input.read().await else { return read };
         }
         chunks
+    }
+
+    /// Reads some chunks and dies: of each partition some are committed, first things first, and of one more than of
+    /// another, as it comes in the engine.
+    pub(crate) async fn crash(&mut self, input: Box<dyn Input>, chunks: usize, rng: &mut Rng) {
+        let (mut read, mut held) = (Vec::new(), 0);
+        while read.len() < chunks && held < self.memory / 8 {
+            let Ok(Read::Chunk(chunk)) = input.read().await else { break };
+            held += chunk.payload.len();
+            read.push(chunk);
+        }
+        let mut cut = HashSet::new();
+        for chunk in read {
+            if cut.contains(&chunk.partition) || rng.u8(..4) == 0 {
+                cut.insert(chunk.partition);
+            } else {
+                self.commit(&*input, [chunk]).await;
+            }
+        }
     }
 
     /// Everything the state keeps: bytes of notes, and positions.

@@ -164,7 +164,7 @@ async fn a_crash_between_any_two_chunks_loses_nothing_and_reads_nothing_twice() 
         let input = shelf.open();
         starts += 1;
         match input.read().await.unwrap() {
-            Read::Chunk(chunk) => shelf.commit(&*input, chunk).await,
+            Read::Chunk(chunk) => shelf.commit(&*input, [chunk]).await,
             _ => break,
         }
         if starts > 100 {
