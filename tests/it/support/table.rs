@@ -8,7 +8,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use auditferry::chunk::{Budget, Chunk, ReadCounts};
-use auditferry::input::{Input, InputContext, InputError, Read, Resume};
+use auditferry::input::{Input, InputContext, InputError, Read, Resume, Shared};
 use auditferry::registry;
 use auditferry::state::sqlite::SqliteState;
 use auditferry::state::{Change, State};
@@ -127,6 +127,7 @@ impl Shelf {
             resume: Resume::new(Arc::clone(&self.state) as Arc<dyn State>, "table/out"),
             budget: Budget::new(self.memory),
             once: self.once,
+            shared: Shared::default(),
             base: PathBuf::new(),
             clock: now,
         };
