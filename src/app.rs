@@ -108,6 +108,7 @@ impl App {
                 once,
                 shared: shared.clone(),
                 base: PathBuf::new(),
+                clock: now,
             };
             let input: Arc<dyn Input> = config.build_input(&route.input, context)?.into();
             let source = Source { name: &name, input, budget, state: Arc::clone(&state), once };

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::buffer::Pool;
 use crate::time::Date;
 
-/// One ordered lane of an input: an object, an Event Hubs partition, the table.
+/// One ordered lane of an input: an object, an Event Hubs partition, an hour of the table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition(Arc<str>);
 
@@ -120,6 +120,8 @@ pub struct ReadCounts {
     pub bytes_fetched: u64,
     /// Records recognised as shipped before and left out.
     pub records_skipped: u64,
+    /// Records met a second time, by another way of the same input.
+    pub records_duplicate: u64,
     /// Objects read to their end.
     pub objects_read: u64,
     /// Objects whose shipped part had changed.

@@ -1,4 +1,5 @@
-//! The one HTTP client of outputs and of what asks for tokens: TLS, proxy, time-outs, capped answers, and what a failure means.
+//! The one HTTP client of outputs, inputs and what asks for tokens: TLS, proxy, time-outs, capped answers, and what a
+//! failure means.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -14,6 +15,9 @@ use crate::units::Period;
 
 /// Most bytes of an answer that are read.
 pub const MAX_ANSWER_BYTES: usize = 4 << 20;
+
+/// Longest that a body read piece by piece may take in all.
+const LONGEST_STREAM: Duration = Duration::from_secs(24 * 3600);
 
 /// Most bytes of an answer that a message repeats.
 const EXCERPT_BYTES: usize = 300;
@@ -80,7 +84,7 @@ pub struct Answer {
     pub status: u16,
     /// How long the server asked to wait.
     pub retry_after: Option<Duration>,
-    /// The body, at most [`MAX_ANSWER_BYTES`] of it.
+    /// The body, as far as it was asked for.
     pub body: Bytes,
     /// True if there was more.
     pub cut: bool,
@@ -131,7 +135,7 @@ impl Answer {
 pub struct NoAnswer {
     /// What happened; holds no address, since that can be a secret.
     pub cause: String,
-    /// What a user can do about it where it is an output's; else empty.
+    /// What a user can do about it, where the address is one that is configured as `url`; else empty.
     pub remedy: &'static str,
     /// True unless it is certain that the server saw nothing of the request.
     pub ambiguous: bool,
@@ -141,6 +145,29 @@ pub struct NoAnswer {
 #[derive(Clone, Debug)]
 pub struct Client {
     client: reqwest::Client,
+    timeout: Duration,
+}
+
+/// An answer whose body is read piece by piece.
+#[derive(Debug)]
+pub struct Pieces {
+    /// HTTP status.
+    pub status: u16,
+    response: reqwest::Response,
+    timeout: Duration,
+}
+
+impl Pieces {
+    /// The next piece of the body; none at its end.
+    ///
+    /// # Errors
+    /// [`NoAnswer`] if the connection breaks, or brings nothing for as long as the settings' time-out.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, NoAnswer> {
+        match tokio::time::timeout(self.timeout, self.response.chunk()).await {
+            Ok(piece) => piece.map_err(no_answer),
+            Err(_) => Err(silence(self.timeout)),
+        }
+    }
 }
 
 impl Client {
@@ -204,7 +231,7 @@ impl Client {
             }
         }
         let client = builder.build().map_err(|error| BuildError::new("tls", error))?;
-        Ok(Self { client })
+        Ok(Self { client, timeout: settings.timeout.0 })
     }
 
     /// Sends one request's body and reads the answer.
@@ -222,7 +249,7 @@ impl Client {
         if let Some(encoding) = request.encoding.header() {
             call = call.header(CONTENT_ENCODING, encoding);
         }
-        read_answer(call).await
+        read_answer(call, MAX_ANSWER_BYTES).await
     }
 
     /// Makes a GET request.
@@ -230,11 +257,48 @@ impl Client {
     /// # Errors
     /// [`NoAnswer`] if there is none.
     pub async fn get(&self, url: &str, headers: HeaderMap) -> Result<Answer, NoAnswer> {
-        read_answer(self.client.get(url).headers(headers)).await
+        self.ask(reqwest::Method::GET, url, headers, Bytes::new(), MAX_ANSWER_BYTES).await
+    }
+
+    /// Makes a request and reads at most `most_bytes` of the answer's body.
+    ///
+    /// # Errors
+    /// [`NoAnswer`] if there is none.
+    pub async fn ask(
+        &self,
+        method: reqwest::Method,
+        url: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        most_bytes: usize,
+    ) -> Result<Answer, NoAnswer> {
+        let call = self.client.request(method, url).headers(headers);
+        read_answer(if body.is_empty() { call } else { call.body(body) }, most_bytes).await
+    }
+
+    /// Makes a GET request whose body is read piece by piece, at the reader's pace: the time-out of the settings holds
+    /// for the beginning of the answer and for each piece.
+    ///
+    /// # Errors
+    /// [`NoAnswer`] if there is none.
+    pub async fn open(&self, url: &str, headers: HeaderMap) -> Result<Pieces, NoAnswer> {
+        let call = self.client.get(url).headers(headers).timeout(LONGEST_STREAM);
+        match tokio::time::timeout(self.timeout, call.send()).await {
+            Ok(Ok(response)) => {
+                Ok(Pieces { status: response.status().as_u16(), response, timeout: self.timeout })
+            }
+            Ok(Err(error)) => Err(no_answer(error)),
+            Err(_) => Err(silence(self.timeout)),
+        }
     }
 }
 
-async fn read_answer(call: reqwest::RequestBuilder) -> Result<Answer, NoAnswer> {
+fn silence(timeout: Duration) -> NoAnswer {
+    let cause = format!("no answer within {}", humantime::format_duration(timeout));
+    NoAnswer { cause, remedy: "", ambiguous: true }
+}
+
+async fn read_answer(call: reqwest::RequestBuilder, most_bytes: usize) -> Result<Answer, NoAnswer> {
     let mut response = call.send().await.map_err(no_answer)?;
     let status = response.status().as_u16();
     let retry_after = response
@@ -249,7 +313,7 @@ async fn read_answer(call: reqwest::RequestBuilder) -> Result<Answer, NoAnswer> 
     loop {
         match response.chunk().await {
             Ok(Some(piece)) => {
-                let room = MAX_ANSWER_BYTES - body.len();
+                let room = most_bytes - body.len();
                 body.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or_default());
                 if piece.len() > room {
                     cut = true;

@@ -4,6 +4,7 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,8 +15,10 @@ use crate::chunk::{Budget, Chunk, Partition, Position};
 use crate::component::BuildError;
 use crate::decode::Gaps;
 use crate::state::{State, StateError};
+use crate::time::Millis;
 
 pub mod bucket;
+pub mod system_table;
 
 /// What a read gave.
 #[derive(Debug)]
@@ -48,6 +51,16 @@ pub enum InputError {
         /// Why it failed.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Passes by itself, and the source said when to come back.
+    #[error("{action}: {source}")]
+    Busy {
+        /// What was tried, on what.
+        action: String,
+        /// Why it failed.
+        source: Box<dyn std::error::Error + Send + Sync>,
+        /// The wait it asked for.
+        after: Duration,
+    },
     /// Stays until a human changes something: credentials, a permission, a name.
     #[error("{action}: {source}; {remedy}")]
     Refused {
@@ -67,6 +80,14 @@ impl InputError {
     /// True if waiting alone does not help.
     pub fn needs_a_human(&self) -> bool {
         matches!(self, Self::Refused { .. })
+    }
+
+    /// How long the source asked to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { after, .. } => Some(*after),
+            _ => None,
+        }
     }
 }
 
@@ -93,6 +114,9 @@ pub trait Input: Send + Sync {
 
     /// Told once a position is durable.
     async fn committed(&self, partition: &Partition, position: &Position);
+
+    /// Told once the pipeline has ended and nothing more will be committed: takes leave of whoever has to know.
+    async fn close(&self) {}
 
     /// What lies ahead.
     fn backlog(&self) -> Backlog {
@@ -182,6 +206,8 @@ pub struct InputContext {
     pub shared: Shared,
     /// Directory that relative paths start from.
     pub base: PathBuf,
+    /// The time of day.
+    pub clock: fn() -> Millis,
 }
 
 /// A kind of input: one row of the registry.

@@ -71,6 +71,13 @@
 //! [`redact`] takes secrets out of the text of a record before it is decoded for good, so that no format has to know of it;
 //! `decode/redacting.rs` keeps id and place of the record as it was. Dead letters keep everything: they do not leave.
 //!
+//! # The table
+//!
+//! `system.access.audit` has no order of arrival: rows appear late, anywhere. The system table input polls by event time,
+//! reads an overlap again, and counts older hours. A partition is one hour of the table (a *lane*), its notes the ids that
+//! were shipped from it, so a row is told from its repeats by looking at one hour, and ids are forgotten hour by hour. See
+//! `input/system_table/plan.rs` for what is read when, `input/system_table/lanes.rs` for what is kept.
+//!
 //! # Ids
 //!
 //! A record's own id is kept. Where it has none, the id is a UUID v8 of the first 128 bits of SHA-256 over the canonical
@@ -81,7 +88,8 @@
 //!
 //! # Glossary
 //!
-//! *Input, output*: where records come from and events go. *Partition*: one ordered lane of an input, such as an object.
+//! *Input, output*: where records come from and events go. *Partition*: one ordered lane of an input, such as an object
+//! or an hour of the table.
 //! *Position*: where to resume in it. *Record*: raw, as stored. *Event*: decoded. *Frame*: an encoded event. *Batch*: the
 //! frames of one request. *Verdict*: what came of a request. *Settled*: delivered or dead-lettered. *Committed*: its
 //! position is durable. *Credit*: a share of the byte budget. *Dead letter*: a record no collector takes. *Hold*: waiting

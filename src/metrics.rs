@@ -30,6 +30,7 @@ struct Families {
     bytes_read: IntCounterVec,
     bytes_fetched: IntCounterVec,
     records_skipped: IntCounterVec,
+    records_duplicate: IntCounterVec,
     objects_read: IntCounterVec,
     redactions: IntCounterVec,
     prefix_mismatch: IntCounterVec,
@@ -62,6 +63,8 @@ pub struct PipelineMetrics {
     pub bytes_fetched: IntCounter,
     /// Records recognised as shipped before.
     pub records_skipped: IntCounter,
+    /// Records met a second time, by another way of the same input.
+    pub records_duplicate: IntCounter,
     /// Versions of objects read to their end.
     pub objects_read: IntCounter,
     /// Secrets taken out of events.
@@ -133,6 +136,7 @@ impl Metrics {
             bytes_read: families.bytes_read.with_label_values(&labels),
             bytes_fetched: families.bytes_fetched.with_label_values(&labels),
             records_skipped: families.records_skipped.with_label_values(&labels),
+            records_duplicate: families.records_duplicate.with_label_values(&labels),
             objects_read: families.objects_read.with_label_values(&labels),
             redactions: families.redactions.with_label_values(&labels),
             prefix_mismatch: families.prefix_mismatch.with_label_values(&labels),
@@ -262,7 +266,12 @@ impl Families {
             bytes_fetched: counter("bytes_fetched_total", "Bytes fetched from the store.", &[])?,
             records_skipped: counter(
                 "records_skipped_total",
-                "Records of overwritten objects recognised as shipped before and left out.",
+                "Records of overwritten objects or of overlapping reads recognised as shipped before and left out.",
+                &[],
+            )?,
+            records_duplicate: counter(
+                "records_duplicate_total",
+                "Account-level records that the system table of a second region holds too.",
                 &[],
             )?,
             objects_read: counter("objects_read_total", "Versions of objects read to their end.", &[])?,
@@ -310,7 +319,11 @@ impl Families {
                 &[],
             )?,
             bytes_uncommitted: whole("bytes_uncommitted", "Bytes read and not yet committed.", &[])?,
-            hold: whole("hold", "1 while the output waits for a human, by reason.", &["reason"])?,
+            hold: whole(
+                "hold",
+                "1 while the input or the output waits for a human, by reason.",
+                &["reason"],
+            )?,
             objects_open: whole(
                 "objects_open",
                 "Objects being read or waiting for their acknowledgement.",

@@ -97,6 +97,8 @@ pub enum HoldReason {
     Local,
     /// Our own disk refuses the state or the dead letters.
     State,
+    /// The input cannot be read.
+    Input,
 }
 
 impl HoldReason {
@@ -105,8 +107,15 @@ impl HoldReason {
         [Self::Credentials, Self::NotFound, Self::Misconfigured, Self::DiskFull, Self::Local];
 
     /// All of them, for the metrics.
-    pub const ALL: [Self; 6] =
-        [Self::Credentials, Self::NotFound, Self::Misconfigured, Self::DiskFull, Self::Local, Self::State];
+    pub const ALL: [Self; 7] = [
+        Self::Credentials,
+        Self::NotFound,
+        Self::Misconfigured,
+        Self::DiskFull,
+        Self::Local,
+        Self::State,
+        Self::Input,
+    ];
 
     /// As a metric label.
     pub fn as_str(self) -> &'static str {
@@ -117,6 +126,7 @@ impl HoldReason {
             Self::DiskFull => "disk_full",
             Self::Local => "local",
             Self::State => "state",
+            Self::Input => "input",
         }
     }
 }

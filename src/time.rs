@@ -1,9 +1,11 @@
 //! Instants of the audit trail: milliseconds since 1970, UTC, and their spellings.
 
+use std::time::Duration;
+
 use jiff::{Timestamp, civil};
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Millis(i64);
 
 /// A UTC calendar date.
@@ -41,6 +43,23 @@ impl Millis {
             }
         };
         Self::new(timestamp.as_nanosecond().div_euclid(1_000_000).try_into().ok()?)
+    }
+
+    /// The instant this much later, at most the last that RFC 3339 can spell.
+    pub fn plus(self, length: Duration) -> Self {
+        let millis = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_add(millis).min(LATEST))
+    }
+
+    /// The instant this much earlier, at least the first that RFC 3339 can spell.
+    pub fn minus(self, length: Duration) -> Self {
+        let millis = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(millis).max(EARLIEST))
+    }
+
+    /// Time from here to `later`; none if that lies before.
+    pub fn until(self, later: Self) -> Duration {
+        Duration::from_millis(u64::try_from(later.0 - self.0).unwrap_or(0))
     }
 
     /// The UTC date.
@@ -176,6 +195,15 @@ mod tests {
         assert_eq!(date.days_until(Date::parse("2026-02-27").unwrap()), -1);
         assert_eq!(date.start().date(), date);
         assert_eq!(Date::parse("2026-2-28"), None);
+    }
+
+    #[test]
+    fn instants_move_by_lengths_and_stop_at_the_ends_of_time() {
+        let (noon, hour) = (Millis::parse("2026-01-05T12:00:00Z").unwrap(), Duration::from_secs(3600));
+        assert_eq!(rfc3339(noon.plus(hour)), "2026-01-05T13:00:00.000Z");
+        assert_eq!(noon.plus(hour).minus(hour), noon);
+        assert_eq!((noon.until(noon.plus(hour)), noon.plus(hour).until(noon)), (hour, Duration::ZERO));
+        assert_eq!((noon.plus(Duration::MAX), noon.minus(Duration::MAX)), (Millis(LATEST), Millis(EARLIEST)));
     }
 
     proptest! {

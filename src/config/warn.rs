@@ -27,6 +27,9 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
                  and never exports them; read their categories with layout = \"azure_diagnostic\""
             ));
         }
+        if settings.table.pointer("/tls/insecure") == Some(&Value::Bool(true)) {
+            warnings.push(insecure(&path));
+        }
         if !config.pipelines.iter().any(|pipeline| pipeline.input == *name) {
             warnings.push(format!("{path}: no pipeline reads it"));
         }
@@ -43,10 +46,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             warnings.push(format!("{path}.{key}: does nothing with format = \"{}\"", word(&format)));
         }
         if settings.common.http.tls.insecure {
-            warnings.push(format!(
-                "{path}.tls.insecure: certificates are not verified; anybody in between can read and change the audit \
-                 trail; use tls.ca_file instead"
-            ));
+            warnings.push(insecure(&path));
         }
         if settings.common.batch.max_bytes > config.memory {
             let (batch, memory) = (settings.common.batch.max_bytes, config.memory);
@@ -59,6 +59,13 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         }
     }
     warnings
+}
+
+fn insecure(path: &str) -> String {
+    format!(
+        "{path}.tls.insecure: certificates are not verified; anybody in between can read and change the audit trail; \
+         use tls.ca_file instead"
+    )
 }
 
 /// Secrets that stand in a file that others may read, back up or commit.

@@ -14,6 +14,7 @@ use crate::batch::Sequence;
 use crate::chunk::Chunk;
 use crate::input::{Input, InputError, Read};
 use crate::metrics::PipelineMetrics;
+use crate::output::HoldReason;
 use crate::state::Change;
 use crate::status::{Phase, Side, Status};
 
@@ -70,6 +71,7 @@ impl Reader {
                 Ok(Read::Idle) => {
                     failures = 0;
                     backoff.reset();
+                    self.metrics.hold(HoldReason::Input, false);
                     if self.status.recovered(Side::Input) {
                         tracing::info!(pipeline = %self.name, "the input can be read again");
                     }
@@ -84,7 +86,7 @@ impl Reader {
                     self.failed(&error);
                     tokio::select! {
                         () = self.stop.cancelled() => break,
-                        () = tokio::time::sleep(backoff.next(None)) => {}
+                        () = tokio::time::sleep(backoff.next(error.retry_after())) => {}
                     }
                 }
             }
@@ -99,6 +101,7 @@ impl Reader {
 
     fn failed(&self, error: &InputError) {
         let phase = if error.needs_a_human() { Phase::Holding } else { Phase::Retrying };
+        self.metrics.hold(HoldReason::Input, error.needs_a_human());
         if !self.status.trouble(Side::Input, phase, &error.to_string()) {
             return;
         }
@@ -115,6 +118,7 @@ impl Reader {
         self.metrics.bytes_read.inc_by(bytes);
         self.metrics.bytes_fetched.inc_by(chunk.counts.bytes_fetched);
         self.metrics.records_skipped.inc_by(chunk.counts.records_skipped);
+        self.metrics.records_duplicate.inc_by(chunk.counts.records_duplicate);
         self.metrics.objects_read.inc_by(chunk.counts.objects_read);
         self.metrics.prefix_mismatch.inc_by(chunk.counts.prefix_mismatches);
         let change = Change {

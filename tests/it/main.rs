@@ -21,3 +21,5 @@ mod outputs;
 mod run;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod system_table;

@@ -4,3 +4,5 @@ pub(crate) mod collector;
 pub(crate) mod ferry;
 pub(crate) mod place;
 pub(crate) mod process;
+pub(crate) mod table;
+pub(crate) mod warehouse;

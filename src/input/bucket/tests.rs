@@ -86,6 +86,7 @@ impl Bench {
             once: true,
             shared: Shared::default(),
             base: PathBuf::new(),
+            clock: self.clock,
         };
         let store = Store {
             store: match &self.wrapped {
