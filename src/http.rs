@@ -1,4 +1,4 @@
-//! The one HTTP client of the outputs: TLS, proxy, time-outs, capped answers, and what a failure means.
+//! The one HTTP client of outputs and of what asks for tokens: TLS, proxy, time-outs, capped answers, and what a failure means.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -131,6 +131,8 @@ impl Answer {
 pub struct NoAnswer {
     /// What happened; holds no address, since that can be a secret.
     pub cause: String,
+    /// What a user can do about it where it is an output's; else empty.
+    pub remedy: &'static str,
     /// True unless it is certain that the server saw nothing of the request.
     pub ambiguous: bool,
 }
@@ -256,7 +258,9 @@ async fn read_answer(call: reqwest::RequestBuilder) -> Result<Answer, NoAnswer> 
             }
             Ok(None) => break,
             // The status was read, but what a 200 says of single events was not.
-            Err(error) => return Err(NoAnswer { cause: describe(&error.without_url()), ambiguous: true }),
+            Err(error) => {
+                return Err(NoAnswer { cause: describe(&error.without_url()), remedy: "", ambiguous: true });
+            }
         }
     }
     Ok(Answer { status, retry_after, body: body.freeze(), cut, cookies })
@@ -272,14 +276,14 @@ fn no_answer(error: reqwest::Error) -> NoAnswer {
     let place = place(&error);
     let cause = describe(&error.without_url());
     // Which certificate was wrong decides what to do, and only the innermost message tells.
-    let cause = match ambiguous {
-        true => format!("{place}: {cause}"),
-        false if cause.contains("certificate") => {
-            format!("cannot reach {place}: {cause}; check `url` and `tls.ca_file`")
-        }
-        false => format!("cannot reach {place}: {cause}; check `url`, `proxy` and that it is up"),
+    let remedy = match ambiguous {
+        true => "",
+        false if cause.contains("certificate") => "; check `url` and `tls.ca_file`",
+        false => "; check `url`, `proxy` and that it is up",
     };
-    NoAnswer { ambiguous, cause }
+    let cause =
+        if ambiguous { format!("{place}: {cause}") } else { format!("cannot reach {place}: {cause}") };
+    NoAnswer { cause, remedy, ambiguous }
 }
 
 /// Host and port of a request's URL, whose path may be a secret.

@@ -204,7 +204,8 @@ const SHORTEST_SECRET: usize = 4;
 
 impl From<NoAnswer> for Verdict {
     fn from(failure: NoAnswer) -> Self {
-        Self::Retry { cause: failure.cause, after: None, ambiguous: failure.ambiguous }
+        let cause = failure.cause + failure.remedy;
+        Self::Retry { cause, after: None, ambiguous: failure.ambiguous }
     }
 }
 

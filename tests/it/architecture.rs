@@ -26,8 +26,18 @@ const VALUES: &[&str] = &[
     "time",
     "units",
 ];
-const CONTRACTS: &[&str] =
-    &["component", "dead_letter", "decode", "format", "http", "input", "metrics", "output", "state"];
+const CONTRACTS: &[&str] = &[
+    "azure_token",
+    "component",
+    "dead_letter",
+    "decode",
+    "format",
+    "http",
+    "input",
+    "metrics",
+    "output",
+    "state",
+];
 const ENGINE: &[&str] = &["pipeline"];
 const ASSEMBLY: &[&str] = &["app", "cli", "config", "generate", "lib", "main", "registry", "server"];
 
