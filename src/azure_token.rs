@@ -169,18 +169,12 @@ impl AzureToken {
                 let proven = proof
                     .fields(client_id, token_url, now)
                     .map_err(|reason| self.refused(reason, format!("check {}", proof.named())))?;
-                let mut form = form_urlencoded::Serializer::new(String::new());
-                form.extend_pairs([("client_id", client_id.as_str()), ("scope", &self.scope)]);
-                form.append_pair("grant_type", "client_credentials").extend_pairs(proven);
-                self.client.send(Method::POST, token_url, form_headers(), &form_request(form.finish())).await
+                let form = form_request(client_id, &self.scope, &proven);
+                self.client.send(Method::POST, token_url, form_headers(), &form).await
             }
             Identity::Managed { url, client_id, header } => {
-                let mut query = form_urlencoded::Serializer::new(url.clone());
-                query.append_pair("resource", self.scope.trim_end_matches("/.default"));
-                if let Some(client_id) = client_id {
-                    query.append_pair("client_id", client_id);
-                }
-                self.client.get(&query.finish(), HeaderMap::from_iter([header.clone()])).await
+                let url = resource_url(url, &self.scope, client_id.as_deref());
+                self.client.get(&url, HeaderMap::from_iter([header.clone()])).await
             }
         };
         let managed = matches!(self.identity, Identity::Managed { .. });
@@ -399,8 +393,19 @@ fn form_headers() -> HeaderMap {
     HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))])
 }
 
-fn form_request(body: String) -> Request {
+fn form_request(client_id: &str, scope: &str, proven: &[(&str, String)]) -> Request {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.extend_pairs([("client_id", client_id), ("scope", scope), ("grant_type", "client_credentials")]);
+    let body = form.extend_pairs(proven).finish();
     Request { uncompressed_bytes: body.len(), body: body.into(), encoding: Encoding::None, events: 0 }
+}
+
+/// Where a managed identity's token for a scope is; `url` ends in `&`.
+fn resource_url(url: &str, scope: &str, client_id: Option<&str>) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("resource", scope.trim_end_matches("/.default"));
+    query.extend_pairs(client_id.map(|id| ("client_id", id)));
+    format!("{url}{}", query.finish())
 }
 
 /// Entra ID writes seconds as a number, the metadata services as a text.

@@ -97,8 +97,13 @@ async fn a_client_secret_is_exchanged_once_for_all_who_ask_at_the_same_time() {
     let authority = Authority::start(&[(200, r#"{"access_token":"t1","expires_in":3600}"#)]).await;
     let settings = IdentitySettings { client_secret: Some(Secret::plain("hunter2")), ..settings(&authority) };
     let tokens = tokens(&settings, &[]).unwrap();
-    let (one, two, three) = tokio::join!(tokens.get(), tokens.get(), tokens.get());
-    for token in [one, two, three] {
+    let tokens = Arc::new(tokens);
+    let mut asking = JoinSet::new();
+    for _ in 0..3 {
+        let tokens = Arc::clone(&tokens);
+        asking.spawn(async move { tokens.get().await });
+    }
+    for token in asking.join_all().await {
         let token = token.unwrap();
         assert_eq!(token.reveal(), "t1");
         assert!(token.ends > SystemTime::now() + Duration::from_secs(3500));
