@@ -23,7 +23,7 @@
 //! | layer | modules | import |
 //! |---|---|---|
 //! | values | [`event`] [`chunk`] [`batch`] [`buffer`] [`canonical`] [`action`] [`principal`] [`redact`] [`json`] [`time`] [`units`] [`template`] [`compress`] [`backoff`] [`secret`] [`status`] | values |
-//! | contracts | [`input`] [`decode`] [`format`](mod@format) [`output`] [`state`] [`dead_letter`] [`metrics`] [`http`] [`azure_token`] [`component`] | contracts, values |
+//! | contracts | [`input`] [`decode`] [`format`](mod@format) [`output`] [`state`] [`dead_letter`] [`metrics`] [`http`] [`azure_token`] [`azure_identity`] [`component`] | contracts, values |
 //! | components | `input/*` `decode/*` `format/*` `output/*` `state/*` `dead_letter/*` | contracts, values; never each other |
 //! | engine | [`pipeline`] | contracts, values: traits, no component's name |
 //! | assembly | [`registry`] [`config`] [`app`] [`server`] [`cli`] [`generate`] `main` | all |
@@ -83,6 +83,7 @@
 
 pub mod action;
 pub mod app;
+pub mod azure_identity;
 pub mod azure_token;
 pub mod backoff;
 pub mod batch;

@@ -27,6 +27,7 @@ const VALUES: &[&str] = &[
     "units",
 ];
 const CONTRACTS: &[&str] = &[
+    "azure_identity",
     "azure_token",
     "component",
     "dead_letter",
