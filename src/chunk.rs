@@ -197,6 +197,13 @@ impl Budget {
         Credit { bytes: Arc::clone(&self.bytes).acquire_many_owned(bytes).await.ok(), slot: None }
     }
 
+    /// Takes this many bytes if they are free now: for readers that have other things to do while they wait.
+    pub fn try_take(&self, bytes: usize) -> Option<Credit> {
+        let bytes = u32::try_from(bytes.min(self.total)).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).ok()?;
+        Some(Credit { bytes: Some(permit), slot: None })
+    }
+
     /// The buffers that what is read, encoded and compressed lies in.
     pub fn pool(&self) -> &Pool {
         &self.pool

@@ -92,6 +92,9 @@ pub trait Input: Send + Sync {
     /// Told once a position is durable.
     async fn committed(&self, partition: &Partition, position: &Position);
 
+    /// Told once the pipeline has ended and nothing more will be committed: takes leave of whoever has to know.
+    async fn close(&self) {}
+
     /// What lies ahead.
     fn backlog(&self) -> Backlog {
         Backlog::default()
@@ -115,6 +118,11 @@ impl Resume {
     /// The state below `<input>/<output>`.
     pub fn new(state: Arc<dyn State>, namespace: &str) -> Self {
         Self { state, namespace: namespace.into() }
+    }
+
+    /// The pipeline this belongs to, `<input>/<output>`.
+    pub fn pipeline(&self) -> &str {
+        &self.namespace
     }
 
     /// The committed position of a partition.

@@ -64,7 +64,8 @@ const CHUNKS_WAITING: usize = 2;
 const BATCHES_WAITING: usize = 1;
 /// News on their way to the committer.
 const NEWS_WAITING: usize = 1024;
-/// How long a pipeline that gave up waits for the disk, so that what was settled is not sent again.
+/// How long a pipeline that gave up waits for the disk, so that what was settled is not sent again; and how long any
+/// pipeline that ends waits for its input to take leave.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
 
 /// Why a pipeline ended before its time. A running service only ever waits; `--once` gives up.
@@ -153,6 +154,7 @@ impl Pipeline {
     /// [`PipelineError`] if it gave up; what was not committed will be read again.
     pub async fn run(self, stop: CancellationToken) -> Result<(), PipelineError> {
         let (status, grace, name) = (self.status.clone(), self.grace, Arc::clone(&self.name));
+        let input = Arc::clone(&self.input);
         status.enter(Phase::Running);
         // Tasks live in these sets: when they are dropped, none outlives the pipeline.
         let (mut tasks, mut committer) = self.spawn(&stop);
@@ -180,6 +182,9 @@ impl Pipeline {
             () = patience => unfinished(),
         };
         let result = result.and(committed);
+        if tokio::time::timeout(LAST_COMMIT, input.close()).await.is_err() {
+            tracing::debug!(pipeline = %name, "the input did not take leave in time");
+        }
         status.enter(Phase::Stopped);
         result
     }
