@@ -16,6 +16,7 @@ use crate::decode::Gaps;
 use crate::state::{State, StateError};
 
 pub mod bucket;
+pub mod kafka;
 
 /// What a read gave.
 #[derive(Debug)]

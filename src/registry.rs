@@ -10,7 +10,7 @@ use crate::input::{self, InputKind};
 use crate::output::{self, OutputKind};
 
 /// The inputs, by the value of `type`.
-pub const INPUTS: &[InputKind] = &[input::bucket::KIND];
+pub const INPUTS: &[InputKind] = &[input::bucket::KIND, input::kafka::EVENT_HUBS, input::kafka::KAFKA];
 
 /// The outputs, by the value of `type`.
 pub const OUTPUTS: &[OutputKind] = &[
