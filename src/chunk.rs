@@ -142,7 +142,7 @@ pub struct Chunk {
     pub origin: Arc<Origin>,
     /// Offset of the payload's first byte in the object.
     pub offset: u64,
-    /// Number of the payload's first line in the object, from 0.
+    /// Number of the payload's first line in the object, from 0. In a topic, the messages are the lines.
     pub line: u64,
     /// What the read cost.
     pub counts: ReadCounts,

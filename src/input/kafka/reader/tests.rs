@@ -74,9 +74,13 @@ impl Bench {
     }
 
     fn input(&self, once: bool) -> Kafka {
+        self.input_of("hub/out", once)
+    }
+
+    fn input_of(&self, pipeline: &str, once: bool) -> Kafka {
         let context = InputContext {
             name: "hub".to_owned(),
-            resume: Resume::new(Arc::clone(&self.state) as Arc<dyn State>, "hub/out"),
+            resume: Resume::new(Arc::clone(&self.state) as Arc<dyn State>, pipeline),
             budget: self.budget.clone(),
             once,
             base: PathBuf::new(),
@@ -189,6 +193,17 @@ async fn a_single_run_reads_what_there_is_and_the_next_one_only_what_is_new() {
     let origin = &chunks[0].origin;
     assert!(origin.object.starts_with(TOPIC) && origin.object.contains('/'), "{origin:?}");
     input.close().await;
+}
+
+#[tokio::test]
+async fn two_outputs_get_everything_each() {
+    let bench = Bench::with_topic();
+    bench.put_envelopes(0..30);
+    let (first, second) = (bench.input_of("hub/out", true), bench.input_of("hub/other", true));
+    let (one, other) = tokio::join!(all(&first), all(&second));
+    assert_once(&records(&one), 0..30);
+    assert_once(&records(&other), 0..30);
+    tokio::join!(first.close(), second.close());
 }
 
 #[tokio::test]
