@@ -197,3 +197,69 @@ pub(crate) fn pipeline(
 pub(crate) fn now() -> Millis {
     Millis::new(jiff::Timestamp::now().as_millisecond()).unwrap_or(Date::EPOCH.start())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::chunk::{Chunk, Partition, Position, Record};
+    use crate::input::{InputError, Read};
+
+    /// An input of one record, which writes down what it is told.
+    #[derive(Default)]
+    struct Told(Mutex<Vec<&'static str>>);
+
+    impl Told {
+        fn count(&self, what: &'static str) -> usize {
+            let mut told = self.0.lock().unwrap();
+            told.push(what);
+            told.iter().filter(|one| **one == what).count()
+        }
+    }
+
+    #[async_trait]
+    impl Input for Told {
+        async fn read(&self) -> Result<Read, InputError> {
+            if self.count("read") > 1 {
+                return Ok(Read::End);
+            }
+            let payload = Bytes::from_static(br#"{"timestamp":1,"serviceName":"a","actionName":"b"}"#);
+            let records = vec![Record { start: 0, end: 50, line: 0, occurrence: 0 }];
+            Ok(Read::Chunk(Chunk { payload, records, ..Chunk::default() }))
+        }
+
+        async fn committed(&self, _: &Partition, _: &Position) {
+            self.count("committed");
+        }
+
+        async fn close(&self) {
+            self.count("close");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_input_takes_leave_after_the_last_commit() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a.toml");
+        let text = "[inputs.in]\ntype = 'bucket'\nurl = '/none'\n[outputs.out]\ntype = 'file'\npath = ";
+        std::fs::write(&file, format!("{text}{:?}", directory.path().join("events"))).unwrap();
+        let config = Config::load(&[file], &BTreeMap::new()).unwrap();
+        let told = Arc::<Told>::default();
+        let source = Source {
+            name: "in/out",
+            input: Arc::clone(&told) as Arc<dyn Input>,
+            budget: Budget::new(1000),
+            state: Arc::new(SqliteState::open(directory.path()).unwrap()),
+            once: true,
+        };
+        let metrics = Metrics::new().unwrap().pipeline("in", "out");
+        let pipeline = pipeline(&config, "out", source, directory.path(), metrics).unwrap();
+        pipeline.run(CancellationToken::new()).await.unwrap();
+        assert_eq!(*told.0.lock().unwrap(), ["read", "read", "committed", "close"]);
+    }
+}

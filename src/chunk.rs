@@ -147,7 +147,7 @@ pub struct Chunk {
     pub origin: Arc<Origin>,
     /// Offset of the payload's first byte in the object.
     pub offset: u64,
-    /// Number of the payload's first line in the object, from 0.
+    /// Number of the payload's first line in the object, from 0. In a topic, the messages are the lines.
     pub line: u64,
     /// What the read cost.
     pub counts: ReadCounts,
@@ -200,6 +200,13 @@ impl Budget {
     pub async fn take(&self, bytes: usize) -> Credit {
         let bytes = u32::try_from(bytes.min(self.total)).unwrap_or(u32::MAX);
         Credit { bytes: Arc::clone(&self.bytes).acquire_many_owned(bytes).await.ok(), slot: None }
+    }
+
+    /// Takes this many bytes if they are free now: for readers that have other things to do while they wait.
+    pub fn try_take(&self, bytes: usize) -> Option<Credit> {
+        let bytes = u32::try_from(bytes.min(self.total)).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).ok()?;
+        Some(Credit { bytes: Some(permit), slot: None })
     }
 
     /// The buffers that what is read, encoded and compressed lies in.

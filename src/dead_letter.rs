@@ -29,7 +29,7 @@ pub struct DeadLetterOrigin {
     pub object: String,
     /// Byte offset of the record (of its chunk, where the record was copied).
     pub offset: u64,
-    /// Line, from 0.
+    /// Line, from 0; in a topic, the message's offset.
     pub line: u64,
     /// Which one of several equal records.
     pub occurrence: u32,

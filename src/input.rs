@@ -18,6 +18,7 @@ use crate::state::{State, StateError};
 use crate::time::Millis;
 
 pub mod bucket;
+pub mod kafka;
 pub mod system_table;
 
 /// What a read gave.
@@ -141,6 +142,11 @@ impl Resume {
     /// The state below `<input>/<output>`.
     pub fn new(state: Arc<dyn State>, namespace: &str) -> Self {
         Self { state, namespace: namespace.into() }
+    }
+
+    /// The pipeline this belongs to, `<input>/<output>`.
+    pub fn pipeline(&self) -> &str {
+        &self.namespace
     }
 
     /// The committed position of a partition.

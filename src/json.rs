@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use memchr::{memchr2, memchr3};
 
+pub mod envelope;
 pub mod object;
 pub mod scan;
 

@@ -42,8 +42,9 @@
 //! 5. Retries do not end: the source is durable, so waiting is cheaper than losing. What a human must put right is a
 //!    *hold*: loud, not ready, tried again slowly.
 //! 6. Bytes read and not committed are bounded by one [`chunk::Budget`] per pipeline, everything between tasks by bounded
-//!    channels. Beyond it go one line longer than a chunk at a time, and the encoded form of what the budget counts
-//!    (1.5 times its size in Splunk's envelope, 2.2 times as ECS, plus the compressed bodies in flight).
+//!    channels. Beyond it go one line longer than a chunk at a time, what the Kafka client fetches ahead (1 MiB a
+//!    partition), and the encoded form of what the budget counts (1.5 times its size in Splunk's envelope, 2.2 times as
+//!    ECS, plus the compressed bodies in flight).
 //! 7. Decoding and encoding are pure: no I/O, no clock.
 //! 8. The committer waits for nobody in the pipeline, so no circle of full channels can form.
 //!
@@ -66,6 +67,14 @@
 //! Where a path does not say the workspace, as none of Azure's does, the input finds its id ([`azure_workspace`]) and
 //! hands it on in the records' [`chunk::Origin`]: decoding asks nobody.
 //!
+//! # Groups
+//!
+//! Event Hubs and Kafka hand out partitions to the members of a consumer group, and with each the offset that the group has
+//! committed. That offset is where to resume, not the state's position, which the engine keeps besides: several
+//! instances share a group, and only the broker knows how far all of them have come. It is committed last, after the
+//! state; until the broker has confirmed it, the bytes stay taken from the budget. See `input/kafka.rs`, and
+//! `input/kafka/ledger.rs` for what a member may commit when partitions move.
+//!
 //! # Secrets
 //!
 //! [`redact`] takes secrets out of the text of a record before it is decoded for good, so that no format has to know of it;
@@ -81,10 +90,10 @@
 //! # Ids
 //!
 //! A record's own id is kept. Where it has none, the id is a UUID v8 of the first 128 bits of SHA-256 over the canonical
-//! record without `event_id` and without `_source`; for the second and further of several equal lines of one object,
-//! their number is part of the digest, and for a record without a readable time what is under `_source` too. A resend,
-//! a replay and a second delivery thus give the same id. Equal lines are counted exactly in objects of up to 65,536 lines;
-//! in larger ones a repeat is recognised within at least as many.
+//! record without `event_id` and without `_source`; for the second and further of several equal lines of one object (or
+//! records of one message), their number is part of the digest, and for a record without a readable time what is under
+//! `_source` too. A resend, a replay and a second delivery thus give the same id. Equal lines are counted exactly in
+//! objects of up to 65,536 lines; in larger ones a repeat is recognised within at least as many.
 //!
 //! # Glossary
 //!

@@ -10,7 +10,8 @@ use crate::input::{self, InputKind};
 use crate::output::{self, OutputKind};
 
 /// The inputs, by the value of `type`.
-pub const INPUTS: &[InputKind] = &[input::bucket::KIND, input::system_table::KIND];
+pub const INPUTS: &[InputKind] =
+    &[input::bucket::KIND, input::kafka::EVENT_HUBS, input::kafka::KAFKA, input::system_table::KIND];
 
 /// The outputs, by the value of `type`.
 pub const OUTPUTS: &[OutputKind] = &[

@@ -1,4 +1,4 @@
-//! The binary against real servers over HTTP. Needs the feature `e2e` and the servers, found in `PATH` or named by a
+//! The binary against real servers. Needs the feature `e2e` and the servers, found in `PATH` or named by a
 //! variable; that one is missing is a failure, not a reason to skip.
 //!
 //! | server | variable | from |
@@ -6,12 +6,15 @@
 //! | `moto_server` | `AUDITFERRY_E2E_MOTO` | `pip install 'moto[server]'` |
 //! | `azurite-blob` | `AUDITFERRY_E2E_AZURITE` | `npm install azurite` |
 //! | `fake-gcs-server` | `AUDITFERRY_E2E_FAKE_GCS` | `go install github.com/fsouza/fake-gcs-server@latest` |
+//! | a Kafka broker, in `java` | `AUDITFERRY_E2E_KAFKA`, the directory of its jars | Maven Central, `org.apache.kafka:kafka_2.13` |
 
 // `cfg(test)` tells clippy that helpers may unwrap as the tests themselves may.
 #[cfg(test)]
 mod azure;
 #[cfg(test)]
 mod azurite;
+#[cfg(test)]
+mod broker;
 #[cfg(test)]
 mod collector;
 #[cfg(test)]
@@ -22,6 +25,8 @@ mod fake_gcs;
 mod ferry;
 #[cfg(test)]
 mod gcs;
+#[cfg(test)]
+mod kafka;
 #[cfg(test)]
 mod metadata;
 #[cfg(test)]

@@ -1,0 +1,445 @@
+//! Against librdkafka's mock cluster: brokers in process that fail on cue.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
+use rdkafka::types::{RDKafkaApiKey as ApiKey, RDKafkaRespErr as Answer};
+use rdkafka::{ClientConfig, consumer::BaseConsumer, consumer::Consumer};
+use serde_json::{Value, json};
+
+use super::super::config::parse;
+use super::*;
+use crate::chunk::{Budget, Chunk};
+use crate::input::{Resume, Shared};
+use crate::state::sqlite::SqliteState;
+use crate::state::{Change, State};
+
+const TOPIC: &str = "insights-logs-audit";
+const PARTITIONS: i32 = 3;
+/// Longest wait for anything: far more than it takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A cluster, and the state of a pipeline that reads it.
+struct Bench {
+    cluster: MockCluster<'static, DefaultProducerContext>,
+    producer: BaseProducer,
+    state: Arc<SqliteState>,
+    _directory: tempfile::TempDir,
+    settings: Value,
+    budget: Budget,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let cluster = MockCluster::new(1).unwrap();
+        let servers = cluster.bootstrap_servers();
+        let directory = tempfile::tempdir().unwrap();
+        let state = Arc::new(SqliteState::open(directory.path()).unwrap());
+        let producer = ClientConfig::new().set("bootstrap.servers", &servers).create().unwrap();
+        let settings = json!({
+            "topics": [TOPIC], "bootstrap_servers": [servers], "tls": { "enabled": false }, "session_timeout": "6s",
+        });
+        Self { cluster, producer, state, _directory: directory, settings, budget: Budget::new(1 << 20) }
+    }
+
+    fn with_topic() -> Self {
+        let bench = Self::new();
+        bench.cluster.create_topic(TOPIC, PARTITIONS, 1).unwrap();
+        bench
+    }
+
+    fn put(&self, partition: i32, value: Option<&str>) {
+        let record: BaseRecord<'_, (), str> = BaseRecord::to(TOPIC).partition(partition);
+        let record = match value {
+            Some(value) => record.payload(value),
+            None => record,
+        };
+        self.producer.send(record).unwrap();
+    }
+
+    /// Puts envelopes of two records each, named by their numbers.
+    fn put_envelopes(&self, numbers: std::ops::Range<i32>) {
+        for number in numbers {
+            let text = format!(r#"{{"records":[{{"n":"{number}a"}},{{"n":"{number}b"}}]}}"#);
+            self.put(number % PARTITIONS, Some(&text));
+        }
+        self.flush();
+    }
+
+    fn flush(&self) {
+        self.producer.flush(PATIENCE).unwrap();
+    }
+
+    fn input(&self, once: bool) -> Kafka {
+        self.input_of("hub/out", once)
+    }
+
+    fn input_of(&self, pipeline: &str, once: bool) -> Kafka {
+        let context = InputContext {
+            name: "hub".to_owned(),
+            resume: Resume::new(Arc::clone(&self.state) as Arc<dyn State>, pipeline),
+            budget: self.budget.clone(),
+            once,
+            base: PathBuf::new(),
+            shared: Shared::default(),
+        };
+        Kafka::new(parse(self.settings.clone(), Flavour::Kafka).unwrap(), context, Flavour::Kafka)
+    }
+
+    /// The group's committed offset of a partition.
+    fn committed(&self, partition: i32) -> i64 {
+        let servers = self.cluster.bootstrap_servers();
+        let mut client = ClientConfig::new();
+        let client = client.set("bootstrap.servers", servers).set("group.id", "auditferry.hub.out");
+        let consumer: BaseConsumer = client.create().unwrap();
+        let mut wanted = rdkafka::TopicPartitionList::new();
+        wanted.add_partition(TOPIC, partition);
+        let found = consumer.committed_offsets(wanted, PATIENCE).unwrap();
+        found.elements()[0].offset().to_raw().unwrap()
+    }
+}
+
+async fn next(input: &Kafka) -> Said {
+    tokio::time::timeout(PATIENCE, input.read()).await.expect("nothing was read")
+}
+
+/// The next chunk; anything else is passed over.
+async fn next_chunk(input: &Kafka) -> Chunk {
+    loop {
+        if let Ok(Read::Chunk(chunk)) = next(input).await {
+            return chunk;
+        }
+    }
+}
+
+/// Everything up to the end of a single run.
+async fn all(input: &Kafka) -> Vec<Chunk> {
+    let mut chunks = Vec::new();
+    loop {
+        match next(input).await.unwrap() {
+            Read::Chunk(chunk) => chunks.push(chunk),
+            Read::End => return chunks,
+            Read::Idle => {}
+            Read::Trouble { error, .. } => panic!("{error}"),
+        }
+    }
+}
+
+/// Chunks until a look at the topic came to its end.
+async fn until_idle(input: &Kafka, wanted: usize) -> Vec<Chunk> {
+    let mut chunks = Vec::new();
+    while records(&chunks).len() < wanted {
+        chunks.push(next_chunk(input).await);
+    }
+    chunks
+}
+
+fn records(chunks: &[Chunk]) -> Vec<String> {
+    let text = |chunk: &Chunk, record| String::from_utf8(chunk.record(record).to_vec()).unwrap();
+    chunks.iter().flat_map(|chunk| chunk.records.iter().map(move |record| text(chunk, record))).collect()
+}
+
+fn expected(numbers: std::ops::Range<i32>) -> BTreeSet<String> {
+    numbers.flat_map(|number| ["a", "b"].map(|half| format!(r#"{{"n":"{number}{half}"}}"#))).collect()
+}
+
+/// Each of these once, and nothing else.
+fn assert_once(found: &[String], numbers: std::ops::Range<i32>) {
+    assert_eq!(found.iter().cloned().collect::<BTreeSet<_>>(), expected(numbers));
+    assert_eq!(found.iter().collect::<BTreeSet<_>>().len(), found.len(), "something came twice");
+}
+
+async fn acknowledge<'a>(input: &Kafka, chunks: impl IntoIterator<Item = &'a Chunk>) {
+    for chunk in chunks {
+        input.committed(&chunk.partition, &chunk.position).await;
+    }
+}
+
+async fn error(input: &Kafka) -> InputError {
+    loop {
+        match next(input).await {
+            Err(error) => return error,
+            Ok(Read::Chunk(_) | Read::Idle) => {}
+            Ok(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_single_run_reads_what_there_is_and_the_next_one_only_what_is_new() {
+    let bench = Bench::with_topic();
+    bench.put_envelopes(0..300);
+    bench.put(0, None);
+    bench.flush();
+    let input = bench.input(true);
+    let chunks = all(&input).await;
+    assert_once(&records(&chunks), 0..300);
+    acknowledge(&input, &chunks).await;
+    input.close().await;
+    assert_eq!(
+        (0..PARTITIONS).map(|n| bench.committed(n)).collect::<Vec<_>>(),
+        [101, 100, 100],
+        "with the tombstone"
+    );
+    assert_eq!(bench.budget.used(), 0);
+
+    bench.put_envelopes(300..310);
+    let input = bench.input(true);
+    let chunks = all(&input).await;
+    assert_once(&records(&chunks), 300..310);
+    let origin = &chunks[0].origin;
+    assert!(origin.object.starts_with(TOPIC) && origin.object.contains('/'), "{origin:?}");
+    input.close().await;
+}
+
+#[tokio::test]
+async fn two_outputs_get_everything_each() {
+    let bench = Bench::with_topic();
+    bench.put_envelopes(0..30);
+    let (first, second) = (bench.input_of("hub/out", true), bench.input_of("hub/other", true));
+    let (one, other) = tokio::join!(all(&first), all(&second));
+    assert_once(&records(&one), 0..30);
+    assert_once(&records(&other), 0..30);
+    tokio::join!(first.close(), second.close());
+}
+
+#[tokio::test]
+async fn the_broker_says_where_to_resume_whatever_the_state_holds() {
+    let bench = Bench::with_topic();
+    bench.put_envelopes(0..30);
+    let input = bench.input(true);
+    let chunks = all(&input).await;
+    // One partition is acknowledged; the state says of all that they are.
+    acknowledge(&input, chunks.iter().filter(|chunk| chunk.partition.as_str().ends_with("/1"))).await;
+    let changes = chunks.iter().map(|chunk| Change {
+        partition: chunk.partition.clone(),
+        position: chunk.position.clone(),
+        note: crate::chunk::Note::Keep,
+    });
+    bench.state.commit("hub/out", changes.collect(), Vec::new()).await.unwrap();
+    input.close().await;
+    let input = bench.input(true);
+    let again = records(&all(&input).await);
+    let unacknowledged: BTreeSet<String> =
+        (0..30).filter(|number| number % 3 != 1).flat_map(|number| expected(number..number + 1)).collect();
+    assert_eq!(again.iter().cloned().collect::<BTreeSet<_>>(), unacknowledged);
+    input.close().await;
+}
+
+#[tokio::test]
+async fn a_partition_that_moves_is_resumed_where_it_was_acknowledged_and_never_moved_back() {
+    let bench = Bench::with_topic();
+    bench.put_envelopes(0..30);
+    let first = bench.input(false);
+    let chunks = until_idle(&first, 60).await;
+    // Of each partition the first messages are acknowledged before it moves, if it does.
+    let early: Vec<&Chunk> = chunks.iter().filter(|chunk| chunk.line == 0).collect();
+    acknowledge(&first, early.iter().copied()).await;
+
+    let second = bench.input(false);
+    let mut moved = Vec::new();
+    while moved.is_empty() {
+        tokio::select! {
+            read = second.read() => if let Ok(Read::Chunk(chunk)) = read { moved.push(chunk) },
+            _ = first.read() => bench.put_envelopes(30..60),
+        }
+    }
+    let partition = moved[0].partition.clone();
+    let number: i32 = partition.as_str().rsplit('/').next().unwrap().parse().unwrap();
+    let left = early.iter().rfind(|chunk| chunk.partition == partition).unwrap();
+    assert_eq!(moved[0].line.to_string(), left.position.as_str(), "where the first one left it");
+
+    acknowledge(&second, &moved).await;
+    let reached: i64 = moved.last().unwrap().position.as_str().parse().unwrap();
+    wait_until("the second commits", || bench.committed(number) == reached).await;
+    // What the first one had in flight is delivered only now.
+    let late = chunks.iter().filter(|chunk| chunk.partition == partition && chunk.line > 0);
+    acknowledge(&first, late).await;
+    first.close().await;
+    assert_eq!(bench.committed(number), reached, "not moved back");
+    second.close().await;
+}
+
+async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = tokio::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(tokio::time::Instant::now() < until, "{what}: not within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn no_more_is_read_than_the_budget_allows_and_the_group_is_kept() {
+    let mut bench = Bench::with_topic();
+    bench.budget = Budget::new(128 << 10);
+    let body = "x".repeat(1000);
+    for number in 0..600 {
+        bench.put(number % PARTITIONS, Some(&format!(r#"{{"n":{number},"x":"{body}"}}"#)));
+    }
+    bench.flush();
+    let input = bench.input(false);
+    let mut chunks = Vec::new();
+    // The session is shorter than the wait: whoever polls no more would lose the partitions.
+    while let Ok(read) = tokio::time::timeout(Duration::from_secs(8), input.read()).await {
+        if let Ok(Read::Chunk(chunk)) = read {
+            chunks.push(chunk);
+        }
+    }
+    let held: usize = chunks.iter().map(|chunk| chunk.payload.len()).sum();
+    assert!(held <= 128 << 10, "{held}");
+    acknowledge(&input, &chunks).await;
+    while records(&chunks).len() < 600 {
+        let chunk = next_chunk(&input).await;
+        acknowledge(&input, [&chunk]).await;
+        chunks.push(chunk);
+    }
+    assert_eq!(records(&chunks).iter().collect::<BTreeSet<_>>().len(), records(&chunks).len(), "once each");
+    input.close().await;
+    assert_eq!(bench.budget.used(), 0);
+}
+
+#[tokio::test]
+async fn a_message_longer_than_a_chunk_is_read_and_one_over_the_cap_reported() {
+    let mut bench = Bench::with_topic();
+    bench.budget = Budget::new(128 << 10);
+    bench.settings["max_message_bytes"] = json!("300KiB");
+    let long = format!(r#"{{"x":"{}"}}"#, "x".repeat(200 << 10));
+    let too_long = "x".repeat(400 << 10);
+    for value in [r#"{"n":1}"#, &long, r#"{"n":2}"#, &too_long, r#"{"n":3}"#] {
+        bench.put(0, Some(value));
+    }
+    bench.flush();
+    let input = bench.input(false);
+    let mut chunks = Vec::new();
+    while chunks.last().is_none_or(|chunk: &Chunk| chunk.position.as_str() != "5") {
+        let chunk = next_chunk(&input).await;
+        acknowledge(&input, [&chunk]).await;
+        chunks.push(chunk);
+    }
+    assert_eq!(records(&chunks), [r#"{"n":1}"#, &long, r#"{"n":2}"#, r#"{"n":3}"#]);
+    let malformed: Vec<_> = chunks.iter().flat_map(|chunk| &chunk.malformed).collect();
+    assert_eq!(malformed.iter().map(|one| (one.reason, one.line)).collect::<Vec<_>>(), [("too_long", 3)]);
+    input.close().await;
+}
+
+#[tokio::test]
+async fn a_group_that_may_not_be_joined_is_a_refusal_until_it_may() {
+    let bench = Bench::with_topic();
+    bench.put_envelopes(0..3);
+    let no = Answer::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED;
+    bench.cluster.request_errors(ApiKey::FindCoordinator, &[no]);
+    let input = bench.input(false);
+    let refusal = error(&input).await;
+    assert!(refusal.needs_a_human(), "{refusal}");
+    let text = refusal.to_string();
+    assert!(
+        text.contains("auditferry.hub.out") && text.contains("`group`") && text.contains("the right Read"),
+        "{text}"
+    );
+    assert_once(&records(&until_idle(&input, 6).await), 0..3);
+    input.close().await;
+}
+
+#[tokio::test]
+async fn a_group_of_other_software_is_a_refusal() {
+    let bench = Bench::with_topic();
+    bench
+        .cluster
+        .request_errors(ApiKey::JoinGroup, &[Answer::RD_KAFKA_RESP_ERR_INCONSISTENT_GROUP_PROTOCOL; 20]);
+    let input = bench.input(false);
+    let refusal = error(&input).await;
+    assert!(refusal.needs_a_human() && refusal.to_string().contains("other software uses it"), "{refusal}");
+    input.close().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_cannot_be_reached_is_a_refusal_that_names_the_key() {
+    let mut bench = Bench::new();
+    // Nobody listens on the port of a socket that is gone.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    bench.settings["bootstrap_servers"] = json!([format!("127.0.0.1:{port}")]);
+    let input = bench.input(true);
+    let refusal = error(&input).await;
+    let text = refusal.to_string();
+    assert!(refusal.needs_a_human(), "{text}");
+    assert!(text.contains("cannot reach 127.0.0.1") && text.contains("`bootstrap_servers`"), "{text}");
+    assert!(text.contains("refused"), "the reason: {text}");
+    input.close().await;
+}
+
+#[tokio::test]
+async fn brokers_that_go_away_and_come_back_are_waited_for_and_nothing_is_read_twice() {
+    let bench = Bench::with_topic();
+    bench.put_envelopes(0..30);
+    let input = bench.input(false);
+    let mut chunks = until_idle(&input, 60).await;
+    bench.cluster.broker_down(1).unwrap();
+    let passing = error(&input).await;
+    assert!(!passing.needs_a_human(), "{passing}");
+    bench.cluster.broker_up(1).unwrap();
+    loop {
+        if let Ok(Read::Idle) = next(&input).await {
+            break;
+        }
+    }
+    bench.put_envelopes(30..60);
+    chunks.extend(until_idle(&input, 60).await);
+    assert_once(&records(&chunks), 0..60);
+    acknowledge(&input, &chunks).await;
+    input.close().await;
+    assert_eq!(bench.committed(0), 20);
+}
+
+#[tokio::test]
+async fn a_topic_that_is_not_there_is_a_refusal_until_it_is() {
+    let bench = Bench::new();
+    let gone = Answer::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+    bench.cluster.create_topic(TOPIC, PARTITIONS, 1).unwrap();
+    bench.put_envelopes(0..3);
+    bench.cluster.topic_error(TOPIC, gone).unwrap();
+    let input = bench.input(false);
+    let refusal = error(&input).await;
+    let text = refusal.to_string();
+    assert!(refusal.needs_a_human() && text.contains(TOPIC) && text.contains("`topics`"), "{text}");
+    bench.cluster.topic_error(TOPIC, Answer::RD_KAFKA_RESP_ERR_NO_ERROR).unwrap();
+    assert_once(&records(&until_idle(&input, 6).await), 0..3);
+    input.close().await;
+}
+
+#[tokio::test]
+async fn one_missing_topic_of_several_does_not_stop_the_others() {
+    let mut bench = Bench::with_topic();
+    bench.put_envelopes(0..3);
+    bench.settings["topics"] = json!([TOPIC, "no-such-topic"]);
+    let input = bench.input(false);
+    let (mut chunks, mut trouble) = (Vec::new(), None);
+    while trouble.is_none() || records(&chunks).len() < 6 {
+        match next(&input).await.unwrap() {
+            Read::Chunk(chunk) => chunks.push(chunk),
+            Read::Trouble { partition, error } => trouble = Some((partition, error.to_string())),
+            _ => {}
+        }
+    }
+    let (partition, text) = trouble.unwrap();
+    assert_eq!(partition.as_str(), "no-such-topic");
+    assert!(text.contains("`topics`"), "{text}");
+    input.close().await;
+}
+
+#[tokio::test]
+async fn what_was_there_before_the_first_start_is_left_out_if_so_wished_and_nothing_after_it() {
+    let mut bench = Bench::with_topic();
+    bench.settings["start"] = json!("latest");
+    bench.put_envelopes(0..30);
+    let input = bench.input(true);
+    assert!(all(&input).await.is_empty());
+    input.close().await;
+    // Nothing was read yet, and still what comes now is not skipped by the next start.
+    bench.put_envelopes(30..33);
+    let input = bench.input(true);
+    assert_once(&records(&all(&input).await), 30..33);
+    input.close().await;
+}
