@@ -48,7 +48,8 @@ pub const KIND: OutputKind = OutputKind {
 };
 
 /// Only what a verdict needs: the whole answer is as long as the request. Items come in the order of the actions.
-const BULK: &str = "/_bulk?filter_path=errors,items.*.status,items.*.error.type,items.*.error.reason";
+const BULK: &str = "/_bulk?filter_path=errors,items.*.status,items.*.failure_store,items.*.error.type,\
+                    items.*.error.reason,items.*.error.caused_by.reason";
 /// Well below what load balancers in front of a cluster keep idle connections for.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest `_id` the server takes, in bytes; a longer one would fail the whole request.
