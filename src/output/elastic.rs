@@ -27,6 +27,7 @@ use crate::json;
 use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
 use crate::secret::Secret;
 use crate::template::Template;
+use crate::time::{Date, Millis};
 
 mod verdict;
 
@@ -134,8 +135,8 @@ struct Elastic {
     url: String,
     index: Template,
     login: Login,
-    /// The format writes no `@timestamp` of its own.
-    add_timestamp: bool,
+    /// The format writes an `@timestamp` of its own, where the event has a time.
+    dated_format: bool,
     client: Client,
 }
 
@@ -150,9 +151,18 @@ impl Elastic {
             url: format!("{}{BULK}", base_url("url", &config.url, false)?),
             index: config.index,
             login,
-            add_timestamp: context.format != FormatName::Ecs,
+            dated_format: context.format == FormatName::Ecs,
             client: Client::new(&http)?,
         })
+    }
+
+    /// The `@timestamp` that the format does not write. A data stream takes no document without one: an event whose time
+    /// cannot be read goes to 1970, where it is found and taken for no other, and its `event_time` stays empty.
+    fn missing_timestamp(&self, event: &AuditEvent<'_>) -> Option<Millis> {
+        match event.event_time {
+            Some(_) if self.dated_format => None,
+            time => Some(time.unwrap_or(Date::EPOCH.start())),
+        }
     }
 
     /// Appends the index's name for the event, without quotes.
@@ -208,7 +218,7 @@ impl Output for Elastic {
         write_id(event, frame);
         frame.extend_from_slice(b"}}\n");
         let document = frame.len();
-        if let Some(time) = event.event_time.filter(|_| self.add_timestamp) {
+        if let Some(time) = self.missing_timestamp(event) {
             frame.extend_from_slice(b"{\"@timestamp\":\"");
             time.write_rfc3339(frame);
             frame.push(b'"');
@@ -288,7 +298,6 @@ mod tests {
     use super::*;
     use crate::http::HttpSettings;
     use crate::json::Text;
-    use crate::time::Millis;
 
     struct Fixed(&'static str);
 
@@ -331,8 +340,16 @@ mod tests {
         ] {
             assert_eq!(frame(url.clone(), format, document, &event()), format!("{action}\n{expected}"));
         }
-        let nothing = frame(url, FormatName::Canonical, "{}", &AuditEvent::default());
-        assert_eq!(nothing, "{\"create\":{\"_index\":\"databricks-audit-unknown\"}}\n{}");
+    }
+
+    #[test]
+    fn an_event_without_a_time_is_dated_1970_since_a_data_stream_wants_a_date() {
+        for format in [FormatName::Canonical, FormatName::Ecs] {
+            let nothing = frame(json!({"url": "https://es"}), format, r#"{"a":1}"#, &AuditEvent::default());
+            let (action, document) = nothing.split_once('\n').unwrap();
+            assert_eq!(action, r#"{"create":{"_index":"databricks-audit-unknown"}}"#);
+            assert_eq!(document, r#"{"@timestamp":"1970-01-01T00:00:00.000Z","a":1}"#);
+        }
     }
 
     #[test]
