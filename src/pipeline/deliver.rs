@@ -77,6 +77,14 @@ impl Deliverer {
         // Depth first, so that the halves of a batch go out in their order.
         let mut pieces = vec![Piece::new(batch)];
         while let Some(piece) = pieces.pop() {
+            if piece.request.is_none()
+                && piece.batch.bytes() > self.learned.bytes()
+                && piece.batch.events() > 1
+            {
+                // It was formed before the collector was found to take less.
+                halve(&piece.batch, &mut pieces);
+                continue;
+            }
             let request = match piece.request {
                 Some(request) => request,
                 None => self.request(&piece.batch).await?,
@@ -270,9 +278,7 @@ impl Deliverer {
     /// Halves a batch; a single event is dead-lettered.
     async fn narrow(&self, batch: Batch, reason: &str, rejection: &Rejection, pieces: &mut Vec<Piece>) {
         if batch.events() > 1 {
-            let (first, second) = batch.halves();
-            pieces.push(Piece::new(second));
-            pieces.push(Piece::new(first));
+            halve(&batch, pieces);
             return;
         }
         self.dead_letter(&batch, reason, rejection).await;
@@ -301,6 +307,13 @@ impl Deliverer {
         let cause = format!("no acknowledgement within {} s", ACK_PATIENCE.as_secs());
         Verdict::Retry { cause, after: None, ambiguous: true }
     }
+}
+
+/// Puts two batches in place of one, the first on top.
+fn halve(batch: &Batch, pieces: &mut Vec<Piece>) {
+    let (first, second) = batch.halves();
+    pieces.push(Piece::new(second));
+    pieces.push(Piece::new(first));
 }
 
 /// True if a collector read up to an event it refused, and no further: that it looked at nothing behind it does not say

@@ -6,6 +6,7 @@
 //! | `moto_server` | `AUDITFERRY_E2E_MOTO` | `pip install 'moto[server]'` |
 //! | `azurite-blob` | `AUDITFERRY_E2E_AZURITE` | `npm install azurite` |
 //! | `fake-gcs-server` | `AUDITFERRY_E2E_FAKE_GCS` | `go install github.com/fsouza/fake-gcs-server@latest` |
+//! | OpenSearch, with a `java` in `PATH` | `AUDITFERRY_E2E_OPENSEARCH`, its directory | Maven Central, `org.opensearch.distribution.integ-test-zip:opensearch` |
 
 // `cfg(test)` tells clippy that helpers may unwrap as the tests themselves may.
 #[cfg(test)]
@@ -17,6 +18,8 @@ mod collector;
 #[cfg(test)]
 mod credentials;
 #[cfg(test)]
+mod elastic;
+#[cfg(test)]
 mod fake_gcs;
 #[cfg(test)]
 mod ferry;
@@ -26,6 +29,8 @@ mod gcs;
 mod metadata;
 #[cfg(test)]
 mod moto;
+#[cfg(test)]
+mod opensearch;
 #[cfg(test)]
 mod recorder;
 #[cfg(test)]

@@ -309,7 +309,8 @@ async fn a_body_that_is_too_large_is_split_and_the_size_is_remembered() {
         collector.requests().iter().filter(|request| request.body.len() > MOST).count()
     };
     let before = collectors.all().map(refused);
-    assert!(before.iter().all(|refused| *refused > 0), "{before:?}");
+    // Each of the requests under way at once comes down by itself; what waits behind them is split unasked.
+    assert!(before.iter().all(|refused| (1..=16).contains(refused)), "{before:?}");
     place.put("a.json", records(0..600));
     collectors.have(600).await;
     ferry.rests().await;
