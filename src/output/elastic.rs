@@ -6,12 +6,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use memchr::memmem;
 use reqwest::Method;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -22,14 +19,19 @@ use crate::component::{BuildError, parse};
 use crate::compress::Encoding;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
-use crate::http::{Client, base_url, header};
 use crate::json;
 use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
 use crate::secret::Secret;
 use crate::template::Template;
 use crate::time::{Date, Millis};
 
+mod cluster;
+mod login;
+mod nodes;
 mod verdict;
+
+use cluster::{Cluster, Exchange};
+use nodes::Addresses;
 
 /// Elasticsearch and OpenSearch.
 pub const KIND: OutputKind = OutputKind {
@@ -51,8 +53,6 @@ pub const KIND: OutputKind = OutputKind {
 /// Only what a verdict needs: the whole answer is as long as the request. Items come in the order of the actions.
 const BULK: &str = "/_bulk?filter_path=errors,items.*.status,items.*.failure_store,items.*.error.type,\
                     items.*.error.reason,items.*.error.caused_by.reason";
-/// Well below what load balancers in front of a cluster keep idle connections for.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest `_id` the server takes, in bytes; a longer one would fail the whole request.
 const MAX_ID_BYTES: usize = 512;
 /// Bytes that an index name must not contain.
@@ -62,8 +62,9 @@ const FORBIDDEN: &[u8] = b"\\/*?\"<>| ,#:";
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Address of the cluster, as `https://es.example:9200`; a path before `/_bulk` is kept.
-    url: String,
+    /// Address of the cluster, as `https://es.example:9200`, or a list of its nodes' addresses, which take turns; one that
+    /// fails is left out for a while. A path before `/_bulk` is kept.
+    url: Addresses,
     /// Index or data stream; a template in lower case. What an event puts in is lower-cased, and characters that an
     /// index name cannot have become `_`. Name a data stream without a date.
     #[serde(default = "default_index")]
@@ -90,69 +91,20 @@ fn build(table: Value, context: OutputContext) -> Result<Box<dyn Output>, BuildE
     Ok(Box::new(Elastic::new(parse(table)?, context)?))
 }
 
-/// How requests authenticate.
-enum Login {
-    Anonymous,
-    ApiKey(Secret),
-    Basic(String, Secret),
-    Bearer(Secret),
-}
-
-impl Login {
-    fn of(config: &Config) -> Result<Self, BuildError> {
-        match (&config.api_key, &config.username, &config.password, &config.bearer_token) {
-            (None, None, None, None) => Ok(Self::Anonymous),
-            (Some(key), None, None, None) => Ok(Self::ApiKey(key.clone())),
-            (None, Some(user), Some(password), None) => Ok(Self::Basic(user.clone(), password.clone())),
-            (None, None, None, Some(token)) => Ok(Self::Bearer(token.clone())),
-            (None, Some(_), None, None) => Err(BuildError::new("password", "is missing: username needs it")),
-            (None, None, Some(_), None) => Err(BuildError::new("username", "is missing: password needs it")),
-            _ => Err(BuildError::new("", "keep one of api_key, username with password, and bearer_token")),
-        }
-    }
-
-    /// The header, and the secrets in it.
-    fn header(&self) -> Result<Option<(HeaderValue, [String; 2])>, BuildError> {
-        let (key, secret) = match self {
-            Self::Anonymous => return Ok(None),
-            Self::ApiKey(secret) => ("api_key", secret),
-            Self::Basic(_, secret) => ("password", secret),
-            Self::Bearer(secret) => ("bearer_token", secret),
-        };
-        let secret = secret.reveal().map_err(|error| BuildError::new(key, error))?;
-        let (scheme, credentials) = match self {
-            Self::ApiKey(_) if secret.contains(':') => ("ApiKey", STANDARD.encode(&secret)),
-            Self::Basic(user, _) => ("Basic", STANDARD.encode(format!("{user}:{secret}"))),
-            Self::Bearer(_) => ("Bearer", secret.clone()),
-            Self::ApiKey(_) | Self::Anonymous => ("ApiKey", secret.clone()),
-        };
-        let (_, value) = header(key, "authorization", &format!("{scheme} {credentials}"), true)?;
-        Ok(Some((value, [secret, credentials])))
-    }
-}
-
 struct Elastic {
-    url: String,
+    cluster: Cluster,
     index: Template,
-    login: Login,
     /// The format writes an `@timestamp` of its own, where the event has a time.
     dated_format: bool,
-    client: Client,
 }
 
 impl Elastic {
     fn new(config: Config, context: OutputContext) -> Result<Self, BuildError> {
         check_index(config.index.as_str())?;
-        let login = Login::of(&config)?;
-        login.header()?;
-        let mut http = context.http;
-        http.idle_timeout = Some(IDLE_TIMEOUT);
         Ok(Self {
-            url: format!("{}{BULK}", base_url("url", &config.url, false)?),
+            cluster: Cluster::new(&config, context.http)?,
             index: config.index,
-            login,
             dated_format: context.format == FormatName::Ecs,
-            client: Client::new(&http)?,
         })
     }
 
@@ -232,22 +184,16 @@ impl Output for Elastic {
     }
 
     async fn send(&self, request: &Request) -> Verdict {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-        let mut secrets = None;
-        match self.login.header() {
-            Ok(None) => {}
-            Ok(Some((value, texts))) => {
-                headers.insert(AUTHORIZATION, value);
-                secrets = Some(texts);
-            }
+        let called = self.cluster.call(Method::POST, BULK, "application/x-ndjson", request).await;
+        let Exchange { answer, secrets } = match called {
+            Ok(exchange) => exchange,
             Err(error) => return Verdict::hold(HoldReason::Credentials, error.to_string()),
-        }
-        let verdict = match self.client.send(Method::POST, &self.url, headers, request).await {
+        };
+        let verdict = match answer {
             Err(failure) => failure.into(),
             Ok(answer) => verdict::of_answer(&answer, request.events),
         };
-        verdict.redacted(&secrets.iter().flatten().map(String::as_str).collect::<Vec<_>>())
+        verdict.redacted(&secrets.iter().map(String::as_str).collect::<Vec<_>>())
     }
 }
 
@@ -376,22 +322,6 @@ mod tests {
             action["create"]["_id"].as_str().unwrap().len()
         };
         assert_eq!((id(512), id(513)), (512, 64));
-    }
-
-    #[test]
-    fn each_way_to_log_in_makes_its_header() {
-        for (table, expected) in [
-            (json!({"api_key": "abc=="}), "ApiKey abc=="),
-            (json!({"api_key": "id:key"}), "ApiKey aWQ6a2V5"),
-            (json!({"username": "u", "password": "p"}), "Basic dTpw"),
-            (json!({"bearer_token": "b"}), "Bearer b"),
-        ] {
-            let mut table = table;
-            table["url"] = json!("https://es");
-            let (value, _) = output(table, FormatName::Ecs).unwrap().login.header().unwrap().unwrap();
-            assert_eq!(value, expected);
-            assert!(value.is_sensitive());
-        }
     }
 
     #[test]

@@ -205,9 +205,9 @@ fn two_restarts_of_the_server_during_200_000_events_leave_exactly_200_000_docume
     for restart in 1..=2 {
         eventually("a third more is there", || server.count("audit") >= restart * 60_000);
         if restart == 1 {
-            server.stop()
+            server.stop();
         } else {
-            server.kill()
+            server.kill();
         }
         server.start_again();
         server.call(Method::GET, "/_cluster/health?wait_for_status=yellow&timeout=60s", None);

@@ -345,3 +345,47 @@ fn has_exactly_but_one(collector: &Collector) {
     assert_eq!(collector.ids().len(), 9_999);
     assert_eq!(offered(collector), 10_000);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_nodes_of_a_cluster_take_turns_and_one_that_fails_is_left_out_until_it_works() {
+    let (place, one, other) =
+        (Place::new(), Collector::start(Protocol::Bulk).await, Collector::start(Protocol::Bulk).await);
+    let output = output(&one, "batch.max_events = 1\nin_flight = 1")
+        .replace(&format!("url = '{}'", one.url()), &format!("url = ['{}', '{}']", one.url(), other.url()));
+    let ferry = place.start("", &[output]).await;
+    let mut written = 0;
+    let mut write = |count: usize| {
+        written += count;
+        place.put(
+            "a.json",
+            (0..written).map(|number| record(&format!("r{number}")) + "\n").collect::<String>(),
+        );
+        written
+    };
+    let both = || one.ids().len() + other.ids().len();
+    let all = write(20);
+    eventually("twenty events", || both() == all).await;
+    assert_eq!((one.ids().len(), other.ids().len()), (10, 10));
+    other.set_down(Some(503));
+    let asked = other.count_requests();
+    let all = write(20);
+    eventually("forty events", || both() == all).await;
+    assert_eq!(other.ids().len(), 10);
+    assert!(
+        other.count_requests() <= asked + 2,
+        "it is left out: {} requests",
+        other.count_requests() - asked
+    );
+    other.set_down(None);
+    // It is tried again after five seconds, or ten where it was tried in between.
+    eventually("the node is back", || {
+        write(1);
+        other.ids().len() > 10
+    })
+    .await;
+    let all = write(0);
+    eventually("all events", || both() == all).await;
+    ferry.rests().await;
+    ferry.stop().await;
+    assert!(place.letters().is_empty());
+}
