@@ -28,6 +28,7 @@ use crate::time::{Date, Millis};
 mod cluster;
 mod login;
 mod nodes;
+pub mod setup;
 mod verdict;
 
 use cluster::{Cluster, Exchange};

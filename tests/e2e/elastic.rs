@@ -1,8 +1,10 @@
 //! Shipping to a real OpenSearch: its refusals, its limits, its restarts.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use auditferry::generate::{Bucket, Layout, Options};
+use auditferry::time::Date;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -29,6 +31,8 @@ impl Shipper {
             [inputs.audit]
             type = "bucket"
             url = "{here}/bucket"
+            layout = "any"
+            glob = "**/*.json"
 
             [outputs.search]
             type = "elastic"
@@ -41,12 +45,29 @@ impl Shipper {
         Self { directory }
     }
 
-    /// Puts an object of today into the bucket.
+    fn bucket(&self) -> PathBuf {
+        self.directory.path().join("bucket")
+    }
+
+    /// Puts an object into the bucket.
     fn deliver(&self, name: &str, content: &str) {
-        let today = jiff::Timestamp::now().strftime("%Y-%m-%d");
-        let folder = self.directory.path().join(format!("bucket/workspaceId=7/date={today}"));
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join(format!("auditlogs_{name}.json")), content).unwrap();
+        std::fs::create_dir_all(self.bucket()).unwrap();
+        std::fs::write(self.bucket().join(format!("{name}.json")), content).unwrap();
+    }
+
+    /// Puts into the bucket whatever Databricks writes on any cloud, and every oddity that is known.
+    fn deliver_all_kinds(&self) {
+        for layout in [Layout::DatabricksDelivery, Layout::AzureDiagnostic, Layout::LogAnalyticsExport] {
+            let options = Options { layout, ..Options::new(2, 2, 2000, Date::parse("2026-01-06").unwrap()) };
+            Bucket::new(options).unwrap().write_round(&self.bucket(), 0).unwrap();
+        }
+        for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden")).unwrap() {
+            let path = entry.unwrap().path();
+            if let Some(name) = path.to_str().unwrap().strip_suffix(".in.ndjson") {
+                let name = Path::new(name).file_name().unwrap().to_str().unwrap();
+                self.deliver(name, &std::fs::read_to_string(&path).unwrap());
+            }
+        }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -217,4 +238,59 @@ fn two_restarts_of_the_server_during_200_000_events_leave_exactly_200_000_docume
     assert!(ended.success(), "{}", std::fs::read_to_string(shipper.directory.path().join("log")).unwrap());
     assert_eq!(server.count("audit"), EVENTS as u64);
     assert_eq!(shipper.letters(), "");
+}
+
+#[test]
+fn every_record_there_is_fits_the_templates_of_both_formats() {
+    let server = OpenSearch::start(&[]);
+    let mut counts = Vec::new();
+    for (index, format, flat) in [
+        ("plain-{event_date}", "canonical", "request_params"),
+        ("stream", "canonical", "request_params"),
+        ("ecs-plain-{event_date}", "ecs", "databricks.audit.request_params"),
+        ("ecs-stream", "ecs", "databricks.audit.request_params"),
+    ] {
+        let shipper = Shipper::new(&server.url(), &format!("index = '{index}'\nformat = '{format}'"));
+        shipper.deliver_all_kinds();
+        shipper.deliver(
+            "undated",
+            r#"{"version":"2.0","timestamp":null,"serviceName":"jobs","actionName":"undated","requestParams":{"job":"7"}}"#,
+        );
+        succeeded(&shipper.command(&["setup", "elastic", "--apply"]).output().unwrap());
+        let ended = shipper.run();
+        assert!(matches!(ended.status.code(), Some(0 | 1)), "{}", said(&ended));
+        // Some of the oddities are no events; no event is refused.
+        let letters = shipper.letters();
+        let refused: Vec<_> =
+            letters.lines().filter(|line| line.contains("\"reason\":\"rejected\"")).collect();
+        assert!(refused.is_empty(), "{index}: {refused:#?}");
+        let pattern = index.replace("{event_date}", "*");
+        counts.push(server.count(&pattern));
+        let is_stream = server.try_call(Method::GET, &format!("/_data_stream/{pattern}"), None).0 == 200
+            && !index.contains('{');
+        assert_eq!(is_stream, index.ends_with("stream"), "{index}");
+        let found = |query: &str| {
+            let path = format!("/{pattern}/_count?q={query}");
+            server.get(&path)["count"].as_u64().unwrap()
+        };
+        // What has no time is found where nothing else is, by a parameter of any name.
+        assert_eq!(found(&format!("%2B@timestamp:1970-01-01%20%2B{flat}.job:7")), 1, "{index}");
+        let mappings = server.get(&format!("/{pattern}/_mapping")).to_string();
+        assert!(mappings.contains(r#""request_params":{"type":"flat_object"}"#), "{mappings}");
+    }
+    // Both layouts of Azure hold the same events, and some oddities share an id but not a date.
+    assert!(counts[1] > 4000 && counts[0] >= counts[1], "{counts:?}");
+    assert_eq!((counts[0], counts[1]), (counts[2], counts[3]), "of both formats");
+}
+
+#[test]
+fn a_cluster_that_refuses_the_templates_says_why() {
+    let server = OpenSearch::start(&[]);
+    let shipper = Shipper::new(&server.url(), "index = 'audit-{event_date}'");
+    let other = json!({"index_patterns": ["audit-*"], "priority": 200});
+    server.put("/_index_template/somebody", &other);
+    let ended = shipper.command(&["setup", "elastic", "--apply"]).output().unwrap();
+    assert_eq!(ended.status.code(), Some(2));
+    let said = said(&ended);
+    assert!(said.contains("cannot put /_index_template/audit") && said.contains("somebody"), "{said}");
 }
