@@ -29,9 +29,12 @@ mod cluster;
 mod login;
 mod nodes;
 pub mod setup;
+#[cfg(feature = "aws")]
+mod sigv4;
 mod verdict;
 
 use cluster::{Cluster, Exchange};
+use login::NoLogin;
 use nodes::Addresses;
 
 /// Elasticsearch and OpenSearch.
@@ -79,9 +82,75 @@ pub struct Config {
     /// Password of `username`.
     #[serde(default)]
     password: Option<Secret>,
-    /// Token for `Authorization: Bearer`. Default: none of the four, for a cluster without security.
+    /// Token for `Authorization: Bearer`. Default: none of these, for a cluster without security.
     #[serde(default)]
     bearer_token: Option<Secret>,
+    /// Signs requests for Amazon OpenSearch, in place of the keys above; `aws = {}` with the credentials of this machine.
+    #[serde(default)]
+    aws: Option<AwsSettings>,
+}
+
+/// Amazon OpenSearch Service and Serverless. Without keys, the credentials are found as the AWS tools find them:
+/// environment, profile files, SSO, web identity, container and instance metadata.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct AwsSettings {
+    /// `es` or, for a serverless collection, `aoss`. Default: what `url` names, else `es`. A collection must be of the
+    /// type search: others take no ids, and an event that is sent again would be stored again.
+    service: Option<AwsService>,
+    /// Region of the cluster. Default: what `url` names, else that of the environment, the profile or the instance.
+    region: Option<String>,
+    /// Profile of the AWS configuration files. Default: `AWS_PROFILE`, or `default`.
+    profile: Option<String>,
+    /// Access key, if not found the usual way.
+    access_key_id: Option<Secret>,
+    /// Secret of the access key.
+    secret_access_key: Option<Secret>,
+    /// Session token of temporary keys.
+    session_token: Option<Secret>,
+    /// Role to assume with the credentials found or given: `arn:aws:iam::123456789012:role/name`.
+    role_arn: Option<String>,
+    /// External id that the role's trust policy asks for.
+    external_id: Option<String>,
+    /// Name of the session in CloudTrail. Default: `auditferry`.
+    role_session_name: Option<String>,
+}
+
+/// Which of Amazon's two services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum AwsService {
+    /// OpenSearch Service: clusters
+    Es,
+    /// OpenSearch Serverless: collections
+    Aoss,
+}
+
+#[cfg(feature = "aws")]
+impl AwsService {
+    /// As the signature names it.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Es => "es",
+            Self::Aoss => "aoss",
+        }
+    }
+}
+
+#[cfg(feature = "aws")]
+impl AwsSettings {
+    fn login(&self) -> crate::aws::AwsLogin {
+        crate::aws::AwsLogin {
+            table: "aws",
+            profile: self.profile.clone(),
+            access_key_id: self.access_key_id.clone(),
+            secret_access_key: self.secret_access_key.clone(),
+            session_token: self.session_token.clone(),
+            role_arn: self.role_arn.clone(),
+            external_id: self.external_id.clone(),
+            role_session_name: self.role_session_name.clone(),
+        }
+    }
 }
 
 fn default_index() -> Template {
@@ -188,7 +257,8 @@ impl Output for Elastic {
         let called = self.cluster.call(Method::POST, BULK, "application/x-ndjson", request).await;
         let Exchange { answer, secrets } = match called {
             Ok(exchange) => exchange,
-            Err(error) => return Verdict::hold(HoldReason::Credentials, error.to_string()),
+            Err(NoLogin::Refused(said)) => return Verdict::hold(HoldReason::Credentials, said),
+            Err(NoLogin::Unreachable(said)) => return Verdict::retry(said, None),
         };
         let verdict = match answer {
             Err(failure) => failure.into(),
@@ -336,6 +406,8 @@ mod tests {
             (json!({"url": "https://es", "password": "hunter2"}), "username: "),
             (json!({"url": "https://es", "api_key": "hunter2", "bearer_token": "b"}), "keep one of "),
             (json!({"url": "https://es", "bearer_token": "hunter2\n"}), "bearer_token: "),
+            (json!({"url": "https://es", "bearer_token": "hunter2", "aws": {}}), "aws: keep one of "),
+            (json!({"url": "https://es", "aws": {"secret_access_key": "hunter2"}}), "aws.access_key_id: "),
         ] {
             let error = output(table, FormatName::Ecs).err().unwrap().to_string();
             assert!(error.starts_with(key) && !error.contains("hunter2"), "{error}");

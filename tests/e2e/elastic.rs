@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::ferry::{record, succeeded};
+use crate::moto::Moto;
 use crate::opensearch::{OpenSearch, eventually};
 use crate::recorder::Recorder;
 
@@ -293,4 +294,20 @@ fn a_cluster_that_refuses_the_templates_says_why() {
     assert_eq!(ended.status.code(), Some(2));
     let said = said(&ended);
     assert!(said.contains("cannot put /_index_template/audit") && said.contains("somebody"), "{said}");
+}
+
+#[test]
+fn the_keys_of_an_assumed_role_sign_what_goes_to_opensearch() {
+    let (moto, server) = (Moto::start(), OpenSearch::start(&[]));
+    let recorder = Recorder::start(server.address);
+    let aws = "aws = { region = 'eu-west-1', access_key_id = 'AKIDSTATIC', secret_access_key = 'secret', \
+               role_arn = 'arn:aws:iam::123456789012:role/audit-writer' }";
+    let shipper = Shipper::new(&format!("http://{}", recorder.address), &format!("index = 'audit'\n{aws}"));
+    shipper.deliver("a", &records(0..10));
+    let sts = format!("http://{}", moto.address);
+    succeeded(&shipper.command(&["run", "--once"]).env("AWS_ENDPOINT_URL_STS", sts).output().unwrap());
+    assert_eq!(server.count("audit"), 10);
+    let asked = recorder.asked();
+    assert!(asked.contains("credential=asia") && asked.contains("/eu-west-1/es/aws4_request"), "{asked}");
+    assert!(asked.contains("x-amz-security-token: "), "{asked}");
 }

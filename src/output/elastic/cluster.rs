@@ -7,7 +7,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use super::Config;
-use super::login::Login;
+use super::login::{Login, NoLogin};
 use super::nodes::Nodes;
 use crate::batch::Request;
 use crate::component::BuildError;
@@ -31,27 +31,29 @@ pub(super) struct Exchange {
 impl Cluster {
     pub(super) fn new(config: &Config, mut http: HttpSettings) -> Result<Self, BuildError> {
         http.idle_timeout = Some(IDLE_TIMEOUT);
-        let login = Login::of(config)?;
-        login.add_to(&mut HeaderMap::new())?;
-        Ok(Self { nodes: Nodes::new(&config.url)?, login, client: Client::new(&http)? })
+        let nodes = Nodes::new(&config.url)?;
+        let (_, address) = nodes.pick(Instant::now());
+        let login = Login::of(config, address)?;
+        Ok(Self { login, nodes, client: Client::new(&http)? })
     }
 
     /// Makes one request of a path, which begins with a slash.
     ///
     /// # Errors
-    /// [`BuildError`] if the credentials cannot be had now.
+    /// [`NoLogin`] if the credentials cannot be had now.
     pub(super) async fn call(
         &self,
         method: Method,
         path: &str,
         content_type: &'static str,
         request: &Request,
-    ) -> Result<Exchange, BuildError> {
+    ) -> Result<Exchange, NoLogin> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        let secrets = self.login.add_to(&mut headers)?;
         let (node, address) = self.nodes.pick(Instant::now());
-        let answer = self.client.send(method, &format!("{address}{path}"), headers, request).await;
+        let url = format!("{address}{path}");
+        let secrets = self.login.add_to(&mut headers, &method, &url, &request.body).await?;
+        let answer = self.client.send(method, &url, headers, request).await;
         match &answer {
             // A gateway that does not reach its node, and a node that knows no master or shuts down.
             Err(_) | Ok(Answer { status: 502..=504, .. }) => self.nodes.failed(node, Instant::now()),

@@ -2,9 +2,12 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::header::{AUTHORIZATION, HeaderMap};
+use reqwest::Method;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use super::Config;
+#[cfg(feature = "aws")]
+use super::sigv4::Signer;
 use crate::component::BuildError;
 use crate::http::header;
 use crate::secret::Secret;
@@ -14,41 +17,98 @@ pub(super) enum Login {
     ApiKey(Secret),
     Basic(String, Secret),
     Bearer(Secret),
+    #[cfg(feature = "aws")]
+    Aws(Signer),
+}
+
+/// Why a request cannot be made. Holds no secret.
+#[derive(Debug)]
+pub(super) enum NoLogin {
+    /// The credentials are not where the configuration says, or were refused by whom they were asked of.
+    Refused(String),
+    /// Whom they were asked of did not answer.
+    #[cfg_attr(not(feature = "aws"), expect(dead_code, reason = "only AWS asks somebody"))]
+    Unreachable(String),
 }
 
 impl Login {
-    pub(super) fn of(config: &Config) -> Result<Self, BuildError> {
-        match (&config.api_key, &config.username, &config.password, &config.bearer_token) {
-            (None, None, None, None) => Ok(Self::Anonymous),
-            (Some(key), None, None, None) => Ok(Self::ApiKey(key.clone())),
-            (None, Some(user), Some(password), None) => Ok(Self::Basic(user.clone(), password.clone())),
-            (None, None, None, Some(token)) => Ok(Self::Bearer(token.clone())),
-            (None, Some(_), None, None) => Err(BuildError::new("password", "is missing: username needs it")),
-            (None, None, Some(_), None) => Err(BuildError::new("username", "is missing: password needs it")),
-            _ => Err(BuildError::new("", "keep one of api_key, username with password, and bearer_token")),
+    /// Checks that it is one; `address` is that of the cluster.
+    pub(super) fn of(config: &Config, address: &str) -> Result<Self, BuildError> {
+        if config.aws.is_some() {
+            return Self::of_aws(config, address);
         }
+        let login = match (&config.api_key, &config.username, &config.password, &config.bearer_token) {
+            (None, None, None, None) => Self::Anonymous,
+            (Some(key), None, None, None) => Self::ApiKey(key.clone()),
+            (None, Some(user), Some(password), None) => Self::Basic(user.clone(), password.clone()),
+            (None, None, None, Some(token)) => Self::Bearer(token.clone()),
+            (None, Some(_), None, None) => {
+                return Err(BuildError::new("password", "is missing: username needs it"));
+            }
+            (None, None, Some(_), None) => {
+                return Err(BuildError::new("username", "is missing: password needs it"));
+            }
+            _ => return Err(BuildError::new("", ONE_LOGIN)),
+        };
+        login.written()?;
+        Ok(login)
     }
 
-    /// Adds the header; gives the secrets in it.
-    pub(super) fn add_to(&self, headers: &mut HeaderMap) -> Result<Vec<String>, BuildError> {
+    fn of_aws(config: &Config, address: &str) -> Result<Self, BuildError> {
+        let others = [&config.api_key, &config.password, &config.bearer_token];
+        if config.username.is_some() || others.iter().any(|secret| secret.is_some()) {
+            return Err(BuildError::new("aws", ONE_LOGIN));
+        }
+        #[cfg(feature = "aws")]
+        if let Some(settings) = &config.aws {
+            return Ok(Self::Aws(Signer::new(settings, address)?));
+        }
+        let message = format!("this build lacks the feature `aws` and cannot sign requests to {address}");
+        Err(BuildError::new("aws", message))
+    }
+
+    /// Adds what a request needs; gives the secrets in it.
+    pub(super) async fn add_to(
+        &self,
+        headers: &mut HeaderMap,
+        method: &Method,
+        url: &str,
+        body: &[u8],
+    ) -> Result<Vec<String>, NoLogin> {
+        #[cfg(feature = "aws")]
+        if let Self::Aws(signer) = self {
+            let now = std::time::SystemTime::now();
+            return signer.add_to(method.as_str(), url, headers, body, now).await;
+        }
+        #[cfg(not(feature = "aws"))]
+        let _ = (method, url, body);
+        let written = self.written().map_err(|error| NoLogin::Refused(error.to_string()))?;
+        let Some((value, secrets)) = written else { return Ok(Vec::new()) };
+        headers.insert(AUTHORIZATION, value);
+        Ok(secrets.to_vec())
+    }
+
+    /// The header that is the same for every request, and the secrets in it.
+    fn written(&self) -> Result<Option<(HeaderValue, [String; 2])>, BuildError> {
         let (key, secret) = match self {
-            Self::Anonymous => return Ok(Vec::new()),
             Self::ApiKey(secret) => ("api_key", secret),
             Self::Basic(_, secret) => ("password", secret),
             Self::Bearer(secret) => ("bearer_token", secret),
+            _ => return Ok(None),
         };
         let secret = secret.reveal().map_err(|error| BuildError::new(key, error))?;
         let (scheme, credentials) = match self {
-            Self::ApiKey(_) if secret.contains(':') => ("ApiKey", STANDARD.encode(&secret)),
             Self::Basic(user, _) => ("Basic", STANDARD.encode(format!("{user}:{secret}"))),
             Self::Bearer(_) => ("Bearer", secret.clone()),
-            Self::ApiKey(_) | Self::Anonymous => ("ApiKey", secret.clone()),
+            _ if secret.contains(':') => ("ApiKey", STANDARD.encode(&secret)),
+            _ => ("ApiKey", secret.clone()),
         };
         let (_, value) = header(key, "authorization", &format!("{scheme} {credentials}"), true)?;
-        headers.insert(AUTHORIZATION, value);
-        Ok(vec![secret, credentials])
+        Ok(Some((value, [secret, credentials])))
     }
 }
+
+const ONE_LOGIN: &str = "keep one of api_key, username with password, bearer_token, and aws";
 
 #[cfg(test)]
 mod tests {
@@ -67,10 +127,10 @@ mod tests {
         ] {
             let mut table = table;
             table["url"] = json!("https://es");
-            let mut headers = HeaderMap::new();
-            Login::of(&parse(table).unwrap()).unwrap().add_to(&mut headers).unwrap();
-            assert_eq!(headers[AUTHORIZATION], expected);
-            assert!(headers[AUTHORIZATION].is_sensitive());
+            let login = Login::of(&parse(table).unwrap(), "https://es").unwrap();
+            let (value, _) = login.written().unwrap().unwrap();
+            assert_eq!(value, expected);
+            assert!(value.is_sensitive());
         }
     }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::cluster::{Cluster, Exchange};
+use super::login::NoLogin;
 use super::{Config, check_index};
 use crate::batch::Request;
 use crate::component::{BuildError, parse};
@@ -50,7 +51,7 @@ pub struct Call {
 pub enum SetupError {
     /// The credentials cannot be had.
     #[error("{0}")]
-    Login(BuildError),
+    Login(String),
     /// There is no answer, or a refusal.
     #[error("{act}: {said}")]
     Refused {
@@ -179,7 +180,9 @@ impl Setup {
         let uncompressed_bytes = body.len();
         let request = Request { body, encoding: Encoding::None, events: 0, uncompressed_bytes };
         let called = self.cluster.call(method, path, "application/json", &request).await;
-        let Exchange { answer, secrets } = called.map_err(SetupError::Login)?;
+        let Exchange { answer, secrets } = called.map_err(|error| match error {
+            NoLogin::Refused(said) | NoLogin::Unreachable(said) => SetupError::Login(said),
+        })?;
         let refused = |said: Verdict| {
             let secrets: Vec<_> = secrets.iter().map(String::as_str).collect();
             let said = match said.redacted(&secrets) {
