@@ -77,11 +77,7 @@ impl Deliverer {
         // Depth first, so that the halves of a batch go out in their order.
         let mut pieces = vec![Piece::new(batch)];
         while let Some(piece) = pieces.pop() {
-            if piece.request.is_none()
-                && piece.batch.bytes() > self.learned.bytes()
-                && piece.batch.events() > 1
-            {
-                // It was formed before the collector was found to take less.
+            if piece.request.is_none() && self.surely_too_large(&piece.batch) {
                 halve(&piece.batch, &mut pieces);
                 continue;
             }
@@ -113,6 +109,12 @@ impl Deliverer {
             self.act(verdict, Piece { batch: piece.batch, request: Some(request) }, &mut pieces).await?;
         }
         Ok(())
+    }
+
+    /// True for a batch that was formed before the collector was found to take less. Halves are seldom equal: what is a
+    /// little larger than the size that was learned is tried.
+    fn surely_too_large(&self, batch: &Batch) -> bool {
+        batch.events() > 1 && batch.bytes() > self.learned.bytes().saturating_mul(3) / 2
     }
 
     fn set_pace(&self, verdict: &Verdict, events: usize) {
