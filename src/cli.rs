@@ -12,6 +12,7 @@ use crate::generate::command::{self, GenerateArgs};
 
 mod dead_letters;
 mod run;
+mod setup;
 mod simulate;
 mod summary;
 
@@ -68,6 +69,9 @@ enum Command {
     /// Records that no collector took: list, show, replay
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersCommand),
+    /// Prepare a collector for what is sent to it
+    #[command(subcommand)]
+    Setup(setup::SetupCommand),
     /// Print the JSON schema of the configuration, or its reference file
     Schema {
         /// Print every key as a commented TOML file instead
@@ -96,9 +100,14 @@ pub(crate) struct ConfigFiles {
 }
 
 impl ConfigFiles {
+    /// Loads the configuration; the components' own keys are not looked at.
+    pub(crate) fn read(&self) -> Result<Config, CommandError> {
+        Ok(Config::load(&self.config, &config::environment())?)
+    }
+
     /// Loads and checks the configuration.
     pub(crate) fn load(&self) -> Result<Config, CommandError> {
-        let config = Config::load(&self.config, &config::environment())?;
+        let config = self.read()?;
         config.verify()?;
         Ok(config)
     }
@@ -138,6 +147,7 @@ impl Cli {
                 drop(stdout);
                 return dead_letters::run(command);
             }
+            Command::Setup(command) => return setup::run(command, &mut stdout),
             Command::Schema { reference: true } => write!(stdout, "{}", config::reference())?,
             Command::Schema { reference: false } => {
                 writeln!(stdout, "{}", serde_json::to_string_pretty(&config::schema())?)?;

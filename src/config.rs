@@ -280,11 +280,13 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] naming the key and the file.
     pub fn build_output(&self, name: &str) -> Result<Box<dyn Output>, ConfigError> {
-        let path = format!("outputs.{name}");
         let settings = self.outputs.get(name).ok_or_else(|| self.no_such_output(name))?;
-        settings
-            .build(name, settings.table.clone())
-            .map_err(|error| self.error(&error::below(&path, &error.key), &error.message))
+        settings.build(name, settings.table.clone()).map_err(|error| self.output_error(name, &error))
+    }
+
+    /// What is wrong with an output's own keys, and in which file.
+    pub(crate) fn output_error(&self, name: &str, error: &BuildError) -> ConfigError {
+        self.error(&error::below(&format!("outputs.{name}"), &error.key), &error.message)
     }
 
     /// The error of a name that no output has.
@@ -304,12 +306,12 @@ impl Config {
 
 impl OutputSettings {
     fn build(&self, name: &str, table: Value) -> Result<Box<dyn Output>, BuildError> {
-        let context = OutputContext {
-            name: name.to_owned(),
-            format: self.common.format,
-            http: self.common.http.clone(),
-        };
-        (self.kind.build)(table, context)
+        (self.kind.build)(table, self.context(name))
+    }
+
+    /// What the output is built with besides its own keys.
+    pub(crate) fn context(&self, name: &str) -> OutputContext {
+        OutputContext { name: name.to_owned(), format: self.common.format, http: self.common.http.clone() }
     }
 }
 

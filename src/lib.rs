@@ -23,7 +23,7 @@
 //! | layer | modules | import |
 //! |---|---|---|
 //! | values | [`event`] [`chunk`] [`batch`] [`buffer`] [`canonical`] [`action`] [`principal`] [`redact`] [`json`] [`time`] [`units`] [`template`] [`compress`] [`backoff`] [`secret`] [`status`] | values |
-//! | contracts | [`input`] [`decode`] [`format`](mod@format) [`output`] [`state`] [`dead_letter`] [`metrics`] [`http`] [`azure_identity`] [`azure_token`] [`azure_workspace`] [`component`] | contracts, values |
+//! | contracts | [`input`] [`decode`] [`format`](mod@format) [`output`] [`state`] [`dead_letter`] [`metrics`] [`http`] [`aws`] [`azure_identity`] [`azure_token`] [`azure_workspace`] [`component`] | contracts, values |
 //! | components | `input/*` `decode/*` `format/*` `output/*` `state/*` `dead_letter/*` | contracts, values; never each other |
 //! | engine | [`pipeline`] | contracts, values: traits, no component's name |
 //! | assembly | [`registry`] [`config`] [`app`] [`server`] [`cli`] [`generate`] `main` | all |
@@ -108,6 +108,7 @@
 
 pub mod action;
 pub mod app;
+pub mod aws;
 pub mod azure_identity;
 pub mod azure_token;
 pub mod azure_workspace;

@@ -66,11 +66,11 @@ enum Door {
     Closed,
 }
 
+/// What is answered to who may not.
+type Refused = (StatusCode, [(HeaderName, &'static str); 1], &'static str);
+
 impl Door {
-    fn admit(
-        &self,
-        headers: &HeaderMap,
-    ) -> Result<(), (StatusCode, [(HeaderName, &'static str); 1], &'static str)> {
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Refused> {
         let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
         let token = match self {
             Self::Open => return Ok(()),

@@ -28,7 +28,6 @@ mod assemble;
 mod azure;
 mod azure_path;
 mod config;
-mod credentials;
 mod cutter;
 mod decompress;
 mod discover;

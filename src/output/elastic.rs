@@ -6,12 +6,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use memchr::memmem;
 use reqwest::Method;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -22,13 +19,23 @@ use crate::component::{BuildError, parse};
 use crate::compress::Encoding;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
-use crate::http::{Client, base_url, header};
 use crate::json;
 use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
 use crate::secret::Secret;
 use crate::template::Template;
+use crate::time::{Date, Millis};
 
+mod cluster;
+mod login;
+mod nodes;
+pub mod setup;
+#[cfg(feature = "aws")]
+mod sigv4;
 mod verdict;
+
+use cluster::{Cluster, Exchange};
+use login::NoLogin;
+use nodes::Addresses;
 
 /// Elasticsearch and OpenSearch.
 pub const KIND: OutputKind = OutputKind {
@@ -48,9 +55,8 @@ pub const KIND: OutputKind = OutputKind {
 };
 
 /// Only what a verdict needs: the whole answer is as long as the request. Items come in the order of the actions.
-const BULK: &str = "/_bulk?filter_path=errors,items.*.status,items.*.error.type,items.*.error.reason";
-/// Well below what load balancers in front of a cluster keep idle connections for.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+const BULK: &str = "/_bulk?filter_path=errors,items.*.status,items.*.failure_store,items.*.error.type,\
+                    items.*.error.reason,items.*.error.caused_by.reason";
 /// Longest `_id` the server takes, in bytes; a longer one would fail the whole request.
 const MAX_ID_BYTES: usize = 512;
 /// Bytes that an index name must not contain.
@@ -60,8 +66,9 @@ const FORBIDDEN: &[u8] = b"\\/*?\"<>| ,#:";
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Address of the cluster, as `https://es.example:9200`; a path before `/_bulk` is kept.
-    url: String,
+    /// Address of the cluster, as `https://es.example:9200`, or a list of its nodes' addresses, which take turns; one that
+    /// fails is left out for a while. A path before `/_bulk` is kept.
+    url: Addresses,
     /// Index or data stream; a template in lower case. What an event puts in is lower-cased, and characters that an
     /// index name cannot have become `_`. Name a data stream without a date.
     #[serde(default = "default_index")]
@@ -75,9 +82,75 @@ pub struct Config {
     /// Password of `username`.
     #[serde(default)]
     password: Option<Secret>,
-    /// Token for `Authorization: Bearer`. Default: none of the four, for a cluster without security.
+    /// Token for `Authorization: Bearer`. Default: none of these, for a cluster without security.
     #[serde(default)]
     bearer_token: Option<Secret>,
+    /// Signs requests for Amazon OpenSearch, in place of the keys above; `aws = {}` with the credentials of this machine.
+    #[serde(default)]
+    aws: Option<AwsSettings>,
+}
+
+/// Amazon OpenSearch Service and Serverless. Without keys, the credentials are found as the AWS tools find them:
+/// environment, profile files, SSO, web identity, container and instance metadata.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct AwsSettings {
+    /// `es` or, for a serverless collection, `aoss`. Default: what `url` names, else `es`. A collection must be of the
+    /// type search: others take no ids, and an event that is sent again would be stored again.
+    service: Option<AwsService>,
+    /// Region of the cluster. Default: what `url` names, else that of the environment, the profile or the instance.
+    region: Option<String>,
+    /// Profile of the AWS configuration files. Default: `AWS_PROFILE`, or `default`.
+    profile: Option<String>,
+    /// Access key, if not found the usual way.
+    access_key_id: Option<Secret>,
+    /// Secret of the access key.
+    secret_access_key: Option<Secret>,
+    /// Session token of temporary keys.
+    session_token: Option<Secret>,
+    /// Role to assume with the credentials found or given: `arn:aws:iam::123456789012:role/name`.
+    role_arn: Option<String>,
+    /// External id that the role's trust policy asks for.
+    external_id: Option<String>,
+    /// Name of the session in CloudTrail. Default: `auditferry`.
+    role_session_name: Option<String>,
+}
+
+/// Which of Amazon's two services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum AwsService {
+    /// OpenSearch Service: clusters
+    Es,
+    /// OpenSearch Serverless: collections
+    Aoss,
+}
+
+#[cfg(feature = "aws")]
+impl AwsService {
+    /// As the signature names it.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Es => "es",
+            Self::Aoss => "aoss",
+        }
+    }
+}
+
+#[cfg(feature = "aws")]
+impl AwsSettings {
+    fn login(&self) -> crate::aws::AwsLogin {
+        crate::aws::AwsLogin {
+            table: "aws",
+            profile: self.profile.clone(),
+            access_key_id: self.access_key_id.clone(),
+            secret_access_key: self.secret_access_key.clone(),
+            session_token: self.session_token.clone(),
+            role_arn: self.role_arn.clone(),
+            external_id: self.external_id.clone(),
+            role_session_name: self.role_session_name.clone(),
+        }
+    }
 }
 
 fn default_index() -> Template {
@@ -88,70 +161,30 @@ fn build(table: Value, context: OutputContext) -> Result<Box<dyn Output>, BuildE
     Ok(Box::new(Elastic::new(parse(table)?, context)?))
 }
 
-/// How requests authenticate.
-enum Login {
-    Anonymous,
-    ApiKey(Secret),
-    Basic(String, Secret),
-    Bearer(Secret),
-}
-
-impl Login {
-    fn of(config: &Config) -> Result<Self, BuildError> {
-        match (&config.api_key, &config.username, &config.password, &config.bearer_token) {
-            (None, None, None, None) => Ok(Self::Anonymous),
-            (Some(key), None, None, None) => Ok(Self::ApiKey(key.clone())),
-            (None, Some(user), Some(password), None) => Ok(Self::Basic(user.clone(), password.clone())),
-            (None, None, None, Some(token)) => Ok(Self::Bearer(token.clone())),
-            (None, Some(_), None, None) => Err(BuildError::new("password", "is missing: username needs it")),
-            (None, None, Some(_), None) => Err(BuildError::new("username", "is missing: password needs it")),
-            _ => Err(BuildError::new("", "keep one of api_key, username with password, and bearer_token")),
-        }
-    }
-
-    /// The header, and the secrets in it.
-    fn header(&self) -> Result<Option<(HeaderValue, [String; 2])>, BuildError> {
-        let (key, secret) = match self {
-            Self::Anonymous => return Ok(None),
-            Self::ApiKey(secret) => ("api_key", secret),
-            Self::Basic(_, secret) => ("password", secret),
-            Self::Bearer(secret) => ("bearer_token", secret),
-        };
-        let secret = secret.reveal().map_err(|error| BuildError::new(key, error))?;
-        let (scheme, credentials) = match self {
-            Self::ApiKey(_) if secret.contains(':') => ("ApiKey", STANDARD.encode(&secret)),
-            Self::Basic(user, _) => ("Basic", STANDARD.encode(format!("{user}:{secret}"))),
-            Self::Bearer(_) => ("Bearer", secret.clone()),
-            Self::ApiKey(_) | Self::Anonymous => ("ApiKey", secret.clone()),
-        };
-        let (_, value) = header(key, "authorization", &format!("{scheme} {credentials}"), true)?;
-        Ok(Some((value, [secret, credentials])))
-    }
-}
-
 struct Elastic {
-    url: String,
+    cluster: Cluster,
     index: Template,
-    login: Login,
-    /// The format writes no `@timestamp` of its own.
-    add_timestamp: bool,
-    client: Client,
+    /// The format writes an `@timestamp` of its own, where the event has a time.
+    dated_format: bool,
 }
 
 impl Elastic {
     fn new(config: Config, context: OutputContext) -> Result<Self, BuildError> {
         check_index(config.index.as_str())?;
-        let login = Login::of(&config)?;
-        login.header()?;
-        let mut http = context.http;
-        http.idle_timeout = Some(IDLE_TIMEOUT);
         Ok(Self {
-            url: format!("{}{BULK}", base_url("url", &config.url, false)?),
+            cluster: Cluster::new(&config, context.http)?,
             index: config.index,
-            login,
-            add_timestamp: context.format != FormatName::Ecs,
-            client: Client::new(&http)?,
+            dated_format: context.format == FormatName::Ecs,
         })
+    }
+
+    /// The `@timestamp` that the format does not write. A data stream takes no document without one: an event whose time
+    /// cannot be read goes to 1970, where it is found and taken for no other, and its `event_time` stays empty.
+    fn missing_timestamp(&self, event: &AuditEvent<'_>) -> Option<Millis> {
+        match event.event_time {
+            Some(_) if self.dated_format => None,
+            time => Some(time.unwrap_or(Date::EPOCH.start())),
+        }
     }
 
     /// Appends the index's name for the event, without quotes.
@@ -207,7 +240,7 @@ impl Output for Elastic {
         write_id(event, frame);
         frame.extend_from_slice(b"}}\n");
         let document = frame.len();
-        if let Some(time) = event.event_time.filter(|_| self.add_timestamp) {
+        if let Some(time) = self.missing_timestamp(event) {
             frame.extend_from_slice(b"{\"@timestamp\":\"");
             time.write_rfc3339(frame);
             frame.push(b'"');
@@ -221,22 +254,17 @@ impl Output for Elastic {
     }
 
     async fn send(&self, request: &Request) -> Verdict {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-        let mut secrets = None;
-        match self.login.header() {
-            Ok(None) => {}
-            Ok(Some((value, texts))) => {
-                headers.insert(AUTHORIZATION, value);
-                secrets = Some(texts);
-            }
-            Err(error) => return Verdict::hold(HoldReason::Credentials, error.to_string()),
-        }
-        let verdict = match self.client.send(Method::POST, &self.url, headers, request).await {
+        let called = self.cluster.call(Method::POST, BULK, "application/x-ndjson", request).await;
+        let Exchange { answer, secrets } = match called {
+            Ok(exchange) => exchange,
+            Err(NoLogin::Refused(said)) => return Verdict::hold(HoldReason::Credentials, said),
+            Err(NoLogin::Unreachable(said)) => return Verdict::retry(said, None),
+        };
+        let verdict = match answer {
             Err(failure) => failure.into(),
             Ok(answer) => verdict::of_answer(&answer, request.events),
         };
-        verdict.redacted(&secrets.iter().flatten().map(String::as_str).collect::<Vec<_>>())
+        verdict.redacted(&secrets.iter().map(String::as_str).collect::<Vec<_>>())
     }
 }
 
@@ -287,7 +315,6 @@ mod tests {
     use super::*;
     use crate::http::HttpSettings;
     use crate::json::Text;
-    use crate::time::Millis;
 
     struct Fixed(&'static str);
 
@@ -330,8 +357,16 @@ mod tests {
         ] {
             assert_eq!(frame(url.clone(), format, document, &event()), format!("{action}\n{expected}"));
         }
-        let nothing = frame(url, FormatName::Canonical, "{}", &AuditEvent::default());
-        assert_eq!(nothing, "{\"create\":{\"_index\":\"databricks-audit-unknown\"}}\n{}");
+    }
+
+    #[test]
+    fn an_event_without_a_time_is_dated_1970_since_a_data_stream_wants_a_date() {
+        for format in [FormatName::Canonical, FormatName::Ecs] {
+            let nothing = frame(json!({"url": "https://es"}), format, r#"{"a":1}"#, &AuditEvent::default());
+            let (action, document) = nothing.split_once('\n').unwrap();
+            assert_eq!(action, r#"{"create":{"_index":"databricks-audit-unknown"}}"#);
+            assert_eq!(document, r#"{"@timestamp":"1970-01-01T00:00:00.000Z","a":1}"#);
+        }
     }
 
     #[test]
@@ -361,22 +396,6 @@ mod tests {
     }
 
     #[test]
-    fn each_way_to_log_in_makes_its_header() {
-        for (table, expected) in [
-            (json!({"api_key": "abc=="}), "ApiKey abc=="),
-            (json!({"api_key": "id:key"}), "ApiKey aWQ6a2V5"),
-            (json!({"username": "u", "password": "p"}), "Basic dTpw"),
-            (json!({"bearer_token": "b"}), "Bearer b"),
-        ] {
-            let mut table = table;
-            table["url"] = json!("https://es");
-            let (value, _) = output(table, FormatName::Ecs).unwrap().login.header().unwrap().unwrap();
-            assert_eq!(value, expected);
-            assert!(value.is_sensitive());
-        }
-    }
-
-    #[test]
     fn a_wrong_configuration_names_its_key_and_never_a_secret() {
         for (table, key) in [
             (json!({"url": "es:9200"}), "url: "),
@@ -387,6 +406,8 @@ mod tests {
             (json!({"url": "https://es", "password": "hunter2"}), "username: "),
             (json!({"url": "https://es", "api_key": "hunter2", "bearer_token": "b"}), "keep one of "),
             (json!({"url": "https://es", "bearer_token": "hunter2\n"}), "bearer_token: "),
+            (json!({"url": "https://es", "bearer_token": "hunter2", "aws": {}}), "aws: keep one of "),
+            (json!({"url": "https://es", "aws": {"secret_access_key": "hunter2"}}), "aws.access_key_id: "),
         ] {
             let error = output(table, FormatName::Ecs).err().unwrap().to_string();
             assert!(error.starts_with(key) && !error.contains("hunter2"), "{error}");

@@ -77,6 +77,10 @@ impl Deliverer {
         // Depth first, so that the halves of a batch go out in their order.
         let mut pieces = vec![Piece::new(batch)];
         while let Some(piece) = pieces.pop() {
+            if piece.request.is_none() && self.surely_too_large(&piece.batch) {
+                halve(&piece.batch, &mut pieces);
+                continue;
+            }
             let request = match piece.request {
                 Some(request) => request,
                 None => self.request(&piece.batch).await?,
@@ -105,6 +109,12 @@ impl Deliverer {
             self.act(verdict, Piece { batch: piece.batch, request: Some(request) }, &mut pieces).await?;
         }
         Ok(())
+    }
+
+    /// True for a batch that was formed before the collector was found to take less. Halves are seldom equal: what is a
+    /// little larger than the size that was learned is tried.
+    fn surely_too_large(&self, batch: &Batch) -> bool {
+        batch.events() > 1 && batch.bytes() > self.learned.bytes().saturating_mul(3) / 2
     }
 
     fn set_pace(&self, verdict: &Verdict, events: usize) {
@@ -270,9 +280,7 @@ impl Deliverer {
     /// Halves a batch; a single event is dead-lettered.
     async fn narrow(&self, batch: Batch, reason: &str, rejection: &Rejection, pieces: &mut Vec<Piece>) {
         if batch.events() > 1 {
-            let (first, second) = batch.halves();
-            pieces.push(Piece::new(second));
-            pieces.push(Piece::new(first));
+            halve(&batch, pieces);
             return;
         }
         self.dead_letter(&batch, reason, rejection).await;
@@ -301,6 +309,13 @@ impl Deliverer {
         let cause = format!("no acknowledgement within {} s", ACK_PATIENCE.as_secs());
         Verdict::Retry { cause, after: None, ambiguous: true }
     }
+}
+
+/// Puts two batches in place of one, the first on top.
+fn halve(batch: &Batch, pieces: &mut Vec<Piece>) {
+    let (first, second) = batch.halves();
+    pieces.push(Piece::new(second));
+    pieces.push(Piece::new(first));
 }
 
 /// True if a collector read up to an event it refused, and no further: that it looked at nothing behind it does not say

@@ -7,6 +7,7 @@
 //! | `azurite-blob` | `AUDITFERRY_E2E_AZURITE` | `npm install azurite` |
 //! | `fake-gcs-server` | `AUDITFERRY_E2E_FAKE_GCS` | `go install github.com/fsouza/fake-gcs-server@latest` |
 //! | a Kafka broker, in `java` | `AUDITFERRY_E2E_KAFKA`, the directory of its jars | Maven Central, `org.apache.kafka:kafka_2.13` |
+//! | OpenSearch, with a `java` in `PATH` | `AUDITFERRY_E2E_OPENSEARCH`, its directory | Maven Central, `org.opensearch.distribution.integ-test-zip:opensearch` |
 
 // `cfg(test)` tells clippy that helpers may unwrap as the tests themselves may.
 #[cfg(test)]
@@ -20,6 +21,8 @@ mod collector;
 #[cfg(test)]
 mod credentials;
 #[cfg(test)]
+mod elastic;
+#[cfg(test)]
 mod fake_gcs;
 #[cfg(test)]
 mod ferry;
@@ -31,6 +34,8 @@ mod kafka;
 mod metadata;
 #[cfg(test)]
 mod moto;
+#[cfg(test)]
+mod opensearch;
 #[cfg(test)]
 mod recorder;
 #[cfg(test)]

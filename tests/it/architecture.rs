@@ -27,6 +27,7 @@ const VALUES: &[&str] = &[
     "units",
 ];
 const CONTRACTS: &[&str] = &[
+    "aws",
     "azure_identity",
     "azure_token",
     "azure_workspace",

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::support::collector::{Collector, Protocol};
+use crate::support::collector::{Collector, Protocol, Step};
 use crate::support::place::{
     ONCE, configured, deliver, growing, json_lines, lines, record, request_ids, write_config,
 };
@@ -289,4 +289,73 @@ fn a_wrong_level_and_an_unwritable_place_are_explained() {
     let ended = run(&["generate", "--out", "a.toml"], directory.path()).with(2);
     let line = only_complaint(&ended.stderr);
     assert!(line.starts_with("cannot write a.toml/") && line.contains("Not a directory"), "{line}");
+}
+
+const ELASTIC: &str = "[inputs.audit]\ntype = \"bucket\"\nurl = \"s3://acme-audit/logs\"\n\
+                       [outputs.search]\ntype = \"elastic\"\napi_key = { env = \"TOKEN\" }\nproxy = \"none\"\n";
+
+#[test]
+fn setup_prints_the_calls_and_makes_none() {
+    let directory = configured(&format!("{ELASTIC}url = \"http://127.0.0.1:9\"\n"));
+    let setup = ["setup", "elastic", "--config", "a.toml"];
+    let printed = run(&setup, directory.path()).with(0).stdout;
+    let calls: Vec<_> = printed.split("\nPUT ").skip(1).collect();
+    assert_eq!(calls.len(), 2, "{printed}");
+    for (call, path) in calls
+        .iter()
+        .zip(["/_component_template/databricks-audit-canonical", "/_index_template/databricks-audit"])
+    {
+        let (line, body) = call.split_once('\n').unwrap();
+        assert_eq!(line, path);
+        assert!(serde_json::from_str::<Value>(body).unwrap().is_object());
+    }
+    assert!(printed.contains("\"flattened\"") && !printed.contains(SECRET), "{printed}");
+    let stream = run(&[&setup[..], &["--product", "opensearch", "--data-stream"]].concat(), directory.path());
+    let stream = stream.with(0).stdout;
+    assert!(stream.contains("\"flat_object\"") && stream.contains("\"data_stream\": {}"), "{stream}");
+}
+
+#[test]
+fn setup_asks_which_output_is_meant() {
+    let second = "[outputs.second]\ntype = \"elastic\"\nurl = \"https://es\"\n";
+    let directory = configured(&format!("{ELASTIC}url = \"https://es\"\n{second}"));
+    let setup = ["setup", "elastic", "--config", "a.toml"];
+    let complaint = run(&setup, directory.path()).with(2).stderr;
+    assert!(only_complaint(&complaint).ends_with("--output search | second"), "{complaint}");
+    run(&[&setup[..], &["--output", "second"]].concat(), directory.path()).with(0);
+    let directory = configured(&format!("{ELASTIC}url = \"https://es\"\nformat = \"raw\"\n"));
+    let complaint = run(&setup, directory.path()).with(2).stderr;
+    assert!(only_complaint(&complaint).contains("outputs.search.format"), "{complaint}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn setup_installs_what_fits_the_server_that_answers() {
+    for (version, kind) in [
+        (r#"{"version":{"number":"8.17.0"}}"#, "flattened"),
+        (r#"{"version":{"distribution":"opensearch","number":"2.19.3"}}"#, "flat_object"),
+    ] {
+        let collector = Collector::start(Protocol::Any).await;
+        collector.want_authorization(&format!("ApiKey {SECRET}"));
+        collector.push(Step::answer(200, version));
+        let directory = configured(&format!("{ELASTIC}url = \"{}\"\n", collector.url()));
+        run(&["setup", "elastic", "--apply", "--config", "a.toml"], directory.path()).with(0);
+        let requests = collector.requests();
+        let asked: Vec<_> =
+            requests.iter().map(|request| (request.method.as_str(), request.path.as_str())).collect();
+        let component = "/_component_template/databricks-audit-canonical";
+        let expected = [("GET", "/"), ("PUT", component), ("PUT", "/_index_template/databricks-audit")];
+        assert_eq!(asked, expected);
+        assert!(requests[1].body.contains(kind), "{}", requests[1].body);
+    }
+    let collector = Collector::start(Protocol::Any).await;
+    let directory = configured(&format!("{ELASTIC}url = \"{}\"\n", collector.url()));
+    for (step, told) in [
+        (Step::answer(401, format!("who is {SECRET}?")), "check the credentials"),
+        (Step::answer(200, "<html>"), "--product"),
+        (Step::hang_up(), "cannot ask the server what it is"),
+    ] {
+        collector.push(step);
+        let ended = run(&["setup", "elastic", "--apply", "--config", "a.toml"], directory.path()).with(2);
+        assert!(ended.stderr.contains(told) && !ended.stderr.contains(SECRET), "{}", ended.stderr);
+    }
 }

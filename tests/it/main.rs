@@ -20,6 +20,9 @@ mod outputs;
 #[cfg(test)]
 mod run;
 #[cfg(test)]
+#[cfg(feature = "aws")]
+mod sigv4;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod system_table;

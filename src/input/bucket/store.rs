@@ -11,8 +11,9 @@ use object_store::path::Path;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use url::Url;
 
+use super::azure;
 use super::azure_path::Containers;
-use super::{azure, credentials};
+use crate::aws;
 use crate::component::BuildError;
 
 mod settings;
@@ -134,7 +135,11 @@ fn local(path: &FilePath) -> Result<Store, BuildError> {
 fn s3(bucket: &str, settings: &S3Settings) -> Result<Arc<dyn ObjectStore>, BuildError> {
     settings.check()?;
     let region = s3_region(settings)?;
-    let builder = match credentials::provider(settings, &region)? {
+    let provider = match settings.anonymous {
+        true => None,
+        false => aws::provider(&settings.login(), &region)?,
+    };
+    let builder = match provider {
         Some(provider) => AmazonS3Builder::new().with_credentials(provider),
         None => AmazonS3Builder::from_env(),
     };
@@ -167,7 +172,7 @@ pub(super) fn s3_region(settings: &S3Settings) -> Result<String, BuildError> {
         // A server of one's own has no regions; the signature wants a name all the same.
         return Ok(std::env::var("AWS_REGION").unwrap_or_else(|_| "us-east-1".to_owned()));
     }
-    credentials::region(settings).ok_or_else(|| {
+    aws::region(settings.profile.as_deref()).ok_or_else(|| {
         BuildError::new(
             "s3.region",
             "neither the configuration nor AWS_REGION, the profile or the instance name a region; set the bucket's",

@@ -23,6 +23,15 @@ struct Outcome {
     status: u16,
     #[serde(default)]
     error: Option<Failure>,
+    /// `used` where a data stream refused the document and its failure store took it.
+    #[serde(default)]
+    failure_store: Option<String>,
+}
+
+/// The answer to a request that was refused as a whole.
+#[derive(Deserialize)]
+struct Refusal {
+    error: Failure,
 }
 
 #[derive(Default, Deserialize)]
@@ -41,15 +50,30 @@ enum Spelled {
         kind: Option<String>,
         #[serde(default)]
         reason: Option<String>,
+        #[serde(default)]
+        caused_by: Option<Cause>,
     },
     Text(String),
+}
+
+/// Where the reason is no more than "failed to parse", this says what.
+#[derive(Deserialize)]
+struct Cause {
+    #[serde(default)]
+    reason: Option<String>,
 }
 
 impl From<Spelled> for Failure {
     fn from(spelled: Spelled) -> Self {
         match spelled {
-            Spelled::Object { kind, reason } => {
-                Self { kind: kind.unwrap_or_default(), reason: reason.unwrap_or_default() }
+            Spelled::Object { kind, reason, caused_by } => {
+                let reason = reason.unwrap_or_default();
+                let cause = caused_by.and_then(|cause| cause.reason).unwrap_or_default();
+                let reason = match reason.contains(&cause) {
+                    true => reason,
+                    false => format!("{reason}: {cause}"),
+                };
+                Self { kind: kind.unwrap_or_default(), reason }
             }
             Spelled::Text(reason) => Self { kind: String::new(), reason },
         }
@@ -80,8 +104,9 @@ pub(super) fn of_answer(answer: &Answer, documents: usize) -> Verdict {
         return Verdict::TooLarge;
     }
     match serde_json::from_slice::<Bulk>(&answer.body) {
-        Ok(bulk) if !bulk.errors => Verdict::Accepted { slow_down: false },
-        Ok(bulk) if bulk.items.len() == documents => of_items(&bulk.items, answer),
+        Ok(bulk) if bulk.items.len() == documents => of_items(&bulk, answer),
+        Ok(Bulk { errors: false, items }) if items.is_empty() => Verdict::Accepted { slow_down: false },
+        // Whoever answered saw another request, or not all of this one.
         _ => Verdict::Retry {
             cause: format!("{}; this is no whole answer to _bulk", answer.summary()),
             after: answer.retry_after,
@@ -91,34 +116,58 @@ pub(super) fn of_answer(answer: &Answer, documents: usize) -> Verdict {
 }
 
 fn of_request(answer: &Answer) -> Verdict {
-    let misplaced =
-        |advice: &str| Verdict::hold(HoldReason::Misconfigured, format!("{}; {advice}", answer.summary()));
+    let held =
+        |reason: HoldReason, advice: &str| Verdict::hold(reason, format!("{}; {advice}", answer.summary()));
+    let misplaced = |advice: &str| held(HoldReason::Misconfigured, advice);
     let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&answer.body).is_ok();
-    match answer.status {
-        400 if !is_json => misplaced("this is not Elasticsearch's answer: check `url` and proxies"),
-        400 if answer.excerpt().contains("no handler found") => misplaced("check the path of `url`"),
+    let Failure { kind, reason } =
+        serde_json::from_slice::<Refusal>(&answer.body).map(|refusal| refusal.error).unwrap_or_default();
+    match (answer.status, kind.as_str()) {
+        (403 | 429, "cluster_block_exception") if is_about_the_disk(&reason) => {
+            held(HoldReason::DiskFull, FREE_DISK)
+        }
+        (403, "cluster_block_exception") => misplaced("lift the block"),
+        (404, "index_not_found_exception") => held(HoldReason::NotFound, advice(HoldReason::NotFound)),
+        (400, _) if !is_json => misplaced("this is not Elasticsearch's answer: check `url` and proxies"),
+        (400, _) if reason.contains("no handler found") => misplaced("check the path of `url`"),
+        (400, _) if is_about_the_body(&reason) => {
+            misplaced("the body arrived changed: check what is between here and the server")
+        }
+        (400, kind) if is_about_the_index(kind, &reason) => misplaced(advice(HoldReason::Misconfigured)),
         _ => Verdict::from_status(answer),
     }
 }
 
-fn of_items(items: &[Item], answer: &Answer) -> Verdict {
+/// What to do about a full disk.
+const FREE_DISK: &str = "free disk space there";
+
+/// What to do about a hold for other reasons.
+fn advice(reason: HoldReason) -> &'static str {
+    match reason {
+        HoldReason::Credentials => "give the credentials the right to create documents in `index`",
+        HoldReason::NotFound => "create what `index` names, or allow its creation",
+        _ => "correct the index, its template or pipeline, or `index`",
+    }
+}
+
+fn of_items(Bulk { errors, items }: &Bulk, answer: &Answer) -> Verdict {
     let fates: Vec<Fate> = items.iter().map(|item| fate(&item.create)).collect();
     let held = fates.iter().zip(items).find_map(|(fate, item)| match fate {
         Fate::Held(reason) => Some((*reason, &item.create)),
         _ => None,
     });
     if let Some((reason, outcome)) = held {
-        let advice = match reason {
-            HoldReason::Credentials => "give the credentials the right to create documents in `index`",
-            HoldReason::NotFound => "create what `index` names, or allow its creation",
-            _ => "correct the index, its template or pipeline, or `index`",
-        };
+        let advice = advice(reason);
         return Verdict::hold(reason, format!("Elasticsearch refused {}; {advice}", describe(outcome)));
+    }
+    // Only a document in the failure store is no error to the server.
+    if !errors && fates.iter().all(|fate| *fate == Fate::Created) {
+        return Verdict::Accepted { slow_down: false };
     }
     if let Some(Item { create: first }) = items.first() {
         let first = describe(first);
         if fates.iter().all(|fate| *fate == Fate::DiskFull) {
-            let message = format!("Elasticsearch refused {first}; free disk space there");
+            let message = format!("Elasticsearch refused {first}; {FREE_DISK}");
             return Verdict::hold(HoldReason::DiskFull, message);
         }
         if fates.iter().all(|fate| matches!(fate, Fate::Again | Fate::DiskFull)) {
@@ -142,11 +191,15 @@ fn of_items(items: &[Item], answer: &Answer) -> Verdict {
 fn fate(outcome: &Outcome) -> Fate {
     let (kind, reason) = outcome.error.as_ref().map_or(("", ""), |failure| (&failure.kind, &failure.reason));
     match (outcome.status, kind) {
+        // It is not where it belongs, and comes there when it is replayed after the mapping was corrected.
+        (200..=299, _) if outcome.failure_store.as_deref() == Some("used") => Fate::Refused,
         (200..=299, _) => Fate::Created,
         (409, _) => Fate::Duplicate,
         // Old servers say 403 where newer ones say 429.
-        (403 | 429, "cluster_block_exception") if reason.contains("disk usage exceeded") => Fate::DiskFull,
+        (403 | 429, "cluster_block_exception") if is_about_the_disk(reason) => Fate::DiskFull,
         (429 | 408 | 500..=599, _) => Fate::Again,
+        // Two requests made the index at once.
+        (400, "resource_already_exists_exception") => Fate::Again,
         (401, _) | (403, "security_exception") => Fate::Held(HoldReason::Credentials),
         (404, _) => Fate::Held(HoldReason::NotFound),
         (403, _) => Fate::Held(HoldReason::Misconfigured),
@@ -155,175 +208,43 @@ fn fate(outcome: &Outcome) -> Fate {
     }
 }
 
+/// A block that the server sets by itself when its disks fill up, and lifts when they no longer are.
+fn is_about_the_disk(reason: &str) -> bool {
+    ["disk usage exceeded", "create-index blocked"].iter().any(|text| reason.contains(text))
+}
+
 /// Failures with the status of a bad document that any document would meet.
 fn is_about_the_index(kind: &str, reason: &str) -> bool {
-    matches!(kind, "invalid_index_name_exception" | "index_closed_exception" | "validation_exception")
-        || (kind == "illegal_argument_exception"
-            && ["pipeline with id", "no write index is defined"].iter().any(|text| reason.contains(text)))
+    const REASONS: [&str; 3] = [
+        "pipeline with id",
+        "no write index is defined",
+        // A time series or vector collection of OpenSearch Serverless makes the ids itself: only `search` takes ours.
+        "Document ID is not supported",
+    ];
+    matches!(
+        kind,
+        "invalid_index_name_exception"
+            | "index_closed_exception"
+            | "routing_missing_exception"
+            | "validation_exception"
+    ) || (kind == "illegal_argument_exception" && REASONS.iter().any(|text| reason.contains(text)))
+}
+
+/// Complaints about a body that any batch would meet: somebody on the way emptied or changed it.
+fn is_about_the_body(reason: &str) -> bool {
+    ["request body is required", "must be terminated by a newline", "unrecognized parameter"]
+        .iter()
+        .any(|text| reason.contains(text))
 }
 
 fn describe(outcome: &Outcome) -> String {
     let text = match &outcome.error {
         Some(Failure { kind, reason }) => format!("{} {kind}: {reason}", outcome.status),
+        None if outcome.failure_store.is_some() => "into the failure store of the data stream".to_owned(),
         None => outcome.status.to_string(),
     };
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_REASON_CHARACTERS).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn answer(status: u16, body: &str) -> Answer {
-        let body = bytes::Bytes::copy_from_slice(body.as_bytes());
-        Answer { status, retry_after: None, body, cut: false, cookies: String::new() }
-    }
-
-    fn item(status: u16, kind: &str, reason: &str) -> String {
-        format!(
-            r#"{{"create":{{"_id":"x","status":{status},"error":{{"type":"{kind}","reason":"{reason}"}}}}}}"#
-        )
-    }
-
-    fn created() -> String {
-        r#"{"create":{"status":201}}"#.to_owned()
-    }
-
-    fn of(items: &[String]) -> Verdict {
-        let body = format!(r#"{{"took":3,"errors":true,"items":[{}]}}"#, items.join(","));
-        of_answer(&answer(200, &body), items.len())
-    }
-
-    /// The fate of the first of two documents of which the second is created.
-    fn beside_a_created_one(item: String) -> String {
-        match of(&[item, created()]) {
-            Verdict::Hold(alarm) => format!("hold {}", alarm.reason.as_str()),
-            Verdict::Partial { duplicate, retry, rejected, .. } => {
-                assert_eq!(duplicate.len() + retry.len() + rejected.len(), 1);
-                let fates =
-                    [("duplicate", duplicate.len()), ("retry", retry.len()), ("rejected", rejected.len())];
-                fates.iter().find(|(_, count)| *count == 1).unwrap().0.to_owned()
-            }
-            other => other.label().to_owned(),
-        }
-    }
-
-    #[test]
-    fn every_item_has_its_fate() {
-        let watermark =
-            "index [a] blocked by: [TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark]";
-        for (status, kind, reason, expected) in [
-            (409, "version_conflict_engine_exception", "exists", "duplicate"),
-            (429, "es_rejected_execution_exception", "", "retry"),
-            (429, "circuit_breaking_exception", "", "retry"),
-            (429, "cluster_block_exception", watermark, "retry"),
-            (403, "cluster_block_exception", watermark, "retry"),
-            (503, "unavailable_shards_exception", "", "retry"),
-            (500, "exception", "", "retry"),
-            (
-                403,
-                "cluster_block_exception",
-                "blocked by: [FORBIDDEN/5/index read-only (api)]",
-                "hold misconfigured",
-            ),
-            (403, "security_exception", "unauthorized", "hold credentials"),
-            (404, "index_not_found_exception", "no such index", "hold not_found"),
-            (400, "mapper_parsing_exception", "failed to parse", "rejected"),
-            (400, "document_parsing_exception", "failed to parse", "rejected"),
-            (400, "strict_dynamic_mapping_exception", "", "rejected"),
-            (400, "illegal_argument_exception", "Limit of total fields [1000] has been exceeded", "rejected"),
-            (400, "illegal_argument_exception", "pipeline with id [p] does not exist", "hold misconfigured"),
-            (400, "invalid_index_name_exception", "", "hold misconfigured"),
-            (400, "validation_exception", "maximum normal shards open", "hold misconfigured"),
-            (413, "exception", "", "rejected"),
-        ] {
-            assert_eq!(
-                beside_a_created_one(item(status, kind, reason)),
-                expected,
-                "{status} {kind}: {reason}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_full_disk_holds_only_when_no_document_got_in() {
-        let full = || item(429, "cluster_block_exception", "disk usage exceeded flood-stage watermark");
-        let Verdict::Hold(alarm) = of(&[full(), full()]) else { panic!("is held") };
-        assert_eq!(alarm.reason, HoldReason::DiskFull);
-    }
-
-    #[test]
-    fn a_request_of_which_nothing_got_in_is_a_retry() {
-        let busy = || item(429, "es_rejected_execution_exception", "queue full");
-        let Verdict::Retry { cause, ambiguous, .. } = of(&[busy(), busy()]) else { panic!("is a retry") };
-        assert!(cause.contains("queue full") && !ambiguous, "{cause}");
-    }
-
-    #[test]
-    fn places_are_those_of_the_request_and_the_reason_is_the_servers() {
-        let items = [
-            created(),
-            item(409, "version_conflict_engine_exception", ""),
-            item(400, "mapper_parsing_exception", "failed to parse field [x]"),
-            item(429, "es_rejected_execution_exception", ""),
-        ];
-        let reason = "400 mapper_parsing_exception: failed to parse field [x]".to_owned();
-        assert_eq!(
-            of(&items),
-            Verdict::Partial {
-                duplicate: vec![1],
-                retry: vec![3],
-                rejected: vec![(2, Rejection { reason })],
-                after: None
-            }
-        );
-    }
-
-    #[test]
-    fn an_answer_that_is_not_whole_is_asked_for_again() {
-        for body in [
-            "",
-            "{}",
-            "<html>",
-            r#"{"errors":true,"items":[{"create":{"status":201}}"#,
-            r#"{"errors":true,"items":[]}"#,
-        ] {
-            let verdict = of_answer(&answer(200, body), 2);
-            assert!(matches!(verdict, Verdict::Retry { ambiguous: true, .. }), "{body}: {verdict:?}");
-        }
-        let cut = Answer { cut: true, ..answer(200, r#"{"errors":true"#) };
-        assert_eq!(of_answer(&cut, 2), Verdict::TooLarge);
-        assert_eq!(of_answer(&cut, 1).label(), "retry");
-    }
-
-    #[test]
-    fn a_request_goes_by_its_status() {
-        for (status, body, expected) in [
-            (200, r#"{"errors":false,"items":[]}"#, "accepted"),
-            (400, r#"{"error":{"type":"action_request_validation_exception"}}"#, "rejected"),
-            (400, r#"{"error":"no handler found for uri [/x/_bulk] and method [POST]"}"#, "hold"),
-            (400, "<html>", "hold"),
-            (401, "{}", "hold"),
-            (403, "{}", "hold"),
-            (404, "{}", "hold"),
-            (406, "{}", "hold"),
-            (408, "{}", "retry"),
-            (413, "<html>", "too_large"),
-            (415, "{}", "hold"),
-            (429, r#"{"error":{"type":"circuit_breaking_exception"}}"#, "retry"),
-            (500, "{}", "retry"),
-            (502, "<html>", "retry"),
-            (503, "{}", "retry"),
-            (504, "", "retry"),
-        ] {
-            assert_eq!(of_answer(&answer(status, body), 2).label(), expected, "{status} {body}");
-        }
-    }
-
-    #[test]
-    fn an_error_that_is_a_plain_text_is_read_too() {
-        let items = [r#"{"index":{"status":400,"error":"MapperParsingException[x]"}}"#.to_owned(), created()];
-        let Verdict::Partial { rejected, .. } = of(&items) else { panic!("is partial") };
-        assert!(rejected[0].1.reason.contains("MapperParsingException[x]"));
-    }
-}
+mod tests;

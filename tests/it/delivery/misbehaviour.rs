@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::collector::{Collector, Protocol, Step};
+use crate::support::collector::{Collector, Item, Protocol, Step};
 use crate::support::ferry::{
     Collectors, Ferry, Place, content, distinct, eventually, has, metric, offered, output, record,
     request_ids,
@@ -134,7 +134,7 @@ fn lies_where_it_says(place: &Place, kept: &KeptLetter) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn single_documents_of_bulk_are_settled_each_for_itself() {
     let (place, collector) = (Place::new(), Collector::start(Protocol::Bulk).await);
-    collector.push_items(&[201, 429, 400, 409, 201, 429]);
+    collector.push_items([201, 429, 400, 409, 201, 429].map(Item::of).to_vec());
     place.put("a.json", records(0..30));
     let ferry = place.start("", &[output(&collector, "")]).await;
     has(&collector, 29).await;
@@ -309,7 +309,8 @@ async fn a_body_that_is_too_large_is_split_and_the_size_is_remembered() {
         collector.requests().iter().filter(|request| request.body.len() > MOST).count()
     };
     let before = collectors.all().map(refused);
-    assert!(before.iter().all(|refused| *refused > 0), "{before:?}");
+    // Each of the requests under way at once comes down by itself; what waits behind them is split unasked.
+    assert!(before.iter().all(|refused| (1..=16).contains(refused)), "{before:?}");
     place.put("a.json", records(0..600));
     collectors.have(600).await;
     ferry.rests().await;

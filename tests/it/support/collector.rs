@@ -97,6 +97,30 @@ impl Step {
     }
 }
 
+/// What `_bulk` says of one document.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    status: u16,
+    kind: String,
+    reason: String,
+}
+
+impl Item {
+    pub(crate) fn new(status: u16, kind: &str, reason: &str) -> Self {
+        Self { status, kind: kind.to_owned(), reason: reason.to_owned() }
+    }
+
+    /// A status with the error that usually comes with it.
+    pub(crate) fn of(status: u16) -> Self {
+        let kind = match status {
+            409 => "version_conflict_engine_exception",
+            429 => "es_rejected_execution_exception",
+            _ => "document_parsing_exception",
+        };
+        Self::new(status, kind, "refused")
+    }
+}
+
 /// A request as it came.
 #[derive(Clone, Debug)]
 pub(crate) struct Received {
@@ -129,7 +153,7 @@ struct State {
     authorization: Option<String>,
     most_bytes: Option<usize>,
     poison: Option<String>,
-    items: VecDeque<Vec<u16>>,
+    items: VecDeque<Vec<Item>>,
     acknowledging: Option<bool>,
     given_acks: u64,
     received: Vec<Received>,
@@ -209,9 +233,9 @@ impl Collector {
         self.state().poison = Some(text.to_owned());
     }
 
-    /// `_bulk`: answers the first documents of a coming request with these statuses.
-    pub(crate) fn push_items(&self, statuses: &[u16]) {
-        self.state().items.push_back(statuses.to_vec());
+    /// `_bulk`: answers the first documents of a coming request with these.
+    pub(crate) fn push_items(&self, items: Vec<Item>) {
+        self.state().items.push_back(items);
     }
 
     /// HEC: promises acknowledgement, and says whether requests are acknowledged when asked.
@@ -413,21 +437,21 @@ impl State {
         let mut items = Vec::new();
         let forced = self.items.pop_front().unwrap_or_default();
         for (index, event) in events.into_iter().enumerate() {
-            let failure = match forced.get(index) {
-                Some(429) => Some((429, "es_rejected_execution_exception")),
-                Some(400) => Some((400, "document_parsing_exception")),
-                // It is there already, as after a request whose answer was lost.
-                Some(409) => {
-                    self.keep(event);
-                    Some((409, "version_conflict_engine_exception"))
+            let failure = match forced.get(index).filter(|item| item.status >= 300) {
+                Some(item) => {
+                    // It is there already, as after a request whose answer was lost.
+                    if item.status == 409 {
+                        self.keep(event);
+                    }
+                    Some(item.clone())
                 }
-                _ if self.is_poison(&event) => Some((400, "document_parsing_exception")),
-                _ => (!self.keep(event)).then_some((409, "version_conflict_engine_exception")),
+                None if self.is_poison(&event) => Some(Item::of(400)),
+                None => (!self.keep(event)).then(|| Item::of(409)),
             };
             errors |= failure.is_some();
             items.push(match failure {
-                Some((status, kind)) => {
-                    json!({"create": {"status": status, "error": {"type": kind, "reason": "refused"}}})
+                Some(Item { status, kind, reason }) => {
+                    json!({"create": {"status": status, "error": {"type": kind, "reason": reason}}})
                 }
                 None => json!({"create": {"status": 201}}),
             });

@@ -17,9 +17,9 @@ use object_store::aws::AwsCredentialProvider;
 use url::Url;
 
 use super::{MOST_MESSAGES, Message, MessageQueue};
+use crate::aws;
 use crate::component::BuildError;
 use crate::input::InputError;
-use crate::input::bucket::credentials;
 use crate::input::bucket::store::{self, S3Settings};
 
 /// How long SQS waits for a message before it answers that there is none: its longest.
@@ -44,7 +44,7 @@ impl SqsQueue {
             Some(region) => region.to_owned(),
             None => store::s3_region(settings)?,
         };
-        let Some(provider) = credentials::provider(settings, &region)? else {
+        let Some(provider) = aws::provider(&settings.login(), &region)? else {
             return Err(BuildError::new("s3.sqs_queue_url", "a queue wants credentials"));
         };
         let timeouts = TimeoutConfig::builder()
@@ -59,7 +59,7 @@ impl SqsQueue {
             .credentials_provider(Signer(provider))
             // The provider keeps them itself, and looks those of the configuration up each time.
             .identity_cache(IdentityCache::no_cache())
-            .http_client(credentials::http_client())
+            .http_client(aws::http_client())
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeouts)
             .build();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::aws::AwsLogin;
 use crate::component::BuildError;
 use crate::secret::Secret;
 
@@ -117,30 +118,27 @@ pub(crate) struct AzureSettings {
 impl S3Settings {
     /// Finds keys that do not go together.
     pub(crate) fn check(&self) -> Result<(), BuildError> {
-        let wrong = |key: &str, message: &str| Err(BuildError::new(&format!("s3.{key}"), message));
-        let keys = self.access_key_id.is_some();
-        if keys && self.secret_access_key.is_none() {
-            return wrong("secret_access_key", "missing; it belongs to access_key_id");
-        }
-        if !keys && self.secret_access_key.is_some() {
-            return wrong("access_key_id", "missing; it belongs to secret_access_key");
-        }
-        if !keys && self.session_token.is_some() {
-            return wrong("session_token", "needs access_key_id and secret_access_key");
-        }
-        if keys && self.profile.is_some() {
-            return wrong("profile", "cannot be used together with access_key_id; remove one of them");
-        }
-        if self.role_arn.is_none() && self.external_id.is_some() {
-            return wrong("external_id", "needs role_arn");
-        }
-        if self.role_arn.is_none() && self.role_session_name.is_some() {
-            return wrong("role_session_name", "needs role_arn");
-        }
-        if self.anonymous && (keys || self.profile.is_some() || self.role_arn.is_some()) {
-            return wrong("anonymous", "cannot be used together with credentials; remove one of them");
+        self.login().check()?;
+        let given = self.access_key_id.is_some() || self.profile.is_some() || self.role_arn.is_some();
+        if self.anonymous && given {
+            let message = "cannot be used together with credentials; remove one of them";
+            return Err(BuildError::new("s3.anonymous", message));
         }
         Ok(())
+    }
+
+    /// Who signs, unless the bucket is read without credentials.
+    pub(crate) fn login(&self) -> AwsLogin {
+        AwsLogin {
+            table: "s3",
+            profile: self.profile.clone(),
+            access_key_id: self.access_key_id.clone(),
+            secret_access_key: self.secret_access_key.clone(),
+            session_token: self.session_token.clone(),
+            role_arn: self.role_arn.clone(),
+            external_id: self.external_id.clone(),
+            role_session_name: self.role_session_name.clone(),
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::chunk::{Budget, Chunk};
 use crate::input::{Resume, Shared};
 use crate::state::sqlite::SqliteState;
 use crate::state::{Change, State};
+use crate::time::Date;
 
 const TOPIC: &str = "insights-logs-audit";
 const PARTITIONS: i32 = 3;
@@ -85,6 +86,7 @@ impl Bench {
             once,
             base: PathBuf::new(),
             shared: Shared::default(),
+            clock: || Date::EPOCH.start(),
         };
         Kafka::new(parse(self.settings.clone(), Flavour::Kafka).unwrap(), context, Flavour::Kafka)
     }
@@ -123,7 +125,7 @@ async fn all(input: &Kafka) -> Vec<Chunk> {
             Read::Chunk(chunk) => chunks.push(chunk),
             Read::End => return chunks,
             Read::Idle => {}
-            Read::Trouble { error, .. } => panic!("{error}"),
+            Read::Trouble { error, .. } | Read::Withheld(error) => panic!("{error}"),
         }
     }
 }

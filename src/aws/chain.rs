@@ -18,7 +18,7 @@ use object_store::CredentialProvider;
 use object_store::aws::AwsCredential;
 use tokio::sync::Mutex;
 
-use super::{Keys, S3Settings};
+use super::{AwsLogin, Keys};
 
 /// Credentials are renewed this long before they end.
 const EARLY: Duration = Duration::from_secs(5 * 60);
@@ -30,20 +30,20 @@ const RETRY: Duration = Duration::from_secs(30);
 /// Credentials found by the chain, kept until shortly before they end.
 #[derive(Debug)]
 pub(super) struct Chain {
-    settings: S3Settings,
+    login: AwsLogin,
     keys: Option<Keys>,
     region: String,
     kept: Mutex<Kept>,
 }
 
 impl Chain {
-    pub(super) fn new(settings: &S3Settings, keys: Option<Keys>, region: &str) -> Self {
-        Self { settings: settings.clone(), keys, region: region.to_owned(), kept: Mutex::default() }
+    pub(super) fn new(login: &AwsLogin, keys: Option<Keys>, region: &str) -> Self {
+        Self { login: login.clone(), keys, region: region.to_owned(), kept: Mutex::default() }
     }
 
     /// Asks the chain. It is built anew each time, because the SDK reads profile files only once.
     async fn find(&self) -> Result<Credentials, CredentialsError> {
-        let mut loader = loader(self.settings.profile.as_deref()).region(Region::new(self.region.clone()));
+        let mut loader = loader(self.login.profile.as_deref()).region(Region::new(self.region.clone()));
         if let Some(keys) = &self.keys {
             loader = loader.credentials_provider(keys.clone());
         }
@@ -51,19 +51,19 @@ impl Chain {
         let base = config
             .credentials_provider()
             .ok_or_else(|| CredentialsError::not_loaded("the chain has no source of credentials"))?;
-        let Some(role) = &self.settings.role_arn else { return base.provide_credentials().await };
-        let session = self.settings.role_session_name.as_deref().unwrap_or("auditferry");
+        let Some(role) = &self.login.role_arn else { return base.provide_credentials().await };
+        let session = self.login.role_session_name.as_deref().unwrap_or("auditferry");
         let mut role = AssumeRoleProvider::builder(role).session_name(session).configure(&config);
-        if let Some(external_id) = &self.settings.external_id {
+        if let Some(external_id) = &self.login.external_id {
             role = role.external_id(external_id);
         }
         role.build_from_provider(base).await.provide_credentials().await
     }
 
     fn describe(&self) -> String {
-        match (&self.settings.role_arn, &self.settings.profile) {
-            (Some(role), _) => format!("s3.role_arn {role}"),
-            (None, Some(profile)) => format!("s3.profile {profile}"),
+        match (&self.login.role_arn, &self.login.profile) {
+            (Some(role), _) => format!("{} {role}", self.login.key("role_arn")),
+            (None, Some(profile)) => format!("{} {profile}", self.login.key("profile")),
             (None, None) => "the AWS credentials of this machine".to_owned(),
         }
     }
@@ -192,7 +192,7 @@ pub(super) fn region(profile: Option<&str>) -> Option<String> {
 }
 
 /// The client of STS, SSO and SQS.
-pub(in crate::input::bucket) fn http_client() -> SharedHttpClient {
+pub(crate) fn http_client() -> SharedHttpClient {
     // Not `build_https`: it knows no proxy, and the S3 client goes through that of the environment.
     Builder::new().build_with_connector_fn(|settings, components| {
         let mut connector = Connector::builder();
