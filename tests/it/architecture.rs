@@ -34,6 +34,7 @@ const CONTRACTS: &[&str] = &[
     "component",
     "dead_letter",
     "decode",
+    "endpoints",
     "format",
     "http",
     "input",

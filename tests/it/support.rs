@@ -1,5 +1,6 @@
 //! What the tests lean on.
 
+pub(crate) mod balancer;
 pub(crate) mod collector;
 pub(crate) mod ferry;
 pub(crate) mod place;
