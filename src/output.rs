@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::batch::{Framing, Request};
-use crate::component::BuildError;
+use crate::component::{BuildError, Probe};
 use crate::compress::Encoding;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
@@ -188,6 +188,16 @@ impl Verdict {
         }
     }
 
+    /// What a verdict on a question, not on events, says: `ready` where it was answered.
+    pub fn into_probe(self, ready: &str) -> Probe {
+        match self {
+            Self::Hold(alarm) => Probe::Failed(alarm.message),
+            Self::Retry { cause, .. } | Self::TooSlow { cause } => Probe::Failed(cause),
+            Self::Rejected(rejection) => Probe::Failed(rejection.reason),
+            _ => Probe::Ready(ready.to_owned()),
+        }
+    }
+
     /// The same verdict with these secrets blotted out of its texts: a collector may repeat what it was sent.
     pub fn redacted(mut self, secrets: &[&str]) -> Self {
         let blot = |text: &mut String| {
@@ -237,29 +247,6 @@ impl From<NoAnswer> for Verdict {
     fn from(failure: NoAnswer) -> Self {
         let cause = failure.cause + failure.remedy;
         Self::Retry { cause, after: None, ambiguous: failure.ambiguous }
-    }
-}
-
-/// What came of asking a collector whether it would take events.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Probe {
-    /// It would. What was seen, and what only an event can show.
-    Ready(String),
-    /// It would not. Why, and what to do, in a sentence.
-    Failed(String),
-    /// It cannot be asked without sending events.
-    Unknown,
-}
-
-impl Probe {
-    /// What a verdict on a question, not on events, says: `ready` where it was answered.
-    pub fn of_verdict(verdict: Verdict, ready: &str) -> Self {
-        match verdict {
-            Verdict::Hold(alarm) => Self::Failed(alarm.message),
-            Verdict::Retry { cause, .. } | Verdict::TooSlow { cause } => Self::Failed(cause),
-            Verdict::Rejected(rejection) => Self::Failed(rejection.reason),
-            _ => Self::Ready(ready.to_owned()),
-        }
     }
 }
 

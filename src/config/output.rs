@@ -159,6 +159,9 @@ fn must_not_be_zero(common: &OutputCommon, path: &str, report: &mut Report) {
     if common.batch.max_age.0.is_zero() {
         report.error(&below(path, "batch.max_age"), "must be longer than 0, such as \"1s\"");
     }
+    if common.http.connection_age.0.is_zero() {
+        report.error(&below(path, "connection_age"), "must be longer than 0, such as \"5m\"");
+    }
     if common.http.timeout.0.is_zero() {
         report.error(&below(path, "timeout"), "must be longer than 0, such as \"30s\"");
     }

@@ -13,14 +13,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::Value;
 use tokio::sync::{Mutex as AsyncMutex, OnceCell, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::azure_workspace::Workspaces;
 use crate::chunk::{Partition, Position};
-use crate::component::BuildError;
+use crate::component::{BuildError, Probe};
 use crate::input::{Backlog, Input, InputContext, InputError, InputKind, Read};
 use crate::time::{Date, Millis};
 
@@ -126,6 +128,21 @@ fn build(table: Value, context: InputContext) -> Result<Box<dyn Input>, BuildErr
     }))
 }
 
+/// Lists up to the first object and reads its first byte. False if there is none.
+async fn first_object(store: &dyn ObjectStore, prefix: &Path) -> Result<bool, InputError> {
+    let place = if prefix.as_ref().is_empty() { "the bucket" } else { prefix.as_ref() };
+    let first = store.list(Some(prefix)).next().await.transpose();
+    let Some(object) = first.map_err(|error| refusal(format!("cannot list {place}"), &error))? else {
+        return Ok(false);
+    };
+    let begin = 0..object.size.min(1);
+    if begin.end > 0 {
+        let read = store.get_range(&object.location, begin).await;
+        read.map_err(|error| refusal(format!("cannot read {}", object.location), &error))?;
+    }
+    Ok(true)
+}
+
 fn now() -> Millis {
     Millis::new(jiff::Timestamp::now().as_millisecond()).unwrap_or(Date::EPOCH.start())
 }
@@ -183,6 +200,24 @@ impl Input for Bucket {
             && let Ok(key) = Path::parse(partition.as_str())
         {
             running.hints.look(key);
+        }
+    }
+
+    async fn probe(&self) -> Probe {
+        let place = self
+            .plan
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .map(|plan| (Arc::clone(&plan.store.store), plan.store.prefix.clone()));
+        let Some((store, prefix)) = place else { return Probe::Unknown };
+        match first_object(&*store, &prefix).await {
+            Ok(true) => Probe::Ready("objects can be listed and read".to_owned()),
+            Ok(false) => Probe::Ready(
+                "it can be listed, and no object lies there yet: check `url` if there should be some"
+                    .to_owned(),
+            ),
+            Err(error) => Probe::Failed(error.to_string()),
         }
     }
 

@@ -14,14 +14,14 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::batch::{Framing, Request};
-use crate::component::{BuildError, parse};
+use crate::component::{BuildError, Probe, parse};
 use crate::compress::Encoding;
 use crate::endpoints::{Addresses, Endpoint, Endpoints};
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
 use crate::http::{Answer, Client, NoAnswer, header};
 use crate::output::{
-    ACK_TIMEOUT, AckId, HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Probe, Verdict,
+    ACK_TIMEOUT, AckId, HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict,
 };
 use crate::secret::{Rotating, Secret};
 use crate::template::Template;

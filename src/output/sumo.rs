@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::batch::{Framing, Request};
-use crate::component::{BuildError, parse};
+use crate::component::{BuildError, Probe, parse};
 use crate::compress::Encoding;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
 use crate::http::{Answer, Client, base_url, header};
-use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Probe, Verdict};
+use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
 use crate::secret::{Rotating, Secret};
 
 mod long;
@@ -252,7 +252,7 @@ impl Output for Sumo {
     async fn probe(&self) -> Probe {
         let nothing =
             Request { body: Bytes::new(), encoding: Encoding::None, events: 0, uncompressed_bytes: 0 };
-        Probe::of_verdict(self.post(&nothing).await, "the address is that of a source that takes events")
+        self.post(&nothing).await.into_probe("the address is that of a source that takes events")
     }
 }
 

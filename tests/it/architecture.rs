@@ -32,6 +32,7 @@ const CONTRACTS: &[&str] = &[
     "azure_token",
     "azure_workspace",
     "component",
+    "connection",
     "dead_letter",
     "decode",
     "endpoints",

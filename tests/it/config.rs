@@ -135,7 +135,7 @@ fn no_component_has_a_key_of_its_own_with_the_name_of_a_common_one() {
         "in_flight",
         "hold_after_refusals",
     ];
-    let http = ["timeout", "tls", "proxy"];
+    let http = ["timeout", "tls", "proxy", "proxy_ca_file", "no_proxy", "connection_age"];
     for kind in registry::OUTPUTS {
         let schema = (kind.schema)().to_value();
         for key in common.iter().chain(&http) {

@@ -10,6 +10,8 @@ mod cli;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod connect;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod delivery;
@@ -26,3 +28,5 @@ mod sigv4;
 mod support;
 #[cfg(test)]
 mod system_table;
+#[cfg(test)]
+mod transport;

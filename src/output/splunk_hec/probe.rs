@@ -4,20 +4,21 @@ use reqwest::header::HeaderValue;
 
 use super::channels::Channel;
 use super::{SplunkHec, channels, plain, verdict};
+use crate::component::Probe;
 use crate::endpoints::Endpoint;
 use crate::http::{Answer, NoAnswer};
-use crate::output::{Probe, Verdict};
+use crate::output::Verdict;
 
 impl SplunkHec {
     /// Asks every server in turn; the first that would not take events decides.
     pub(super) async fn ask(&self) -> Probe {
         let (token, authorization) = match self.token() {
             Ok(token) => token,
-            Err(hold) => return Probe::of_verdict(hold, ""),
+            Err(hold) => return hold.into_probe(""),
         };
         for endpoint in self.endpoints.all() {
             if let Some(verdict) = self.ask_one(endpoint, &authorization).await {
-                return Probe::of_verdict(verdict.redacted(&[&token]), "");
+                return verdict.redacted(&[&token]).into_probe("");
             }
         }
         let index = match self.config.index.as_ref().map(|index| index.fixed()) {

@@ -4,14 +4,19 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::Read;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufStream,
+};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 /// What a collector speaks when its script is empty.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -156,6 +161,7 @@ struct Event {
 #[derive(Debug, Default)]
 struct State {
     script: VecDeque<Step>,
+    script_everything: bool,
     down: Option<u16>,
     authorization: Option<String>,
     most_bytes: Option<usize>,
@@ -182,6 +188,7 @@ struct Shared {
     protocol: Protocol,
     state: Mutex<State>,
     changed: Notify,
+    connections: AtomicUsize,
 }
 
 /// A running collector; it stops when dropped.
@@ -195,16 +202,42 @@ pub(crate) struct Collector {
 impl Collector {
     /// Starts one on a free local port.
     pub(crate) async fn start(protocol: Protocol) -> Self {
+        Self::start_with(protocol, None).await
+    }
+
+    /// Starts one that speaks TLS.
+    pub(crate) async fn start_tls(protocol: Protocol, tls: Arc<ServerConfig>) -> Self {
+        Self::start_with(protocol, Some(tls)).await
+    }
+
+    async fn start_with(protocol: Protocol, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let shared = Arc::new(Shared { protocol, state: Mutex::default(), changed: Notify::new() });
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
+        let shared = Arc::new(Shared {
+            protocol,
+            state: Mutex::default(),
+            changed: Notify::new(),
+            connections: AtomicUsize::new(0),
+        });
         let mut server = JoinSet::new();
         let state = Arc::clone(&shared);
         server.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                connections.spawn(serve(stream, Arc::clone(&state)));
+                let (tls, state) = (tls.clone(), Arc::clone(&state));
+                state.connections.fetch_add(1, Ordering::Relaxed);
+                connections.spawn(async move {
+                    match tls {
+                        None => serve(stream, state).await,
+                        Some(config) => {
+                            if let Ok(stream) = TlsAcceptor::from(config).accept(stream).await {
+                                serve(stream, state).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         Self { url, shared, _server: server }
@@ -227,6 +260,11 @@ impl Collector {
     /// Adds an answer to the script. Each is given once, in order; then the protocol's own follow.
     pub(crate) fn push(&self, step: Step) {
         self.state().script.push_back(step);
+    }
+
+    /// The script answers health checks and polls too, not events alone.
+    pub(crate) fn script_everything(&self) {
+        self.state().script_everything = true;
     }
 
     /// Answers everything with this status, or, with none, is back.
@@ -276,6 +314,11 @@ impl Collector {
         self.state().received.clone()
     }
 
+    /// How many connections were made so far.
+    pub(crate) fn count_connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+
     /// How many requests came so far.
     pub(crate) fn count_requests(&self) -> usize {
         self.state().received.len()
@@ -308,7 +351,13 @@ impl Collector {
     }
 }
 
-async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+/// The address of a port that nothing listens on.
+pub(crate) fn closed_port() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>) {
     let mut stream = BufStream::new(stream);
     while let Some(request) = read_request(&mut stream).await {
         let step = shared.answer(&request);
@@ -336,7 +385,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
 }
 
 /// The next request of a connection; none when the client is done.
-async fn read_request(stream: &mut BufStream<TcpStream>) -> Option<Received> {
+async fn read_request(stream: &mut (impl AsyncBufRead + Unpin)) -> Option<Received> {
     let mut line = String::new();
     stream.read_line(&mut line).await.ok().filter(|read| *read > 0)?;
     let mut words = line.split_whitespace();
@@ -389,6 +438,11 @@ impl Shared {
                 Protocol::Hec => Step::answer(403, json!({"text": "Invalid token", "code": 4}).to_string()),
                 _ => Step::answer(401, "who are you?"),
             };
+        }
+        if state.script_everything
+            && let Some(step) = state.script.pop_front()
+        {
+            return step;
         }
         if self.protocol == Protocol::Hec && request.path.ends_with("/health") {
             return Step::answer(200, json!({"text": "HEC is healthy", "code": 17}).to_string());
