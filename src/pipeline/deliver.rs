@@ -112,6 +112,7 @@ impl Deliverer {
                 Some(request) => request,
                 None => self.request(&piece.batch).await?,
             };
+            self.show_waiting();
             let turn = tokio::select! {
                 biased;
                 () = self.gave_up.cancelled() => return Ok(()),
@@ -142,6 +143,15 @@ impl Deliverer {
     /// little larger than the size that was learned is tried.
     fn surely_too_large(&self, batch: &Batch) -> bool {
         batch.events() > 1 && batch.bytes() > self.learned.bytes().saturating_mul(3) / 2
+    }
+
+    /// A pipeline that waits for its turn shows why, also where another one to the same output found out.
+    fn show_waiting(&self) {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (None, Some(phase)) = (&*told, self.pace.trouble()) {
+            let why = "another pipeline to this output waits for the collector, and this one with it";
+            self.status.trouble(Side::Output, phase, why);
+        }
     }
 
     fn set_pace(&self, verdict: &Verdict, events: usize, turn: &Turn<'_>) {

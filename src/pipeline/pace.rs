@@ -18,6 +18,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
+use crate::status::Phase;
 
 /// How much longer than usual an answer takes when it is taken for a sign of overload, and the least that counts.
 const SLOWER: (u32, Duration) = (4, Duration::from_secs(1));
@@ -38,6 +39,8 @@ pub struct Pace {
 struct State {
     backoff: Backoff,
     failing_since: Option<Instant>,
+    /// Since a human has to act.
+    held: bool,
     /// When the one request may go out that tries a failing collector.
     next: Instant,
     /// That request is waiting or under way.
@@ -78,6 +81,7 @@ impl Pace {
         let state = State {
             backoff: Backoff::new(seed),
             failing_since: None,
+            held: false,
             next: Instant::now(),
             trying: false,
             under_way: 0,
@@ -138,6 +142,7 @@ impl Pace {
         if state.failing_since.is_none() || now >= state.next {
             state.failing_since.get_or_insert(now);
             let wait = state.backoff.next(retry_after);
+            state.held = false;
             state.next = now + wait;
         }
         state.fall(turn.began);
@@ -148,6 +153,7 @@ impl Pace {
         let mut state = self.state();
         let now = Instant::now();
         state.failing_since.get_or_insert(now);
+        state.held = true;
         state.next = now + interval;
     }
 
@@ -180,6 +186,12 @@ impl Pace {
     /// Most requests under way at once, for now.
     pub(crate) fn limit(&self) -> usize {
         self.state().limit
+    }
+
+    /// What whoever waits for a turn waits for, where the collector fails.
+    pub(crate) fn trouble(&self) -> Option<Phase> {
+        let state = self.state();
+        state.failing_since.map(|_| if state.held { Phase::Holding } else { Phase::Retrying })
     }
 
     /// How long the collector has been failing.

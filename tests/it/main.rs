@@ -25,6 +25,8 @@ mod run;
 #[cfg(feature = "aws")]
 mod sigv4;
 #[cfg(test)]
+mod sumo_app;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod system_table;
