@@ -358,7 +358,7 @@ impl Encoder {
                 }
             }
         }
-        if let Some(batch) = self.batcher.take() {
+        while let Some(batch) = self.batcher.take() {
             let _ended = self.batches.send(batch).await;
         }
         Ok(())

@@ -19,8 +19,12 @@ use crate::format::{Format, FormatName};
 use crate::http::{Answer, Client, base_url, header};
 use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
 use crate::secret::{Rotating, Secret};
+use crate::template::Template;
 
+mod lanes;
 mod long;
+
+use lanes::Lanes;
 
 /// Sumo Logic.
 pub const KIND: OutputKind = OutputKind {
@@ -46,9 +50,6 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(25);
 const MOST_REMARKS: usize = 3;
 /// A larger body that was not read within Sumo's 30 s goes in halves.
 const SLOW_BYTES: usize = 100_000;
-/// Sumo silently drops fields beyond these limits.
-const MAX_FIELDS: usize = 30;
-const MAX_FIELD_CHARACTERS: usize = 200;
 
 /// `type = "sumo"`
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -61,19 +62,20 @@ pub struct Config {
     /// Default: none.
     #[serde(default)]
     token: Option<Secret>,
-    /// Source category (`X-Sumo-Category`). Default: the source's own.
+    /// Source category (`X-Sumo-Category`); a template such as `databricks/{workspace_id}`. A request has one category, so
+    /// events of different ones travel apart: choose what has few values, 200 at most. Default: the source's own.
     #[serde(default)]
-    category: Option<String>,
-    /// Source name (`X-Sumo-Name`). Default: the source's own.
+    category: Option<Template>,
+    /// Source name (`X-Sumo-Name`); a template. Default: the source's own.
     #[serde(default)]
-    name: Option<String>,
-    /// Source host (`X-Sumo-Host`). Default: the source's own.
+    name: Option<Template>,
+    /// Source host (`X-Sumo-Host`); a template. Default: the source's own.
     #[serde(default)]
-    host: Option<String>,
-    /// Fields for every event (`X-Sumo-Fields`): at most 30, values of at most 200 characters. Sumo ignores fields
-    /// that its schema does not list. Default: none.
+    host: Option<Template>,
+    /// Fields for every event (`X-Sumo-Fields`), templates: at most 30, values of at most 200 characters. Sumo ignores
+    /// fields that its schema does not list. Default: none.
     #[serde(default)]
-    fields: BTreeMap<String, String>,
+    fields: BTreeMap<String, Template>,
     /// What becomes of an event of more than 64 KB, which Sumo slices into messages that are no JSON.
     #[serde(default)]
     split_long: SplitLong,
@@ -96,7 +98,7 @@ fn build(table: Value, context: OutputContext) -> Result<Box<dyn Output>, BuildE
 struct Sumo {
     url: Rotating,
     token: Option<Rotating>,
-    headers: HeaderMap,
+    lanes: Lanes,
     split_long: SplitLong,
     client: Client,
 }
@@ -117,20 +119,29 @@ impl Sumo {
         let mut http = context.http;
         http.idle_timeout = Some(IDLE_TIMEOUT);
         let output = Self {
-            headers: static_headers(&config)?,
+            lanes: Lanes::new(
+                [
+                    ("category", "x-sumo-category", config.category),
+                    ("name", "x-sumo-name", config.name),
+                    ("host", "x-sumo-host", config.host),
+                ],
+                config.fields,
+            )?,
             url: Rotating::new(config.url),
             token: config.token.map(Rotating::new),
             split_long: config.split_long,
             client: Client::new(&http)?,
         };
-        output.target()?;
+        output.target(0)?;
         Ok(output)
     }
 
-    fn target(&self) -> Result<Target, BuildError> {
+    fn target(&self, lane: u32) -> Result<Target, BuildError> {
         let address = self.url.reveal().map_err(|error| BuildError::new("url", error))?;
         let url = base_url("url", &address, true)?;
-        let mut headers = self.headers.clone();
+        let mut headers = self.lanes.headers(lane);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert("x-sumo-client", HeaderValue::from_static("auditferry"));
         let mut secrets = vec![url.clone()];
         // With token authentication the path is the same for everybody and ends here.
         secrets.extend(url.rsplit('/').next().filter(|code| *code != "http").map(str::to_owned));
@@ -146,8 +157,8 @@ impl Sumo {
     }
 
     /// Posts a body and learns from the answer which secrets Sumo knows.
-    async fn post(&self, request: &Request) -> Verdict {
-        let target = match self.target() {
+    async fn post(&self, lane: u32, request: &Request) -> Verdict {
+        let target = match self.target(lane) {
             Ok(target) => target,
             Err(error) => return Verdict::hold(HoldReason::Credentials, error.to_string()),
         };
@@ -184,47 +195,6 @@ impl Sumo {
     }
 }
 
-fn static_headers(config: &Config) -> Result<HeaderMap, BuildError> {
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert("x-sumo-client", HeaderValue::from_static("auditferry"));
-    let named = [
-        ("category", "x-sumo-category", &config.category),
-        ("name", "x-sumo-name", &config.name),
-        ("host", "x-sumo-host", &config.host),
-    ];
-    for (key, name, value) in named {
-        if let Some(value) = value {
-            let (name, value) = header(key, name, value, false)?;
-            headers.insert(name, value);
-        }
-    }
-    if !config.fields.is_empty() {
-        let (name, value) = header("fields", "x-sumo-fields", &fields_header(&config.fields)?, false)?;
-        headers.insert(name, value);
-    }
-    Ok(headers)
-}
-
-fn fields_header(fields: &BTreeMap<String, String>) -> Result<String, BuildError> {
-    if fields.len() > MAX_FIELDS {
-        return Err(BuildError::new(
-            "fields",
-            format!("Sumo takes at most {MAX_FIELDS}, here are {}", fields.len()),
-        ));
-    }
-    for (name, value) in fields {
-        let key = format!("fields.{name}");
-        if value.chars().count() > MAX_FIELD_CHARACTERS {
-            return Err(BuildError::new(&key, format!("is longer than {MAX_FIELD_CHARACTERS} characters")));
-        }
-        if name.contains([',', '=']) || value.contains(',') {
-            return Err(BuildError::new(&key, "must not contain a comma, nor its name a comma or `=`"));
-        }
-    }
-    Ok(fields.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(","))
-}
-
 #[async_trait]
 impl Output for Sumo {
     fn framing(&self) -> Framing {
@@ -244,15 +214,23 @@ impl Output for Sumo {
         }
     }
 
+    fn lane(&self, event: &AuditEvent<'_>) -> u32 {
+        self.lanes.of(event)
+    }
+
     async fn send(&self, request: &Request) -> Verdict {
-        self.post(request).await
+        self.post(0, request).await
+    }
+
+    async fn send_in_lane(&self, lane: u32, request: &Request) -> Verdict {
+        self.post(lane, request).await
     }
 
     /// An empty body is no message.
     async fn probe(&self) -> Probe {
         let nothing =
             Request { body: Bytes::new(), encoding: Encoding::None, events: 0, uncompressed_bytes: 0 };
-        self.post(&nothing).await.into_probe("the address is that of a source that takes events")
+        self.post(0, &nothing).await.into_probe("the address is that of a source that takes events")
     }
 }
 
@@ -360,7 +338,7 @@ mod tests {
             "url": URL, "token": "hunter2", "category": "sec/db", "name": "audit", "host": "h",
             "fields": {"env": "prod", "team": "sec"}
         });
-        let Target { url, headers, .. } = output(table).unwrap().target().unwrap();
+        let Target { url, headers, .. } = output(table).unwrap().target(0).unwrap();
         assert_eq!(url, URL);
         for (name, value) in [
             ("x-sumo-category", "sec/db"),
@@ -398,7 +376,7 @@ mod tests {
     #[test]
     fn the_code_of_the_url_is_blotted_out_of_what_the_collector_says() {
         let output = output(json!({"url": URL})).unwrap();
-        let secrets = output.target().unwrap().secrets;
+        let secrets = output.target(0).unwrap().secrets;
         let body = "no such path /receiver/v1/http/ZaVnC4dhaV39".into();
         let answer = Answer { status: 404, retry_after: None, body, cut: false, cookies: String::new() };
         let verdict = of_answer(&answer, &request(1, 1))

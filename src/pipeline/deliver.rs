@@ -119,7 +119,7 @@ impl Deliverer {
                 turn = self.pace.turn() => turn,
             };
             let sent_at = Instant::now();
-            let mut verdict = self.output.send(&request).await;
+            let mut verdict = self.output.send_in_lane(piece.batch.lane(), &request).await;
             self.metrics.request_duration.observe(sent_at.elapsed().as_secs_f64());
             self.metrics.request(&verdict);
             // Whoever waits for the turn must find the pace set, and must not wait for what follows.
@@ -513,7 +513,7 @@ mod tests {
             gave_up: CancellationToken::new(),
             told: Mutex::default(),
         };
-        let frame = Frame { end: 2, record_start: 0, record_end: 1, line: 0, occurrence: 0 };
+        let frame = Frame { end: 2, record_start: 0, record_end: 1, line: 0, occurrence: 0, lane: 0 };
         let frames = Frames {
             sequence: Sequence(1),
             chunk: Arc::new(Chunk::default()),

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use crate::support::collector::{Collector, Protocol};
+use crate::support::ferry::{Place, has, output, record};
 use crate::support::process::repository;
 
 const TOTAL_ALERTS: &str = r#"
@@ -190,4 +192,48 @@ fn how_somebody_logged_in_is_found_within_the_parameters() {
         .collect();
     assert!(!expected.is_empty());
     assert_eq!(found, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_category_follows_the_workspace_and_no_request_mixes_two() {
+    let (place, sumo) = (Place::new(), Collector::start(Protocol::Sumo).await);
+    let of = |workspace: usize, number: usize| {
+        record(&format!("w{workspace}-{number}"))
+            .replace("\"orgId\":\"7\"", &format!("\"orgId\":\"{workspace}\""))
+            + "\n"
+    };
+    place.put("a.json", (0..60).map(|number| of(number % 3, number)).collect::<String>());
+    let keys = "category = 'databricks/{workspace_id}'\nfields = { service = '{service_name}' }";
+    let ferry = place.start("", &[output(&sumo, keys)]).await;
+    has(&sumo, 60).await;
+    ferry.rests().await;
+    ferry.stop().await;
+    let requests = sumo.requests();
+    assert!(requests.len() < 30, "{} requests", requests.len());
+    for request in &requests {
+        let workspace = request.header("x-sumo-category").unwrap().strip_prefix("databricks/").unwrap();
+        assert_eq!(request.header("x-sumo-fields"), Some("service=accounts"));
+        for line in request.body.lines() {
+            let event: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(event["workspace_id"], workspace);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_too_long_for_one_message_is_cut_or_sent_as_it_is() {
+    for (policy, whole) in [("truncate", false), ("send", true)] {
+        let (place, sumo) = (Place::new(), Collector::start(Protocol::Sumo).await);
+        let long = format!("\"requestParams\":{{\"commandText\":\"{}\"}},\"requestId\"", "x".repeat(100_000));
+        place.put("a.json", record("r1").replace("\"requestId\"", &long) + "\n" + &record("r2") + "\n");
+        let ferry = place.start("", &[output(&sumo, &format!("split_long = '{policy}'"))]).await;
+        has(&sumo, 2).await;
+        ferry.rests().await;
+        ferry.stop().await;
+        let events = sumo.events();
+        let cut = events.iter().find(|event| event["request_id"] == "r1").unwrap();
+        assert_eq!(cut.to_string().len() > 65_536, whole);
+        assert_eq!(cut["_source"]["truncated"] == true, !whole);
+        assert!(place.letters().is_empty());
+    }
 }
