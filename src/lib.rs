@@ -97,12 +97,13 @@
 //!
 //! # Glossary
 //!
-//! *Input, output*: where records come from and events go. *Partition*: one ordered lane of an input, such as an object
+//! *Input, output*: where records come from and events go. *Partition*: one ordered part of an input, such as an object
 //! or an hour of the table.
 //! *Position*: where to resume in it. *Record*: raw, as stored. *Event*: decoded. *Frame*: an encoded event. *Batch*: the
-//! frames of one request. *Verdict*: what came of a request. *Settled*: delivered or dead-lettered. *Committed*: its
-//! position is durable. *Credit*: a share of the byte budget. *Dead letter*: a record no collector takes. *Hold*: waiting
-//! for a human. *Lag*: age of an event when it was committed.
+//! frames of one request. *Lane*: events that may share a request. *Pace*: how many requests go at once, and how long they
+//! wait, shared by all pipelines to an output. *Verdict*: what came of a request. *Settled*: delivered or dead-lettered.
+//! *Committed*: its position is durable. *Credit*: a share of the byte budget. *Dead letter*: a record no collector takes.
+//! *Hold*: waiting for a human. *Lag*: age of an event when it was committed.
 //!
 //! [`Input::committed`]: input::Input::committed
 
