@@ -254,7 +254,7 @@ fn remedy(cause: &str, ambiguous: bool) -> &'static str {
         ("fatal alert", "; it refuses our TLS: check `tls.cert_file` and `tls.min_version`"),
         (
             "onnection refused",
-            "; nothing listens there: check the port of `url`, and that the collector is up",
+            "; nothing listens there: check `url`, and that the collector is up",
         ),
         ("lookup", "; check the name in `url`"),
     ];
