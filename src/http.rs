@@ -252,10 +252,7 @@ fn remedy(cause: &str, ambiguous: bool) -> &'static str {
         ("handshake eof", HUNG_UP),
         ("CertificateRequired", "; it wants a client certificate: set `tls.cert_file` and `tls.key_file`"),
         ("fatal alert", "; it refuses our TLS: check `tls.cert_file` and `tls.min_version`"),
-        (
-            "onnection refused",
-            "; nothing listens there: check `url`, and that the collector is up",
-        ),
+        ("onnection refused", "; nothing listens there: check `url`, and that the collector is up"),
         ("lookup", "; check the name in `url`"),
     ];
     let found = known.iter().find(|(sign, _)| cause.contains(sign)).map(|(_, remedy)| *remedy);

@@ -33,7 +33,9 @@ pub(super) async fn run(config: &Config, out: &mut impl Write) -> io::Result<End
     for (name, kind, probe) in inputs.into_iter().chain(outputs) {
         match probe {
             Probe::Ready(seen) => writeln!(out, "  {name} ({kind}): ok: {seen}")?,
-            Probe::Unknown => writeln!(out, "  {name} ({kind}): cannot be asked without sending events")?,
+            Probe::Unknown => {
+                writeln!(out, "  {name} ({kind}): cannot be asked; what it does shows when it runs")?;
+            }
             Probe::Failed(why) => {
                 ended = Ended::WithRest;
                 writeln!(out, "  {name} ({kind}): FAILED: {why}")?;

@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::StreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::Value;
@@ -75,6 +74,8 @@ pub const KIND: InputKind = InputKind {
 const CHUNK_BYTES: usize = 1 << 20;
 /// Objects queued for reading.
 const QUEUED: usize = 1024;
+/// Folders within each other that are looked into for an object.
+const DEEPEST: usize = 32;
 /// Hints waiting to be followed.
 const HINTS: usize = 1024;
 /// Longest wait before what failed is tried again.
@@ -128,19 +129,23 @@ fn build(table: Value, context: InputContext) -> Result<Box<dyn Input>, BuildErr
     }))
 }
 
-/// Lists up to the first object and reads its first byte. False if there is none.
-async fn first_object(store: &dyn ObjectStore, prefix: &Path) -> Result<bool, InputError> {
-    let place = if prefix.as_ref().is_empty() { "the bucket" } else { prefix.as_ref() };
-    let first = store.list(Some(prefix)).next().await.transpose();
-    let Some(object) = first.map_err(|error| refusal(format!("cannot list {place}"), &error))? else {
-        return Ok(false);
-    };
-    let begin = 0..object.size.min(1);
-    if begin.end > 0 {
-        let read = store.get_range(&object.location, begin).await;
-        read.map_err(|error| refusal(format!("cannot read {}", object.location), &error))?;
+/// Goes down the last folder of each level, as far as there is one, and reads the first byte of an object that lies there.
+/// False if there is none. Folder by folder, since an Azure account has no listing of all its containers.
+async fn finds_an_object(store: &dyn ObjectStore, prefix: &Path) -> Result<bool, InputError> {
+    let mut folder = prefix.clone();
+    for _ in 0..DEEPEST {
+        let place = if folder.as_ref().is_empty() { "the bucket" } else { folder.as_ref() };
+        let listed = store.list_with_delimiter(Some(&folder)).await;
+        let listed = listed.map_err(|error| refusal(format!("cannot list {place}"), &error))?;
+        if let Some(object) = listed.objects.iter().find(|object| object.size > 0) {
+            let read = store.get_range(&object.location, 0..1).await;
+            read.map_err(|error| refusal(format!("cannot read {}", object.location), &error))?;
+            return Ok(true);
+        }
+        let Some(next) = listed.common_prefixes.into_iter().next_back() else { return Ok(false) };
+        folder = next;
     }
-    Ok(true)
+    Ok(false)
 }
 
 fn now() -> Millis {
@@ -211,10 +216,10 @@ impl Input for Bucket {
             .as_ref()
             .map(|plan| (Arc::clone(&plan.store.store), plan.store.prefix.clone()));
         let Some((store, prefix)) = place else { return Probe::Unknown };
-        match first_object(&*store, &prefix).await {
+        match finds_an_object(&*store, &prefix).await {
             Ok(true) => Probe::Ready("objects can be listed and read".to_owned()),
             Ok(false) => Probe::Ready(
-                "it can be listed, and no object lies there yet: check `url` if there should be some"
+                "it can be listed, and no object was found in its last folder: check `url` if there should be one"
                     .to_owned(),
             ),
             Err(error) => Probe::Failed(error.to_string()),
