@@ -1,5 +1,6 @@
 //! Puts the parts together: from a checked configuration to running pipelines.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::dead_letter::file::FileDeadLetters;
 use crate::input::{Input, InputContext, Resume, Shared};
 use crate::metrics::{Metrics, PipelineMetrics};
 use crate::output::Output;
-use crate::pipeline::{BatchLimits, Pipeline, PipelineError};
+use crate::pipeline::{BatchLimits, Pace, Pipeline, PipelineError};
 use crate::registry;
 use crate::state::sqlite::SqliteState;
 use crate::state::{State, StateError};
@@ -98,6 +99,7 @@ impl App {
         let metrics = Metrics::new()?;
         let shared = Shared::default();
         let mut routes = Vec::with_capacity(config.pipelines.len());
+        let mut paces: BTreeMap<&str, Arc<Pace>> = BTreeMap::new();
         for route in &config.pipelines {
             let name = format!("{}/{}", route.input, route.output);
             let budget = Budget::new(config.memory.get());
@@ -113,7 +115,9 @@ impl App {
             let input: Arc<dyn Input> = config.build_input(&route.input, context)?.into();
             let source = Source { name: &name, input, budget, state: Arc::clone(&state), once };
             let metrics = metrics.pipeline(&route.input, &route.output);
-            let pipeline = pipeline(config, &route.output, source, &config.state_dir, metrics)?;
+            let mut pipeline = pipeline(config, &route.output, source, &config.state_dir, metrics)?;
+            // One collector, one pace, however many pipelines send to it.
+            pipeline.pace = Arc::clone(paces.entry(&route.output).or_insert(pipeline.pace));
             routes.push(Route {
                 input_name: route.input.clone(),
                 output_name: route.output.clone(),
@@ -181,6 +185,8 @@ pub(crate) fn pipeline(
         },
         encoding: common.compression,
         in_flight: common.in_flight,
+        pace: Arc::new(Pace::new(fastrand::u64(..), common.in_flight)),
+        hold_after_refusals: common.hold_after_refusals,
         budget: source.budget,
         state: source.state,
         dead_letters: Arc::new(FileDeadLetters::open(state_dir, source.name)?),

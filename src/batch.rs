@@ -49,6 +49,8 @@ pub struct Frame {
     pub line: u32,
     /// Which one of several equal records.
     pub occurrence: u32,
+    /// The lane it travels in.
+    pub lane: u32,
 }
 
 /// The frames of one chunk, in reading order. Keeps the chunk, so that a refused frame's record can be told.
@@ -123,6 +125,12 @@ impl Batch {
     /// Number of events.
     pub fn events(&self) -> usize {
         self.events
+    }
+
+    /// The lane its events travel in.
+    pub fn lane(&self) -> u32 {
+        let first = self.each().next();
+        first.and_then(|(frames, index)| frames.frames.get(index)).map_or(0, |frame| frame.lane)
     }
 
     /// Uncompressed bytes, terminators included.
@@ -210,7 +218,7 @@ mod tests {
             buffer.extend_from_slice(text.as_bytes());
             buffer.push(b',');
             let end = u32::try_from(buffer.len()).unwrap();
-            frames.push(Frame { end, record_start: 0, record_end: 0, line: 0, occurrence: 0 });
+            frames.push(Frame { end, record_start: 0, record_end: 0, line: 0, occurrence: 0, lane: 0 });
         }
         Arc::new(Frames {
             sequence: Sequence(sequence),

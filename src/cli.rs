@@ -10,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{self, Config, LogFormat};
 use crate::generate::command::{self, GenerateArgs};
 
+mod connect;
 mod dead_letters;
 mod run;
 mod setup;
@@ -59,10 +60,16 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
-    /// Check the configuration and its secrets, and print what would run; no network
+    /// Check the configuration and its secrets, and print what would run
+    #[command(
+        after_help = "Exit codes: 0 all is well; 1 with --connect: something would not work; 2 an error"
+    )]
     Check {
         #[command(flatten)]
         files: ConfigFiles,
+        /// Ask every source and collector too whether it would work; sends no events
+        #[arg(long)]
+        connect: bool,
     },
     /// Print the events of files as they would be shipped
     Simulate(simulate::SimulateArgs),
@@ -140,7 +147,13 @@ impl Cli {
                 drop(stdout);
                 return run::run(&config, *once);
             }
-            Command::Check { files } => write!(stdout, "{}", config::describe(&files.load()?))?,
+            Command::Check { files, connect } => {
+                let config = files.load()?;
+                write!(stdout, "{}", config::describe(&config))?;
+                if *connect {
+                    return Ok(runtime()?.block_on(connect::run(&config, &mut stdout))?);
+                }
+            }
             Command::Simulate(args) => return simulate::run(args, &mut stdout),
             Command::DeadLetters(command) => {
                 self.start_log(None)?;

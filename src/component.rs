@@ -18,6 +18,17 @@ fn prefix(key: &str) -> String {
     if key.is_empty() { String::new() } else { format!("{key}: ") }
 }
 
+/// What came of asking the other side whether it would work with us, without sending or committing anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// It would: what was seen, and what only events can show.
+    Ready(String),
+    /// It would not: why, and what to do, in a sentence.
+    Failed(String),
+    /// It cannot be asked.
+    Unknown,
+}
+
 impl BuildError {
     /// An error of one key.
     pub fn new(key: &str, message: impl ToString) -> Self {

@@ -17,6 +17,8 @@ pub enum Encoding {
     /// gzip (RFC 1952).
     #[default]
     Gzip,
+    /// zlib (RFC 1950), as HTTP calls it.
+    Deflate,
     /// Zstandard (RFC 8878).
     Zstd,
 }
@@ -32,6 +34,7 @@ impl Encoding {
         match self {
             Self::None => None,
             Self::Gzip => Some("gzip"),
+            Self::Deflate => Some("deflate"),
             Self::Zstd => Some("zstd"),
         }
     }
@@ -46,9 +49,9 @@ impl Encoding {
         let mut compressed = pool.take(total / 4 + 64);
         match self {
             Self::None => return Ok(joined(slices, total, pool).freeze()),
-            Self::Gzip => match slices.iter().find(|slice| slice.len() == total) {
-                Some(whole) => gzip(whole, &mut compressed)?,
-                None => gzip(&joined(slices, total, pool), &mut compressed)?,
+            Self::Gzip | Self::Deflate => match slices.iter().find(|slice| slice.len() == total) {
+                Some(whole) => self.deflate(whole, &mut compressed)?,
+                None => self.deflate(&joined(slices, total, pool), &mut compressed)?,
             },
             Self::Zstd => {
                 let mut encoder = zstd::Encoder::new(&mut *compressed, ZSTD_LEVEL)?;
@@ -59,6 +62,26 @@ impl Encoding {
             }
         }
         Ok(compressed.freeze())
+    }
+
+    /// Compresses in one go, which is what makes libdeflate fast: a body is in memory as a whole anyway.
+    fn deflate(self, body: &[u8], compressed: &mut Vec<u8>) -> io::Result<()> {
+        let mut compressor = Compressor::new(CompressionLvl::new(GZIP_LEVEL).unwrap_or_default());
+        let compress = |compressor: &mut Compressor, compressed: &mut [u8]| match self {
+            Self::Deflate => compressor.zlib_compress(body, compressed),
+            Self::None | Self::Gzip | Self::Zstd => compressor.gzip_compress(body, compressed),
+        };
+        compressed.resize(compressed.capacity(), 0);
+        let length = match compress(&mut compressor, compressed) {
+            // A body that hardly shrinks is compressed a second time. Of the two, gzip's frame is the longer one.
+            Err(CompressionError::InsufficientSpace) => {
+                compressed.resize(compressor.gzip_compress_bound(body.len()), 0);
+                compress(&mut compressor, compressed)
+            }
+            length => length,
+        };
+        compressed.truncate(length.map_err(io::Error::other)?);
+        Ok(())
     }
 
     /// What the first bytes of an object say it is; file names are not trusted.
@@ -77,22 +100,6 @@ fn joined(slices: &[&[u8]], total: usize, pool: &Pool) -> Buffer {
         body.extend_from_slice(slice);
     }
     body
-}
-
-/// Compresses in one go, which is what makes libdeflate fast: a body is in memory as a whole anyway.
-fn gzip(body: &[u8], compressed: &mut Vec<u8>) -> io::Result<()> {
-    let mut compressor = Compressor::new(CompressionLvl::new(GZIP_LEVEL).unwrap_or_default());
-    compressed.resize(compressed.capacity(), 0);
-    let length = match compressor.gzip_compress(body, compressed) {
-        // A body that hardly shrinks is compressed a second time.
-        Err(CompressionError::InsufficientSpace) => {
-            compressed.resize(compressor.gzip_compress_bound(body.len()), 0);
-            compressor.gzip_compress(body, compressed)
-        }
-        length => length,
-    };
-    compressed.truncate(length.map_err(io::Error::other)?);
-    Ok(())
 }
 
 #[cfg(test)]
@@ -119,6 +126,10 @@ mod tests {
             zstd::decode_all(&*Encoding::Zstd.compress(&slices, &Pool::default()).unwrap()).unwrap(),
             whole
         );
+        let deflated = Encoding::Deflate.compress(&slices, &Pool::default()).unwrap();
+        let mut inflated = Vec::new();
+        flate2::read::ZlibDecoder::new(&*deflated).read_to_end(&mut inflated).unwrap();
+        assert_eq!(inflated, whole);
         assert_eq!(gunzip(&Encoding::Gzip.compress(&[], &Pool::default()).unwrap()), b"");
     }
 

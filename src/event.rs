@@ -13,7 +13,7 @@ use crate::time::Millis;
 pub(crate) mod samples;
 
 /// A decoded audit record. Shapes are those of the canonical record; `None` is written as `null`.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct AuditEvent<'a> {
     /// Databricks account (UUID); absent on Azure diagnostic routes.
     pub account_id: Option<Text<'a>>,

@@ -1,17 +1,16 @@
 //! The one HTTP client of outputs, inputs and what asks for tokens: TLS, proxy, time-outs, capped answers, and what a
 //! failure means.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SET_COOKIE};
-use schemars::JsonSchema;
-use serde::Deserialize;
 
 use crate::batch::Request;
 use crate::component::BuildError;
-use crate::units::Period;
+use crate::connection::Connections;
+pub use crate::connection::{HttpSettings, TlsSettings};
 
 /// Most bytes of an answer that are read.
 pub const MAX_ANSWER_BYTES: usize = 4 << 20;
@@ -21,61 +20,6 @@ const LONGEST_STREAM: Duration = Duration::from_secs(24 * 3600);
 
 /// Most bytes of an answer that a message repeats.
 const EXCERPT_BYTES: usize = 300;
-
-/// How connections to a collector are made: keys every output over HTTP has.
-#[derive(Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct HttpSettings {
-    /// Longest wait for one answer, from the first byte sent to the last byte read. A request that takes longer counts
-    /// as ambiguous: it is sent again and may arrive twice.
-    pub timeout: Period,
-    /// TLS of the connection.
-    pub tls: TlsSettings,
-    /// Proxy for this output, as `http://[user:password@]host:port`. Default: `HTTPS_PROXY`, `HTTP_PROXY` and
-    /// `NO_PROXY` of the environment; `"none"` goes direct.
-    pub proxy: Option<String>,
-    /// Set by the output, not by the user: connections idle for longer are closed before the server does it.
-    #[serde(skip)]
-    pub idle_timeout: Option<Duration>,
-}
-
-/// `tls` of an output.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct TlsSettings {
-    /// PEM file of certificate authorities to trust besides the system's.
-    pub ca_file: Option<PathBuf>,
-    /// PEM file of the client certificate, for collectors that want one. Goes with `key_file`.
-    pub cert_file: Option<PathBuf>,
-    /// PEM file of the client certificate's key.
-    pub key_file: Option<PathBuf>,
-    /// Accept any certificate. Default false; anybody in between can then read and change the audit trail, and every
-    /// start says so.
-    pub insecure: bool,
-}
-
-impl Default for HttpSettings {
-    fn default() -> Self {
-        Self {
-            timeout: Period(Duration::from_secs(30)),
-            tls: TlsSettings::default(),
-            proxy: None,
-            idle_timeout: None,
-        }
-    }
-}
-
-/// Without the proxy, whose address may hold a password.
-impl std::fmt::Debug for HttpSettings {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("HttpSettings")
-            .field("timeout", &self.timeout)
-            .field("tls", &self.tls)
-            .field("proxy", &self.proxy.as_ref().map(|_| "***"))
-            .field("idle_timeout", &self.idle_timeout)
-            .finish()
-    }
-}
 
 /// An answer, whatever its status.
 #[derive(Clone, Debug)]
@@ -144,7 +88,7 @@ pub struct NoAnswer {
 /// A client with the settings of one output.
 #[derive(Clone, Debug)]
 pub struct Client {
-    client: reqwest::Client,
+    connections: Arc<Connections>,
     timeout: Duration,
 }
 
@@ -176,62 +120,7 @@ impl Client {
     /// # Errors
     /// [`BuildError`] naming the key whose file or address is wrong.
     pub fn new(settings: &HttpSettings) -> Result<Self, BuildError> {
-        // One provider per process; that it is set already is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("auditferry/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(10))
-            .timeout(settings.timeout.0)
-            .pool_idle_timeout(settings.idle_timeout.unwrap_or(Duration::from_secs(10)))
-            .tcp_keepalive(Duration::from_secs(30))
-            .tcp_nodelay(true);
-        let tls = &settings.tls;
-        if let Some(path) = &tls.ca_file {
-            let pem = read("tls.ca_file", path)?;
-            let certificates = reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default();
-            if certificates.is_empty() {
-                return Err(BuildError::new(
-                    "tls.ca_file",
-                    format!("{} holds no PEM certificate", path.display()),
-                ));
-            }
-            builder = builder.tls_certs_merge(certificates);
-        }
-        match (&tls.cert_file, &tls.key_file) {
-            (Some(cert), Some(key)) => {
-                let mut pem = read("tls.cert_file", cert)?;
-                pem.push(b'\n');
-                pem.extend(read("tls.key_file", key)?);
-                let identity = reqwest::Identity::from_pem(&pem).map_err(|_| {
-                    BuildError::new(
-                        "tls.cert_file",
-                        "the certificate and its key are not a pair of PEM files",
-                    )
-                })?;
-                builder = builder.identity(identity);
-            }
-            (None, None) => {}
-            (Some(_), None) => {
-                return Err(BuildError::new("tls.key_file", "is missing: cert_file needs its key"));
-            }
-            (None, Some(_)) => return Err(BuildError::new("tls.cert_file", "is missing: key_file needs it")),
-        }
-        if tls.insecure {
-            builder = builder.tls_danger_accept_invalid_certs(true);
-        }
-        match settings.proxy.as_deref() {
-            None => {}
-            Some("none") => builder = builder.no_proxy(),
-            Some(proxy) => {
-                let proxy = reqwest::Proxy::all(proxy).map_err(|_| {
-                    BuildError::new("proxy", "is not a URL; write http://host:port or \"none\"")
-                })?;
-                builder = builder.proxy(proxy);
-            }
-        }
-        let client = builder.build().map_err(|error| BuildError::new("tls", error))?;
-        Ok(Self { client, timeout: settings.timeout.0 })
+        Ok(Self { connections: Arc::new(Connections::open(settings)?), timeout: settings.timeout.0 })
     }
 
     /// Sends one request's body and reads the answer.
@@ -245,7 +134,8 @@ impl Client {
         headers: HeaderMap,
         request: &Request,
     ) -> Result<Answer, NoAnswer> {
-        let mut call = self.client.request(method, url).headers(headers).body(request.body.clone());
+        let mut call =
+            self.connections.client().request(method, url).headers(headers).body(request.body.clone());
         if let Some(encoding) = request.encoding.header() {
             call = call.header(CONTENT_ENCODING, encoding);
         }
@@ -272,7 +162,7 @@ impl Client {
         body: Bytes,
         most_bytes: usize,
     ) -> Result<Answer, NoAnswer> {
-        let call = self.client.request(method, url).headers(headers);
+        let call = self.connections.client().request(method, url).headers(headers);
         read_answer(if body.is_empty() { call } else { call.body(body) }, most_bytes).await
     }
 
@@ -282,7 +172,7 @@ impl Client {
     /// # Errors
     /// [`NoAnswer`] if there is none.
     pub async fn open(&self, url: &str, headers: HeaderMap) -> Result<Pieces, NoAnswer> {
-        let call = self.client.get(url).headers(headers).timeout(LONGEST_STREAM);
+        let call = self.connections.client().get(url).headers(headers).timeout(LONGEST_STREAM);
         match tokio::time::timeout(self.timeout, call.send()).await {
             Ok(Ok(response)) => {
                 Ok(Pieces { status: response.status().as_u16(), response, timeout: self.timeout })
@@ -336,18 +226,40 @@ fn cookie(header: &HeaderValue) -> Option<&str> {
 }
 
 fn no_answer(error: reqwest::Error) -> NoAnswer {
-    let ambiguous = !error.is_connect() && !error.is_builder();
     let place = place(&error);
+    let connecting = error.is_connect() || error.is_builder();
     let cause = describe(&error.without_url());
-    // Which certificate was wrong decides what to do, and only the innermost message tells.
-    let remedy = match ambiguous {
+    // In TLS 1.3 a server looks at our certificate after we think that all is well; it has read nothing until then.
+    let ambiguous = !connecting && !cause.contains("received fatal alert");
+    let reached = if ambiguous { "" } else { "cannot reach " };
+    let remedy = remedy(&cause, ambiguous);
+    NoAnswer { cause: format!("{reached}{place}: {cause}"), remedy, ambiguous }
+}
+
+/// As a port does that speaks something else than TLS.
+const HUNG_UP: &str = "; it hung up at once: check that the port speaks TLS, or write `url` with http://";
+
+/// What to do about it: which part of a TLS handshake was wrong, only the innermost message tells.
+fn remedy(cause: &str, ambiguous: bool) -> &'static str {
+    let known = [
+        (
+            "UnknownIssuer",
+            "; its certificate is of an authority that is not trusted: name that in `tls.ca_file`",
+        ),
+        ("certificate", "; check `url` and `tls.ca_file`"),
+        ("InvalidContentType", "; the port does not speak TLS: check the port, or write `url` with http://"),
+        ("onnection reset", HUNG_UP),
+        ("handshake eof", HUNG_UP),
+        ("CertificateRequired", "; it wants a client certificate: set `tls.cert_file` and `tls.key_file`"),
+        ("fatal alert", "; it refuses our TLS: check `tls.cert_file` and `tls.min_version`"),
+        ("onnection refused", "; nothing listens there: check `url`, and that the collector is up"),
+        ("lookup", "; check the name in `url`"),
+    ];
+    let found = known.iter().find(|(sign, _)| cause.contains(sign)).map(|(_, remedy)| *remedy);
+    match ambiguous {
         true => "",
-        false if cause.contains("certificate") => "; check `url` and `tls.ca_file`",
-        false => "; check `url`, `proxy` and that it is up",
-    };
-    let cause =
-        if ambiguous { format!("{place}: {cause}") } else { format!("cannot reach {place}: {cause}") };
-    NoAnswer { cause, remedy, ambiguous }
+        false => found.unwrap_or("; check `url`, `proxy` and that it is up"),
+    }
 }
 
 /// Host and port of a request's URL, whose path may be a secret.
@@ -394,11 +306,6 @@ pub fn header(
     })?;
     value.set_sensitive(secret);
     Ok((name, value))
-}
-
-fn read(key: &str, path: &std::path::Path) -> Result<Vec<u8>, BuildError> {
-    std::fs::read(path)
-        .map_err(|error| BuildError::new(key, format!("cannot read {}: {error}", path.display())))
 }
 
 /// Checks that a text is an http or https URL without user, query and fragment, and takes the slash off its end.
@@ -474,11 +381,18 @@ mod tests {
     }
 
     #[test]
-    fn the_password_of_a_proxy_is_not_in_debug() {
-        let settings =
-            HttpSettings { proxy: Some("http://u:hunter2@proxy:3128".to_owned()), ..HttpSettings::default() };
-        let text = format!("{settings:?}");
-        assert!(text.contains("proxy") && !text.contains("hunter2"), "{text}");
+    fn what_to_do_follows_from_what_went_wrong() {
+        for (cause, advice) in [
+            ("invalid peer certificate: UnknownIssuer", "name that in `tls.ca_file`"),
+            ("invalid peer certificate: certificate not valid for name", "check `url` and `tls.ca_file`"),
+            ("received corrupt message of type InvalidContentType", "http://"),
+            ("Connection refused (os error 111)", "nothing listens"),
+            ("failed to lookup address information: Name or service not known", "the name in `url`"),
+            ("operation timed out", "`proxy`"),
+        ] {
+            assert!(remedy(cause, false).contains(advice), "{cause}");
+            assert_eq!(remedy(cause, true), "", "something was sent");
+        }
     }
 
     #[test]

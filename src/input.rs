@@ -12,7 +12,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::chunk::{Budget, Chunk, Partition, Position};
-use crate::component::BuildError;
+use crate::component::{BuildError, Probe};
 use crate::decode::Gaps;
 use crate::state::{State, StateError};
 use crate::time::Millis;
@@ -118,6 +118,11 @@ pub trait Input: Send + Sync {
 
     /// Told once the pipeline has ended and nothing more will be committed: takes leave of whoever has to know.
     async fn close(&self) {}
+
+    /// Looks whether the source can be read, without reading on or committing.
+    async fn probe(&self) -> Probe {
+        Probe::Unknown
+    }
 
     /// What lies ahead.
     fn backlog(&self) -> Backlog {

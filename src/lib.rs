@@ -23,7 +23,7 @@
 //! | layer | modules | import |
 //! |---|---|---|
 //! | values | [`event`] [`chunk`] [`batch`] [`buffer`] [`canonical`] [`action`] [`principal`] [`redact`] [`json`] [`time`] [`units`] [`template`] [`compress`] [`backoff`] [`secret`] [`status`] | values |
-//! | contracts | [`input`] [`decode`] [`format`](mod@format) [`output`] [`state`] [`dead_letter`] [`metrics`] [`http`] [`aws`] [`azure_identity`] [`azure_token`] [`azure_workspace`] [`component`] | contracts, values |
+//! | contracts | [`input`] [`decode`] [`format`](mod@format) [`output`] [`state`] [`dead_letter`] [`metrics`] [`http`] [`connection`] [`endpoints`] [`aws`] [`azure_identity`] [`azure_token`] [`azure_workspace`] [`component`] | contracts, values |
 //! | components | `input/*` `decode/*` `format/*` `output/*` `state/*` `dead_letter/*` | contracts, values; never each other |
 //! | engine | [`pipeline`] | contracts, values: traits, no component's name |
 //! | assembly | [`registry`] [`config`] [`app`] [`server`] [`cli`] [`generate`] `main` | all |
@@ -97,12 +97,13 @@
 //!
 //! # Glossary
 //!
-//! *Input, output*: where records come from and events go. *Partition*: one ordered lane of an input, such as an object
+//! *Input, output*: where records come from and events go. *Partition*: one ordered part of an input, such as an object
 //! or an hour of the table.
 //! *Position*: where to resume in it. *Record*: raw, as stored. *Event*: decoded. *Frame*: an encoded event. *Batch*: the
-//! frames of one request. *Verdict*: what came of a request. *Settled*: delivered or dead-lettered. *Committed*: its
-//! position is durable. *Credit*: a share of the byte budget. *Dead letter*: a record no collector takes. *Hold*: waiting
-//! for a human. *Lag*: age of an event when it was committed.
+//! frames of one request. *Lane*: events that may share a request. *Pace*: how many requests go at once, and how long they
+//! wait, shared by all pipelines to an output. *Verdict*: what came of a request. *Settled*: delivered or dead-lettered.
+//! *Committed*: its position is durable. *Credit*: a share of the byte budget. *Dead letter*: a record no collector takes.
+//! *Hold*: waiting for a human. *Lag*: age of an event when it was committed.
 //!
 //! [`Input::committed`]: input::Input::committed
 
@@ -121,8 +122,10 @@ pub mod cli;
 pub mod component;
 pub mod compress;
 pub mod config;
+pub mod connection;
 pub mod dead_letter;
 pub mod decode;
+pub mod endpoints;
 pub mod event;
 pub mod format;
 pub mod generate;

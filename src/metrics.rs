@@ -42,6 +42,8 @@ struct Families {
     request_duration: HistogramVec,
     retries: IntCounterVec,
     ambiguous_resends: IntCounterVec,
+    acks_pending: IntGaugeVec,
+    requests_limit: IntGaugeVec,
     bytes_sent: IntCounterVec,
     bytes_encoded: IntCounterVec,
     commits: IntCounterVec,
@@ -83,6 +85,10 @@ pub struct PipelineMetrics {
     pub retries: IntCounter,
     /// Events sent again although the collector may have them.
     pub ambiguous_resends: IntCounter,
+    /// Requests accepted that wait for their acknowledgement.
+    pub acks_pending: IntGauge,
+    /// Requests that may be under way at once just now.
+    pub requests_limit: IntGauge,
     /// Compressed bytes accepted.
     pub bytes_sent: IntCounter,
     /// The same before compression.
@@ -146,6 +152,8 @@ impl Metrics {
             request_duration: families.request_duration.with_label_values(&labels),
             retries: families.retries.with_label_values(&labels),
             ambiguous_resends: families.ambiguous_resends.with_label_values(&labels),
+            acks_pending: families.acks_pending.with_label_values(&labels),
+            requests_limit: families.requests_limit.with_label_values(&labels),
             bytes_sent: families.bytes_sent.with_label_values(&labels),
             bytes_encoded: families.bytes_encoded.with_label_values(&labels),
             commits: families.commits.with_label_values(&labels),
@@ -295,6 +303,12 @@ impl Families {
             ambiguous_resends: counter(
                 "ambiguous_resends_total",
                 "Events sent again although the collector may have them: possible duplicates.",
+                &[],
+            )?,
+            acks_pending: whole("acks_pending", "Accepted requests waiting for their acknowledgement.", &[])?,
+            requests_limit: whole(
+                "requests_limit",
+                "Requests that may be under way to the collector at once; falls while it is strained.",
                 &[],
             )?,
             bytes_sent: counter(

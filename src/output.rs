@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::batch::{Framing, Request};
-use crate::component::BuildError;
+use crate::component::{BuildError, Probe};
 use crate::compress::Encoding;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
@@ -27,6 +27,8 @@ pub enum Verdict {
         /// The collector nears its limits: send less at once.
         slow_down: bool,
     },
+    /// Every event is in, and the collector has something to say that a human should read.
+    AcceptedWithRemark(String),
     /// Event by event. Indexes are those of the batch; an index that is named nowhere was accepted.
     Partial {
         /// Were in already: as good as accepted.
@@ -39,7 +41,12 @@ pub enum Verdict {
         after: Option<Duration>,
     },
     /// Accepted, but safe only once the collector says so.
-    PendingAck(AckId),
+    PendingAck {
+        /// What to ask for.
+        ack: AckId,
+        /// The collector nears its limits: send less at once.
+        slow_down: bool,
+    },
     /// Nothing certain: the same again, later.
     Retry {
         /// What went wrong, without secrets.
@@ -51,17 +58,26 @@ pub enum Verdict {
     },
     /// The body is too large for the collector.
     TooLarge,
+    /// The collector did not wait for the end of the body, and may have taken a part of it: smaller bodies, again.
+    TooSlow {
+        /// What it said, without secrets.
+        cause: String,
+    },
     /// Stays refused until a human changes something; nothing is lost, nothing goes on.
     Hold(Alarm),
     /// Refused as it stands: narrow it down to the event that is to blame.
     Rejected(Rejection),
 }
 
-/// A collector's promise to tell later.
+/// A collector's promise to tell later. All of it is needed to ask: servers behind one address number alike.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AckId {
-    /// Which of the output's connections gave it.
+    /// Address of the server that gave it.
+    pub endpoint: String,
+    /// The channel it was given on.
     pub channel: String,
+    /// Cookies by which a load balancer finds the server again; empty without any.
+    pub cookies: String,
     /// Its number there.
     pub number: u64,
 }
@@ -153,7 +169,9 @@ impl Verdict {
         let misconfigured = |advice: &str| Self::hold(HoldReason::Misconfigured, format!("{said}; {advice}"));
         match answer.status {
             200..=299 => Self::Accepted { slow_down: false },
-            300..=399 => misconfigured("a collector does not redirect: check the host and port of `url`"),
+            300..=399 => misconfigured(
+                "a collector does not redirect: check the host and port of `url` (8000 is Splunk's web page, 8088 its HEC)",
+            ),
             400 if answer.wants_tls() => misconfigured("the port speaks TLS: write `url` with https://"),
             400 | 422 => Self::rejected(said),
             401 | 403 | 407 => Self::hold(
@@ -170,6 +188,16 @@ impl Verdict {
         }
     }
 
+    /// What a verdict on a question, not on events, says: `ready` where it was answered.
+    pub fn into_probe(self, ready: &str) -> Probe {
+        match self {
+            Self::Hold(alarm) => Probe::Failed(alarm.message),
+            Self::Retry { cause, .. } | Self::TooSlow { cause } => Probe::Failed(cause),
+            Self::Rejected(rejection) => Probe::Failed(rejection.reason),
+            _ => Probe::Ready(ready.to_owned()),
+        }
+    }
+
     /// The same verdict with these secrets blotted out of its texts: a collector may repeat what it was sent.
     pub fn redacted(mut self, secrets: &[&str]) -> Self {
         let blot = |text: &mut String| {
@@ -180,13 +208,15 @@ impl Verdict {
             }
         };
         match &mut self {
-            Self::Retry { cause, .. } => blot(cause),
+            Self::Retry { cause, .. } | Self::TooSlow { cause } | Self::AcceptedWithRemark(cause) => {
+                blot(cause);
+            }
             Self::Hold(alarm) => blot(&mut alarm.message),
             Self::Rejected(rejection) => blot(&mut rejection.reason),
             Self::Partial { rejected, .. } => {
                 rejected.iter_mut().for_each(|(_, rejection)| blot(&mut rejection.reason));
             }
-            Self::Accepted { .. } | Self::PendingAck(_) | Self::TooLarge => {}
+            Self::Accepted { .. } | Self::PendingAck { .. } | Self::TooLarge => {}
         }
         self
     }
@@ -194,19 +224,20 @@ impl Verdict {
     /// As a metric label.
     pub fn label(&self) -> &'static str {
         match self {
-            Self::Accepted { .. } => "accepted",
+            Self::Accepted { .. } | Self::AcceptedWithRemark(_) => "accepted",
             Self::Partial { .. } => "partial",
-            Self::PendingAck(_) => "pending_ack",
+            Self::PendingAck { .. } => "pending_ack",
             Self::Retry { .. } => "retry",
             Self::TooLarge => "too_large",
+            Self::TooSlow { .. } => "too_slow",
             Self::Hold(_) => "hold",
             Self::Rejected(_) => "rejected",
         }
     }
 
     /// All labels.
-    pub const LABELS: [&'static str; 7] =
-        ["accepted", "partial", "pending_ack", "retry", "too_large", "hold", "rejected"];
+    pub const LABELS: [&'static str; 8] =
+        ["accepted", "partial", "pending_ack", "retry", "too_large", "too_slow", "hold", "rejected"];
 }
 
 /// Blotting out shorter texts would garble messages and protect nothing.
@@ -219,6 +250,10 @@ impl From<NoAnswer> for Verdict {
     }
 }
 
+/// How long a promised acknowledgement is waited for unless an output says otherwise: Splunk keeps its last partial
+/// batch for two minutes.
+pub const ACK_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// Sends events to a collector.
 #[async_trait]
 pub trait Output: Send + Sync {
@@ -230,12 +265,33 @@ pub trait Output: Send + Sync {
         format.encode(event, frame);
     }
 
+    /// Which lane an event travels in: events of different lanes share no request. Pure but for numbering what is new; few
+    /// in number.
+    fn lane(&self, _event: &AuditEvent<'_>) -> u32 {
+        0
+    }
+
+    /// Makes one request of events of one lane.
+    async fn send_in_lane(&self, _lane: u32, request: &Request) -> Verdict {
+        self.send(request).await
+    }
+
     /// Makes one request. No retry, no sleep, no bookkeeping: the engine does that.
     async fn send(&self, request: &Request) -> Verdict;
 
     /// Asks which of these promises are kept. The rest is still pending.
     async fn acknowledged(&self, _pending: &[AckId]) -> Vec<AckId> {
         Vec::new()
+    }
+
+    /// How long to wait for an acknowledgement before the same request is sent again.
+    fn ack_timeout(&self) -> Duration {
+        ACK_TIMEOUT
+    }
+
+    /// Asks the collector whether it would take events: address, TLS, credentials, and what else it tells. Sends none.
+    async fn probe(&self) -> Probe {
+        Probe::Unknown
     }
 
     /// Told on SIGHUP: opens files anew after logrotate moved them.

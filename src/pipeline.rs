@@ -17,7 +17,7 @@
 
 use std::io;
 use std::num::NonZero;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -47,6 +47,7 @@ mod encode;
 mod pace;
 mod progress;
 mod read;
+mod refusals;
 mod tracker;
 
 pub use batcher::BatchLimits;
@@ -54,9 +55,10 @@ use batcher::{Batcher, LearnedSize};
 use commit::Committer;
 use deliver::Deliverer;
 use encode::{Codec, Encoded};
-use pace::Pace;
+pub use pace::Pace;
 use progress::{Fate, Progress, Reporter};
 use read::Reader;
+use refusals::Refusals;
 
 /// Chunks between the reader and the encoder.
 const CHUNKS_WAITING: usize = 2;
@@ -119,8 +121,12 @@ pub struct Pipeline {
     pub limits: BatchLimits,
     /// How bodies are compressed.
     pub encoding: Encoding,
-    /// Requests under way at once.
+    /// Batches under way at once.
     pub in_flight: usize,
+    /// The pace of the destination, shared by all pipelines to it.
+    pub pace: Arc<Pace>,
+    /// So many events refused in a row, and none taken, become dead letters; then it is a hold. 0: any number.
+    pub hold_after_refusals: usize,
     /// Bytes read and not committed; the same that the input takes from.
     pub budget: Budget,
     /// Where positions are kept.
@@ -224,7 +230,11 @@ impl Pipeline {
         let deliverer = Deliverer {
             output: self.output,
             encoding: self.encoding,
-            pace: Pace::new(fastrand::u64(..), self.hold_interval),
+            pace: self.pace,
+            hold_interval: self.hold_interval,
+            slots: Arc::new(Semaphore::new(self.in_flight)),
+            unacknowledged: Arc::new(Semaphore::new(deliver::MAX_UNACKNOWLEDGED)),
+            refusals: Refusals::new(self.hold_after_refusals),
             learned,
             pool: self.budget.pool().clone(),
             status: self.status.clone(),
@@ -234,6 +244,7 @@ impl Pipeline {
             name: Arc::clone(&self.name),
             once: self.once,
             gave_up: CancellationToken::new(),
+            told: Mutex::default(),
         };
         let committer = Committer {
             namespace: self.name,
@@ -249,7 +260,7 @@ impl Pipeline {
         let mut tasks = JoinSet::new();
         tasks.spawn(reader.run());
         tasks.spawn(encoder.run(chunks));
-        tasks.spawn(send(Arc::new(deliverer), batches, self.in_flight));
+        tasks.spawn(send(Arc::new(deliverer), batches));
         let mut committing = JoinSet::new();
         committing.spawn(async move {
             committer.run(news).await;
@@ -275,25 +286,16 @@ async fn join_all(tasks: &mut Tasks) -> Result<(), PipelineError> {
 }
 
 /// Sends batches, several at once.
-async fn send(
-    deliverer: Arc<Deliverer>,
-    mut batches: mpsc::Receiver<Batch>,
-    in_flight: usize,
-) -> Result<(), PipelineError> {
-    let slots = Arc::new(Semaphore::new(in_flight));
+async fn send(deliverer: Arc<Deliverer>, mut batches: mpsc::Receiver<Batch>) -> Result<(), PipelineError> {
     let mut deliveries = JoinSet::new();
     let mut result = Ok(());
     while result.is_ok() {
         tokio::select! {
             Some(delivered) = deliveries.join_next() => result = delivered?,
-            batch = next_with_slot(&slots, &mut batches) => {
+            batch = next_with_slot(&deliverer.slots, &mut batches) => {
                 let Some((batch, slot)) = batch else { break };
                 let deliverer = Arc::clone(&deliverer);
-                deliveries.spawn(async move {
-                    let delivered = deliverer.deliver(batch).await;
-                    drop(slot);
-                    delivered
-                });
+                deliveries.spawn(async move { deliverer.deliver(batch, slot).await });
             }
         }
     }
@@ -356,7 +358,7 @@ impl Encoder {
                 }
             }
         }
-        if let Some(batch) = self.batcher.take() {
+        while let Some(batch) = self.batcher.take() {
             let _ended = self.batches.send(batch).await;
         }
         Ok(())

@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -18,14 +17,8 @@ pub struct Secret(Arc<Source>);
 enum Source {
     Plain(String),
     Env(String),
-    File { path: PathBuf, cached: Mutex<Option<Cached>> },
+    File(PathBuf),
     Credential(String),
-}
-
-struct Cached {
-    modified: Option<SystemTime>,
-    length: u64,
-    text: String,
 }
 
 /// Why a secret cannot be had. Holds names and paths, never the secret.
@@ -69,10 +62,11 @@ impl Secret {
 
     /// A secret kept in a file; white space at its end does not count.
     pub fn file(path: &Path) -> Self {
-        Self(Arc::new(Source::File { path: path.to_owned(), cached: Mutex::new(None) }))
+        Self(Arc::new(Source::File(path.to_owned())))
     }
 
-    /// The secret as it stands now. A file is read again when its time or length changed.
+    /// The secret as it stands now: a file is read each time. That costs a few microseconds a request; to look whether
+    /// its time or length changed costs as much, and misses a new secret of the same length within the same tick.
     ///
     /// # Errors
     /// [`SecretError`] if it is not where the configuration says.
@@ -87,14 +81,11 @@ impl Secret {
                 .filter(|text| !text.trim().is_empty())
                 .map(|text| text.trim().to_owned())
                 .ok_or_else(|| SecretError::Environment { name: name.clone() }),
-            Source::File { path, cached } => {
-                let mut cached = cached.lock().unwrap_or_else(PoisonError::into_inner);
-                read_file(path, &mut cached)
-            }
+            Source::File(path) => read_file(path),
             Source::Credential(name) => {
                 let directory = std::env::var_os("CREDENTIALS_DIRECTORY")
                     .ok_or_else(|| SecretError::Credential { name: name.clone() })?;
-                read_file(&Path::new(&directory).join(name), &mut None)
+                read_file(&Path::new(&directory).join(name))
             }
         }
     }
@@ -105,22 +96,86 @@ impl Secret {
     }
 }
 
-fn read_file(path: &Path, cached: &mut Option<Cached>) -> Result<String, SecretError> {
-    let failed = |source| SecretError::File { path: path.to_owned(), source };
-    let metadata = std::fs::metadata(path).map_err(failed)?;
-    let (modified, length) = (metadata.modified().ok(), metadata.len());
-    if let Some(known) = cached
-        && known.modified == modified
-        && known.length == length
-    {
-        return Ok(known.text.clone());
-    }
-    let text = std::fs::read_to_string(path).map_err(failed)?.trim_end().to_owned();
+fn read_file(path: &Path) -> Result<String, SecretError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| SecretError::File { path: path.to_owned(), source })?
+        .trim_end()
+        .to_owned();
     if text.is_empty() {
         return Err(SecretError::Empty { place: path.display().to_string() });
     }
-    *cached = Some(Cached { modified, length, text: text.clone() });
     Ok(text)
+}
+
+/// A secret in the middle of its rotation: where the collector does not know the new one yet, the one before it is used
+/// until that is refused in turn.
+///
+/// | the collector refuses | and took before | next is used |
+/// |---|---|---|
+/// | the new one | another | that one |
+/// | the one before | | the new one |
+/// | the new one | none, or this same one | the new one: a human has to act |
+pub struct Rotating {
+    secret: Secret,
+    texts: Mutex<Texts>,
+}
+
+#[derive(Default)]
+struct Texts {
+    accepted: Option<String>,
+    refused: Option<String>,
+}
+
+impl Rotating {
+    /// Of this secret.
+    pub fn new(secret: Secret) -> Self {
+        Self { secret, texts: Mutex::default() }
+    }
+
+    fn texts(&self) -> MutexGuard<'_, Texts> {
+        self.texts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The text to use now.
+    ///
+    /// # Errors
+    /// [`SecretError`] if it is not where the configuration says.
+    pub fn reveal(&self) -> Result<String, SecretError> {
+        let now = self.secret.reveal()?;
+        let texts = self.texts();
+        match &texts.accepted {
+            Some(before) if texts.refused.as_ref() == Some(&now) => Ok(before.clone()),
+            _ => Ok(now),
+        }
+    }
+
+    /// The collector took this text.
+    pub fn accepted(&self, text: &str) {
+        let mut texts = self.texts();
+        if texts.accepted.as_deref() != Some(text) {
+            texts.accepted = Some(text.to_owned());
+        }
+        texts.refused.take_if(|refused| refused == text);
+    }
+
+    /// The collector refused this text. True if there is another one to try.
+    pub fn refused(&self, text: &str) -> bool {
+        let Ok(now) = self.secret.reveal() else { return false };
+        let mut texts = self.texts();
+        if text != now {
+            texts.accepted.take_if(|accepted| accepted == text);
+            return true;
+        }
+        let another = texts.accepted.as_ref().is_some_and(|before| *before != now);
+        texts.refused = Some(now);
+        another
+    }
+}
+
+impl fmt::Debug for Rotating {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.secret.fmt(out)
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -128,7 +183,7 @@ impl fmt::Debug for Secret {
         match &*self.0 {
             Source::Plain(_) => out.write_str("Secret(in the configuration)"),
             Source::Env(name) => write!(out, "Secret(env {name})"),
-            Source::File { path, .. } => write!(out, "Secret(file {})", path.display()),
+            Source::File(path) => write!(out, "Secret(file {})", path.display()),
             Source::Credential(name) => write!(out, "Secret(credential {name})"),
         }
     }
@@ -161,7 +216,7 @@ impl<'de> Deserialize<'de> for Secret {
             Spelled::Plain(text) => Source::Plain(text),
             Spelled::Reference(Reference::Env(name)) => Source::Env(name),
             Spelled::Reference(Reference::Credential(name)) => Source::Credential(name),
-            Spelled::Reference(Reference::File(path)) => Source::File { path, cached: Mutex::new(None) },
+            Spelled::Reference(Reference::File(path)) => Source::File(path),
         })))
     }
 }
@@ -193,10 +248,33 @@ mod tests {
         std::fs::write(&path, "first\n").unwrap();
         let secret = Secret::file(&path);
         assert_eq!(secret.reveal().unwrap(), "first");
-        std::fs::write(&path, "the second\n").unwrap();
-        assert_eq!(secret.reveal().unwrap(), "the second");
+        std::fs::write(&path, "other\n").unwrap();
+        assert_eq!(secret.reveal().unwrap(), "other", "as long as the first, and of the same moment");
         std::fs::write(&path, "\n").unwrap();
         assert!(secret.reveal().unwrap_err().to_string().contains("is empty"));
+    }
+
+    #[test]
+    fn a_secret_that_is_not_known_yet_gives_way_to_the_one_before_it_until_that_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        std::fs::write(&path, "old").unwrap();
+        let secret = Rotating::new(Secret::file(&path));
+        secret.accepted("old");
+        std::fs::write(&path, "new").unwrap();
+        assert_eq!(secret.reveal().unwrap(), "new");
+        assert!(secret.refused("new"));
+        assert_eq!(secret.reveal().unwrap(), "old");
+        secret.accepted("old");
+        assert_eq!(secret.reveal().unwrap(), "old");
+        assert!(secret.refused("old"), "the new one may be known by now");
+        assert_eq!(secret.reveal().unwrap(), "new");
+        assert!(!secret.refused("new"), "neither is taken");
+        secret.accepted("new");
+        assert!(!secret.refused("new"), "it was revoked");
+        std::fs::write(&path, "newer").unwrap();
+        assert_eq!(secret.reveal().unwrap(), "newer");
+        assert_eq!(format!("{secret:?}"), format!("Secret(file {})", path.display()));
     }
 
     #[test]

@@ -154,7 +154,7 @@ fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
     }
     let mut reader = BufReader::with_capacity(1 << 18, File::open(path)?);
     Ok(match Encoding::sniff(reader.fill_buf()?) {
-        Encoding::None => Box::new(reader),
+        Encoding::None | Encoding::Deflate => Box::new(reader),
         Encoding::Gzip => Box::new(BufReader::new(MultiGzDecoder::new(reader))),
         Encoding::Zstd => Box::new(BufReader::new(zstd::Decoder::new(reader)?)),
     })

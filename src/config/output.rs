@@ -29,6 +29,8 @@ pub struct OutputCommon {
     pub batch: BatchLimits,
     /// Requests under way at once.
     pub in_flight: usize,
+    /// Refusals in a row that become dead letters before the output holds.
+    pub hold_after_refusals: usize,
     /// How connections are made.
     pub http: HttpSettings,
 }
@@ -45,7 +47,7 @@ pub struct BatchLimits {
 }
 
 /// The common keys as they stand in the file. What is not set comes from the kind's defaults.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Common {
     /// How events are written.
@@ -63,10 +65,28 @@ pub(super) struct Common {
     compression: Option<Encoding>,
     /// When a batch is full and sent: at whichever limit comes first.
     batch: Batch,
-    /// Requests under way at once, from 1 to 256. More are faster on a distant collector; after a crash at most so
-    /// many batches are sent again.
+    /// Most requests under way at once, from 1 to 256, all pipelines to the output together. More are faster on a distant
+    /// collector; after a crash at most so many batches are sent again. Fewer go out while the collector is strained.
     #[schemars(with = "usize", range(min = 1, max = 256))]
     in_flight: Option<usize>,
+    /// Events that become dead letters when the collector refuses one after the other and takes none; then the output
+    /// holds, since a wrong setting is likelier than so many bad events. 0 never holds for that.
+    hold_after_refusals: usize,
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Self {
+            format: None,
+            event_original: false,
+            ocsf_version: OcsfVersion::default(),
+            redact: None,
+            compression: None,
+            batch: Batch::default(),
+            in_flight: None,
+            hold_after_refusals: 100,
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -105,7 +125,16 @@ fn split(table: &mut Value, keys: &[String]) -> Value {
 }
 
 fn resolve(common: Common, http: HttpSettings, defaults: &OutputDefaults) -> OutputCommon {
-    let Common { format, event_original, ocsf_version, redact, compression, batch, in_flight } = common;
+    let Common {
+        format,
+        event_original,
+        ocsf_version,
+        redact,
+        compression,
+        batch,
+        in_flight,
+        hold_after_refusals,
+    } = common;
     OutputCommon {
         format: format.unwrap_or(defaults.format),
         format_options: FormatOptions { event_original, ocsf_version },
@@ -117,6 +146,7 @@ fn resolve(common: Common, http: HttpSettings, defaults: &OutputDefaults) -> Out
             max_age: batch.max_age.unwrap_or(Period(defaults.max_age)),
         },
         in_flight: in_flight.unwrap_or(defaults.in_flight),
+        hold_after_refusals,
         http,
     }
 }
@@ -128,6 +158,9 @@ fn must_not_be_zero(common: &OutputCommon, path: &str, report: &mut Report) {
     }
     if common.batch.max_age.0.is_zero() {
         report.error(&below(path, "batch.max_age"), "must be longer than 0, such as \"1s\"");
+    }
+    if common.http.connection_age.0.is_zero() {
+        report.error(&below(path, "connection_age"), "must be longer than 0, such as \"5m\"");
     }
     if common.http.timeout.0.is_zero() {
         report.error(&below(path, "timeout"), "must be longer than 0, such as \"30s\"");

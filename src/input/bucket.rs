@@ -14,13 +14,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::Value;
 use tokio::sync::{Mutex as AsyncMutex, OnceCell, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::azure_workspace::Workspaces;
 use crate::chunk::{Partition, Position};
-use crate::component::BuildError;
+use crate::component::{BuildError, Probe};
 use crate::input::{Backlog, Input, InputContext, InputError, InputKind, Read};
 use crate::time::{Date, Millis};
 
@@ -73,6 +74,8 @@ pub const KIND: InputKind = InputKind {
 const CHUNK_BYTES: usize = 1 << 20;
 /// Objects queued for reading.
 const QUEUED: usize = 1024;
+/// Folders within each other that are looked into for an object.
+const DEEPEST: usize = 32;
 /// Hints waiting to be followed.
 const HINTS: usize = 1024;
 /// Longest wait before what failed is tried again.
@@ -124,6 +127,25 @@ fn build(table: Value, context: InputContext) -> Result<Box<dyn Input>, BuildErr
         running: OnceCell::new(),
         tasks: AsyncMutex::new(JoinSet::new()),
     }))
+}
+
+/// Goes down the last folder of each level, as far as there is one, and reads the first byte of an object that lies there.
+/// False if there is none. Folder by folder, since an Azure account has no listing of all its containers.
+async fn finds_an_object(store: &dyn ObjectStore, prefix: &Path) -> Result<bool, InputError> {
+    let mut folder = prefix.clone();
+    for _ in 0..DEEPEST {
+        let place = if folder.as_ref().is_empty() { "the bucket" } else { folder.as_ref() };
+        let listed = store.list_with_delimiter(Some(&folder)).await;
+        let listed = listed.map_err(|error| refusal(format!("cannot list {place}"), &error))?;
+        if let Some(object) = listed.objects.iter().find(|object| object.size > 0) {
+            let read = store.get_range(&object.location, 0..1).await;
+            read.map_err(|error| refusal(format!("cannot read {}", object.location), &error))?;
+            return Ok(true);
+        }
+        let Some(next) = listed.common_prefixes.into_iter().next_back() else { return Ok(false) };
+        folder = next;
+    }
+    Ok(false)
 }
 
 fn now() -> Millis {
@@ -183,6 +205,24 @@ impl Input for Bucket {
             && let Ok(key) = Path::parse(partition.as_str())
         {
             running.hints.look(key);
+        }
+    }
+
+    async fn probe(&self) -> Probe {
+        let place = self
+            .plan
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .map(|plan| (Arc::clone(&plan.store.store), plan.store.prefix.clone()));
+        let Some((store, prefix)) = place else { return Probe::Unknown };
+        match finds_an_object(&*store, &prefix).await {
+            Ok(true) => Probe::Ready("objects can be listed and read".to_owned()),
+            Ok(false) => Probe::Ready(
+                "it can be listed, and no object was found in its last folder: check `url` if there should be one"
+                    .to_owned(),
+            ),
+            Err(error) => Probe::Failed(error.to_string()),
         }
     }
 

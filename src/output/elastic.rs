@@ -15,7 +15,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::batch::{Framing, Request};
-use crate::component::{BuildError, parse};
+use crate::component::{BuildError, Probe, parse};
 use crate::compress::Encoding;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
@@ -265,6 +265,17 @@ impl Output for Elastic {
             Ok(answer) => verdict::of_answer(&answer, request.events),
         };
         verdict.redacted(&secrets.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// A body without actions does nothing, and is refused only after the login was looked at.
+    async fn probe(&self) -> Probe {
+        let nothing =
+            Request { body: Bytes::new(), encoding: Encoding::None, events: 0, uncompressed_bytes: 0 };
+        let ready = "it answers and knows the login; whether that may write to the index, only events show";
+        match self.send(&nothing).await {
+            Verdict::Rejected(_) => Probe::Ready(ready.to_owned()),
+            verdict => verdict.into_probe(ready),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::batch::{Framing, Request};
-use crate::component::{BuildError, parse};
+use crate::component::{BuildError, Probe, parse};
 use crate::compress::Encoding;
 use crate::format::FormatName;
 use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
@@ -90,6 +90,19 @@ impl Output for FileOutput {
         match written.unwrap_or_else(|stopped| Err(io::Error::other(stopped))) {
             Ok(()) => Verdict::Accepted { slow_down: false },
             Err(error) => Verdict::hold(HoldReason::Local, self.target.complaint(&error)),
+        }
+    }
+
+    async fn probe(&self) -> Probe {
+        let Target::Path { path, .. } = &*self.target else {
+            return Probe::Ready("standard output".to_owned());
+        };
+        match OpenOptions::new().append(true).open(path) {
+            Ok(_) => Probe::Ready("the file can be written".to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Probe::Ready("the file is made when the first event comes".to_owned())
+            }
+            Err(error) => Probe::Failed(self.target.complaint(&error)),
         }
     }
 

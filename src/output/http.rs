@@ -13,7 +13,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::batch::{Framing, Request};
-use crate::component::{BuildError, parse};
+use crate::component::{BuildError, Probe, parse};
 use crate::compress::Encoding;
 use crate::format::FormatName;
 use crate::http::{Answer, Client, full_url, header};
@@ -241,6 +241,26 @@ impl Output for Http {
             Ok(answer) => self.of_answer(&answer),
         };
         verdict.redacted(&secrets.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// HEAD changes nothing, whatever stands behind the address. That it is not known there, as by many that take POST
+    /// alone, says nothing.
+    async fn probe(&self) -> Probe {
+        let (url, headers, secrets) = match self.address() {
+            Ok(address) => address,
+            Err(error) => return Probe::Failed(error.to_string()),
+        };
+        let nothing =
+            Request { body: Bytes::new(), encoding: Encoding::None, events: 0, uncompressed_bytes: 0 };
+        let verdict = match self.client.send(Method::HEAD, &url, headers, &nothing).await {
+            Err(failure) => failure.into(),
+            Ok(answer) if matches!(answer.status, 300..=399 | 401 | 403 | 407) => {
+                Verdict::from_status(&answer)
+            }
+            Ok(_) => Verdict::Accepted { slow_down: false },
+        };
+        let secrets: Vec<_> = secrets.iter().map(String::as_str).collect();
+        verdict.redacted(&secrets).into_probe("it answers; whether it takes events, only events show")
     }
 }
 

@@ -1,9 +1,8 @@
 //! Splunk's HTTP Event Collector, and the collectors that speak its protocol (Cribl, LogScale, Vector, …).
 //!
-//! What an answer means is in `verdict`. An indexer acknowledgement is numbered per channel *and* per indexer, so
-//! the cookies by which a load balancer finds the indexer again travel with the number and come back with the poll.
+//! What an answer means is in `verdict`, how acknowledgements find their way in `channels`.
 
-use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,16 +14,24 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::batch::{Framing, Request};
-use crate::component::{BuildError, parse};
+use crate::component::{BuildError, Probe, parse};
 use crate::compress::Encoding;
+use crate::endpoints::{Addresses, Endpoint, Endpoints};
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
-use crate::http::{Answer, Client, base_url, header};
-use crate::output::{AckId, HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
-use crate::secret::Secret;
+use crate::http::{Answer, Client, NoAnswer, header};
+use crate::output::{
+    ACK_TIMEOUT, AckId, HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict,
+};
+use crate::secret::{Rotating, Secret};
 use crate::template::Template;
+use crate::units::Period;
 
+mod channels;
+mod probe;
 mod verdict;
+
+use channels::{Channel, Channels};
 
 /// Splunk HEC.
 pub const KIND: OutputKind = OutputKind {
@@ -46,14 +53,23 @@ pub const KIND: OutputKind = OutputKind {
 /// Splunk closes a busy keep-alive connection after 12 s: ours is closed first.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Remark where the server keeps books of acknowledgements for nobody; it refuses requests once they are full.
+const NOBODY_ASKS: &str =
+    "the token promises acknowledgements that nobody asks for: set `ack` to true, or its `useACK` to false";
+/// Remark where there is nothing to wait for.
+const NO_ACKS: &str = "`ack` is true and the token has no `useACK`: the answer 200 counts as delivered";
+
 /// `type = "splunk_hec"`
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Address of the collector without its path, as `https://splunk.example:8088`; for Splunk Cloud on AWS
-    /// `https://http-inputs-<stack>.splunkcloud.com`. `/services/collector/event` is added.
-    url: String,
-    /// The HEC token. Read again when its file changes, so that it can be rotated without a restart.
+    /// `https://http-inputs-<stack>.splunkcloud.com`. `/services/collector/event` is added. Several servers are a list:
+    /// they take turns, and one that fails is left out for a while.
+    #[schemars(extend("examples" = ["https://splunk.example:8088"]))]
+    url: Addresses,
+    /// The HEC token. Its file is read for each request, so that it can be rotated without a restart; while Splunk does
+    /// not know the new token yet, the one before it is used.
     token: Secret,
     /// Index, one of those the token allows. Default: the token's own. A template such as
     /// `databricks_{workspace_id}` is filled from each event.
@@ -73,9 +89,19 @@ pub struct Config {
     #[serde(default = "default_fields")]
     fields: bool,
     /// Waits for indexer acknowledgement before an event counts as delivered. Needs a token with `useACK`; with any
-    /// other token the answer 200 counts. Behind a load balancer, requests must be sticky by cookie.
+    /// other token the answer 200 counts. What waits is held by `memory`: Splunk may take two minutes, so raise it for
+    /// more than some hundred kilobytes a second. A load balancer need not be sticky, but polls find their indexer
+    /// sooner if it is, by cookie.
     #[serde(default)]
     ack: bool,
+    /// How long an acknowledgement is waited for. Then the same request is sent again, and its events may be there twice.
+    /// Less than Splunk's two minutes makes every last batch arrive twice.
+    #[serde(default = "default_ack_timeout")]
+    ack_timeout: Period,
+}
+
+fn default_ack_timeout() -> Period {
+    Period(ACK_TIMEOUT)
 }
 
 fn default_sourcetype() -> Template {
@@ -100,73 +126,159 @@ fn build(table: Value, context: OutputContext) -> Result<Box<dyn Output>, BuildE
 
 struct SplunkHec {
     config: Config,
-    event_url: String,
-    ack_url: String,
-    channel: String,
+    token: Rotating,
+    endpoints: Endpoints,
+    channels: Channels,
     client: Client,
+    /// It was said already that the server no longer acknowledges.
+    told: AtomicBool,
 }
 
 impl SplunkHec {
     fn new(config: Config, context: OutputContext) -> Result<Self, BuildError> {
-        let url = base_url("url", &config.url, false)?;
-        if let Some(path) = url.find("/services/collector") {
-            let base = url.get(..path).unwrap_or_default();
-            return Err(BuildError::new("url", format!("the path is added here: write {base}")));
+        let endpoints = Endpoints::new("url", &config.url)?;
+        for endpoint in endpoints.all() {
+            if let Some((base, _)) = endpoint.url().split_once("/services/collector") {
+                return Err(BuildError::new("url", format!("the path is added here: write {base}")));
+            }
         }
         if config.index.as_ref().is_some_and(|index| index.as_str().is_empty()) {
             return Err(BuildError::new("index", "is empty; leave it out for the token's own index"));
         }
-        let token = config.token.reveal().map_err(|error| BuildError::new("token", error))?;
-        authorization(&token)?;
+        if config.ack_timeout.0.is_zero() {
+            return Err(BuildError::new("ack_timeout", "must be longer than 0, such as \"5m\""));
+        }
+        let token = Rotating::new(config.token.clone());
+        authorization(&token.reveal().map_err(|error| BuildError::new("token", error))?)?;
         let mut http = context.http;
         http.idle_timeout = Some(IDLE_TIMEOUT);
         Ok(Self {
-            event_url: format!("{url}/services/collector/event"),
-            ack_url: format!("{url}/services/collector/ack"),
-            channel: new_channel(),
+            token,
+            endpoints,
+            channels: Channels::default(),
             client: Client::new(&http)?,
+            told: AtomicBool::new(false),
             config,
         })
     }
 
-    /// The headers of a request, and the token that is in them.
-    fn headers(&self) -> Result<(HeaderMap, String), Verdict> {
+    /// The token as it stands now.
+    fn token(&self) -> Result<(String, HeaderValue), Verdict> {
         let hold = |message: String| Verdict::hold(HoldReason::Credentials, format!("token: {message}"));
-        let token = self.config.token.reveal().map_err(|error| hold(error.to_string()))?;
-        let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, authorization(&token).map_err(|error| hold(error.message))?);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Ok(channel) = HeaderValue::from_str(&self.channel) {
-            // Also without `ack`: a token with useACK refuses a request that names no channel.
-            headers.insert("x-splunk-request-channel", channel);
-        }
-        Ok((headers, token))
+        let token = self.token.reveal().map_err(|error| hold(error.to_string()))?;
+        let value = authorization(&token).map_err(|error| hold(error.message))?;
+        Ok((token, value))
     }
 
-    /// Asks one indexer which of these numbers it has made safe.
-    async fn poll(&self, cookies: &str, numbers: &[u64]) -> Option<Answer> {
-        let (mut headers, _) = self.headers().ok()?;
-        if !cookies.is_empty() {
-            headers.insert(COOKIE, HeaderValue::from_str(cookies).ok()?);
+    /// Posts to a path of a server, on a channel.
+    async fn post(
+        &self,
+        channel: &Channel,
+        path: &str,
+        authorization: HeaderValue,
+        request: &Request,
+    ) -> Result<Answer, NoAnswer> {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, authorization);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // Also without `ack`: a token with useACK refuses a request that names no channel.
+        if let Ok(id) = HeaderValue::from_str(&channel.id) {
+            headers.insert("x-splunk-request-channel", id);
         }
-        let body = serde_json::json!({ "acks": numbers }).to_string();
-        let uncompressed_bytes = body.len();
-        let request =
-            Request { body: Bytes::from(body), encoding: Encoding::None, events: 0, uncompressed_bytes };
-        self.client.send(Method::POST, &self.ack_url, headers, &request).await.ok()
+        // Only an acknowledgement needs the same indexer again: otherwise a balancer may balance.
+        if let (true, false, Ok(cookies)) =
+            (self.config.ack, channel.cookies.is_empty(), HeaderValue::from_str(&channel.cookies))
+        {
+            headers.insert(COOKIE, cookies);
+        }
+        let url = format!("{}/services/collector/{path}", channel.endpoint);
+        self.client.send(Method::POST, &url, headers, request).await
     }
+
+    /// Sends events to one server.
+    async fn send_to(&self, endpoint: &Endpoint, authorization: HeaderValue, request: &Request) -> Verdict {
+        let mut channel = self.channels.take(endpoint.url());
+        let answer = match self.post(&channel, "event", authorization, request).await {
+            Ok(answer) => answer,
+            Err(failure) => {
+                endpoint.failed();
+                return failure.into();
+            }
+        };
+        match answer.status {
+            503 => endpoint.busy(),
+            500..=599 => endpoint.failed(),
+            _ => endpoint.works(),
+        }
+        let index_varies = self.config.index.as_ref().is_some_and(|index| index.fixed().is_none());
+        let verdict = verdict::of_answer(&answer, request, index_varies);
+        let Verdict::Accepted { slow_down } = verdict else { return verdict };
+        channel.remember(&answer.cookies);
+        let number = verdict::ack_number(&answer);
+        if let (Some(number), true) = (number, self.config.ack) {
+            let Channel { endpoint, id, cookies } = channel;
+            return Verdict::PendingAck { ack: AckId { endpoint, channel: id, cookies, number }, slow_down };
+        }
+        self.channels.give_back(channel);
+        match (number, self.config.ack) {
+            (Some(_), false) => Verdict::AcceptedWithRemark(NOBODY_ASKS.to_owned()),
+            (None, true) if !slow_down => Verdict::AcceptedWithRemark(NO_ACKS.to_owned()),
+            _ => verdict,
+        }
+    }
+
+    /// After a burst of 503: none if the server says that it is well again.
+    async fn gate(&self, endpoint: &Endpoint, authorization: &HeaderValue) -> Option<Verdict> {
+        if !endpoint.is_swamped() {
+            return None;
+        }
+        let verdict = match self.health(endpoint, authorization).await {
+            Ok(answer) => verdict::of_health(&answer, self.config.ack),
+            // Nothing of the events was sent.
+            Err(failure) => Some(Verdict::retry(failure.cause, None)),
+        };
+        match &verdict {
+            None => endpoint.works(),
+            Some(_) => endpoint.failed(),
+        }
+        verdict
+    }
+
+    async fn health(&self, endpoint: &Endpoint, authorization: &HeaderValue) -> Result<Answer, NoAnswer> {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, authorization.clone());
+        self.client.get(&format!("{}/services/collector/health", endpoint.url()), headers).await
+    }
+
+    /// True if the server says that this one request is safe.
+    async fn is_safe(&self, ack: &AckId) -> bool {
+        let Ok((_, authorization)) = self.token() else { return false };
+        let channel =
+            Channel { endpoint: ack.endpoint.clone(), id: ack.channel.clone(), cookies: ack.cookies.clone() };
+        let question = plain(serde_json::json!({ "acks": [ack.number] }).to_string());
+        let Ok(answer) = self.post(&channel, "ack", authorization, &question).await else { return false };
+        if verdict::acknowledges_no_more(&answer) {
+            if !self.told.swap(true, Ordering::Relaxed) {
+                tracing::warn!("{}; what it answered with 200 counts as delivered", answer.summary());
+            }
+            return true;
+        }
+        let safe = verdict::is_acknowledged(&answer, ack.number);
+        if safe {
+            self.channels.give_back(channel);
+        }
+        safe
+    }
+}
+
+/// A request that carries no events.
+fn plain(body: String) -> Request {
+    let uncompressed_bytes = body.len();
+    Request { body: Bytes::from(body), encoding: Encoding::None, events: 0, uncompressed_bytes }
 }
 
 fn authorization(token: &str) -> Result<HeaderValue, BuildError> {
     header("token", "authorization", &format!("Splunk {token}"), true).map(|(_, value)| value)
-}
-
-/// A random UUID: after a restart a new one is used, since the server numbers acknowledgements per channel.
-fn new_channel() -> String {
-    let random = fastrand::u128(..);
-    let versioned = (random & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
-    let hex = format!("{versioned:032x}");
-    [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| hex.get(range).unwrap_or_default()).join("-")
 }
 
 #[async_trait]
@@ -198,36 +310,52 @@ impl Output for SplunkHec {
     }
 
     async fn send(&self, request: &Request) -> Verdict {
-        let (headers, token) = match self.headers() {
-            Ok(headers) => headers,
+        let (token, authorization) = match self.token() {
+            Ok(token) => token,
             Err(hold) => return hold,
         };
-        let verdict = match self.client.send(Method::POST, &self.event_url, headers, request).await {
-            Err(failure) => failure.into(),
-            Ok(answer) => match (verdict::of_answer(&answer, request), verdict::ack_number(&answer)) {
-                (Verdict::Accepted { .. }, Some(number)) if self.config.ack => Verdict::PendingAck(AckId {
-                    channel: format!("{} {}", self.channel, answer.cookies),
-                    number,
-                }),
-                (verdict, _) => verdict,
-            },
+        let Some(endpoint) = self.endpoints.pick() else {
+            return Verdict::hold(HoldReason::Misconfigured, "`url` names no server; add one");
         };
-        verdict.redacted(&[&token])
+        let verdict = match self.gate(endpoint, &authorization).await {
+            Some(not_now) => not_now,
+            None => self.send_to(endpoint, authorization, request).await,
+        };
+        self.rotated(&token, verdict).redacted(&[&token])
     }
 
     async fn acknowledged(&self, pending: &[AckId]) -> Vec<AckId> {
-        let mut indexers: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
-        for id in pending {
-            indexers.entry(&id.channel).or_default().push(id.number);
+        let mut safe = Vec::new();
+        for ack in pending {
+            if self.is_safe(ack).await {
+                safe.push(ack.clone());
+            }
         }
-        let mut kept = Vec::new();
-        for (channel, numbers) in indexers {
-            let cookies = channel.split_once(' ').map_or("", |(_, cookies)| cookies);
-            let Some(answer) = self.poll(cookies, &numbers).await else { continue };
-            let acknowledged = verdict::acknowledged(&answer, &numbers);
-            kept.extend(acknowledged.into_iter().map(|number| AckId { channel: channel.to_owned(), number }));
+        safe
+    }
+
+    fn ack_timeout(&self) -> Duration {
+        self.config.ack_timeout.0
+    }
+
+    async fn probe(&self) -> Probe {
+        self.ask().await
+    }
+}
+
+impl SplunkHec {
+    /// Learns from a verdict which tokens Splunk knows: a refused one is no reason to hold while another is known.
+    fn rotated(&self, token: &str, verdict: Verdict) -> Verdict {
+        match verdict {
+            Verdict::Hold(alarm) if alarm.reason == HoldReason::Credentials && self.token.refused(token) => {
+                Verdict::retry(format!("{}; meanwhile the token before it is tried", alarm.message), None)
+            }
+            Verdict::Accepted { .. } | Verdict::AcceptedWithRemark(_) | Verdict::PendingAck { .. } => {
+                self.token.accepted(token);
+                verdict
+            }
+            verdict => verdict,
         }
-        kept
     }
 }
 
@@ -333,21 +461,14 @@ mod tests {
             (json!({"url": "https://s", "token": "hunter2\n3"}), "token: "),
             (json!({"url": "https://s", "token": {"env": "AUDITFERRY_NO_SUCH_VARIABLE"}}), "token: "),
             (json!({"url": "https://s", "token": "hunter2", "source": "{nothing}"}), "source: "),
+            (json!({"url": "https://s", "token": "hunter2", "ack_timeout": "0s"}), "ack_timeout: "),
+            (json!({"url": [], "token": "hunter2"}), "url: "),
+            (json!({"url": ["https://s", "https://t/services/collector"], "token": "hunter2"}), "url: "),
         ] {
             let error = output(table).err().unwrap().to_string();
             assert!(error.starts_with(key) && !error.contains("hunter2"), "{error}");
         }
         let config: Config = parse(json!({"url": "https://s", "token": "hunter2"})).unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
-    }
-
-    #[test]
-    fn a_channel_is_a_new_random_uuid_each_time() {
-        let channel = new_channel();
-        let lengths: Vec<_> = channel.split('-').map(str::len).collect();
-        assert_eq!(lengths, [8, 4, 4, 4, 12]);
-        assert_eq!(channel.as_bytes()[14], b'4');
-        assert!(b"89ab".contains(&channel.as_bytes()[19]), "{channel}");
-        assert_ne!(channel, new_channel());
     }
 }

@@ -4,19 +4,27 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::batch::{Framing, Request};
-use crate::component::{BuildError, parse};
+use crate::component::{BuildError, Probe, parse};
 use crate::compress::Encoding;
-use crate::format::FormatName;
+use crate::event::AuditEvent;
+use crate::format::{Format, FormatName};
 use crate::http::{Answer, Client, base_url, header};
 use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
-use crate::secret::Secret;
+use crate::secret::{Rotating, Secret};
+use crate::template::Template;
+
+mod lanes;
+mod long;
+
+use lanes::Lanes;
 
 /// Sumo Logic.
 pub const KIND: OutputKind = OutputKind {
@@ -25,7 +33,7 @@ pub const KIND: OutputKind = OutputKind {
     defaults: OutputDefaults {
         format: FormatName::Sumo,
         compression: Encoding::Gzip,
-        compressions: &[Encoding::None, Encoding::Gzip, Encoding::Zstd],
+        compressions: &[Encoding::None, Encoding::Gzip, Encoding::Deflate, Encoding::Zstd],
         max_bytes: 1_000_000,
         max_events: 5_000,
         max_age: Duration::from_secs(1),
@@ -38,34 +46,49 @@ pub const KIND: OutputKind = OutputKind {
 
 /// Sumo's load balancers close an idle connection after 30 s: ours is closed first.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(25);
-/// Sumo silently drops fields beyond these limits.
-const MAX_FIELDS: usize = 30;
-const MAX_FIELD_CHARACTERS: usize = 200;
+/// Remarks of one answer that are told.
+const MOST_REMARKS: usize = 3;
+/// A larger body that was not read within Sumo's 30 s goes in halves.
+const SLOW_BYTES: usize = 100_000;
 
 /// `type = "sumo"`
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Address of the HTTP source as Sumo shows it. It is a secret: whoever has it can write. Read again when its
-    /// file changes. In the source, switch off "Enable One Message Per Request" and multiline detection.
+    /// Address of the HTTP source as Sumo shows it. It is a secret: whoever has it can write. Its file is read for each
+    /// request; while Sumo does not know a new address yet, the one before it is used. In the source, switch off "Enable One Message Per Request" and multiline detection.
     url: Secret,
     /// Token of a source with token authentication (header `x-sumo-token`); `url` then ends in `/receiver/v1/http`.
     /// Default: none.
     #[serde(default)]
     token: Option<Secret>,
-    /// Source category (`X-Sumo-Category`). Default: the source's own.
+    /// Source category (`X-Sumo-Category`); a template such as `databricks/{workspace_id}`. A request has one category, so
+    /// events of different ones travel apart: choose what has few values, 200 at most. Default: the source's own.
     #[serde(default)]
-    category: Option<String>,
-    /// Source name (`X-Sumo-Name`). Default: the source's own.
+    category: Option<Template>,
+    /// Source name (`X-Sumo-Name`); a template. Default: the source's own.
     #[serde(default)]
-    name: Option<String>,
-    /// Source host (`X-Sumo-Host`). Default: the source's own.
+    name: Option<Template>,
+    /// Source host (`X-Sumo-Host`); a template. Default: the source's own.
     #[serde(default)]
-    host: Option<String>,
-    /// Fields for every event (`X-Sumo-Fields`): at most 30, values of at most 200 characters. Sumo ignores fields
-    /// that its schema does not list. Default: none.
+    host: Option<Template>,
+    /// Fields for every event (`X-Sumo-Fields`), templates: at most 30, values of at most 200 characters. Sumo ignores
+    /// fields that its schema does not list. Default: none.
     #[serde(default)]
-    fields: BTreeMap<String, String>,
+    fields: BTreeMap<String, Template>,
+    /// What becomes of an event of more than 64 KB, which Sumo slices into messages that are no JSON.
+    #[serde(default)]
+    split_long: SplitLong,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum SplitLong {
+    /// Cut its longest request parameters, and mark that. Where that does not help, as in format `raw`, it is sent.
+    #[default]
+    Truncate,
+    /// Send it as it is.
+    Send,
 }
 
 fn build(table: Value, context: OutputContext) -> Result<Box<dyn Output>, BuildError> {
@@ -73,10 +96,22 @@ fn build(table: Value, context: OutputContext) -> Result<Box<dyn Output>, BuildE
 }
 
 struct Sumo {
-    url: Secret,
-    token: Option<Secret>,
-    headers: HeaderMap,
+    url: Rotating,
+    token: Option<Rotating>,
+    lanes: Lanes,
+    split_long: SplitLong,
     client: Client,
+}
+
+/// Where to send to, with which headers, and the secrets in them.
+struct Target {
+    url: String,
+    headers: HeaderMap,
+    /// As they are configured: address and token.
+    address: String,
+    token: Option<String>,
+    /// All that must not be shown.
+    secrets: Vec<String>,
 }
 
 impl Sumo {
@@ -84,72 +119,80 @@ impl Sumo {
         let mut http = context.http;
         http.idle_timeout = Some(IDLE_TIMEOUT);
         let output = Self {
-            headers: static_headers(&config)?,
-            url: config.url,
-            token: config.token,
+            lanes: Lanes::new(
+                [
+                    ("category", "x-sumo-category", config.category),
+                    ("name", "x-sumo-name", config.name),
+                    ("host", "x-sumo-host", config.host),
+                ],
+                config.fields,
+            )?,
+            url: Rotating::new(config.url),
+            token: config.token.map(Rotating::new),
+            split_long: config.split_long,
             client: Client::new(&http)?,
         };
-        output.address()?;
+        output.target(0)?;
         Ok(output)
     }
 
-    /// Where to send to, with which headers, and the secrets in them.
-    fn address(&self) -> Result<(String, HeaderMap, Vec<String>), BuildError> {
-        let url = self.url.reveal().map_err(|error| BuildError::new("url", error))?;
-        let url = base_url("url", &url, true)?;
-        let mut headers = self.headers.clone();
+    fn target(&self, lane: u32) -> Result<Target, BuildError> {
+        let address = self.url.reveal().map_err(|error| BuildError::new("url", error))?;
+        let url = base_url("url", &address, true)?;
+        let mut headers = self.lanes.headers(lane);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert("x-sumo-client", HeaderValue::from_static("auditferry"));
         let mut secrets = vec![url.clone()];
         // With token authentication the path is the same for everybody and ends here.
         secrets.extend(url.rsplit('/').next().filter(|code| *code != "http").map(str::to_owned));
-        if let Some(token) = &self.token {
-            let token = token.reveal().map_err(|error| BuildError::new("token", error))?;
-            let (name, value) = header("token", "x-sumo-token", &token, true)?;
+        let mut token = None;
+        if let Some(secret) = &self.token {
+            let text = secret.reveal().map_err(|error| BuildError::new("token", error))?;
+            let (name, value) = header("token", "x-sumo-token", &text, true)?;
             headers.insert(name, value);
-            secrets.push(token);
+            secrets.push(text.clone());
+            token = Some(text);
         }
-        Ok((url, headers, secrets))
+        Ok(Target { url, headers, address, token, secrets })
     }
-}
 
-fn static_headers(config: &Config) -> Result<HeaderMap, BuildError> {
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert("x-sumo-client", HeaderValue::from_static("auditferry"));
-    let named = [
-        ("category", "x-sumo-category", &config.category),
-        ("name", "x-sumo-name", &config.name),
-        ("host", "x-sumo-host", &config.host),
-    ];
-    for (key, name, value) in named {
-        if let Some(value) = value {
-            let (name, value) = header(key, name, value, false)?;
-            headers.insert(name, value);
-        }
+    /// Posts a body and learns from the answer which secrets Sumo knows.
+    async fn post(&self, lane: u32, request: &Request) -> Verdict {
+        let target = match self.target(lane) {
+            Ok(target) => target,
+            Err(error) => return Verdict::hold(HoldReason::Credentials, error.to_string()),
+        };
+        let verdict = match self.client.send(Method::POST, &target.url, target.headers.clone(), request).await
+        {
+            Err(failure) => failure.into(),
+            Ok(answer) => of_answer(&answer, request),
+        };
+        self.rotated(&target, verdict)
+            .redacted(&target.secrets.iter().map(String::as_str).collect::<Vec<_>>())
     }
-    if !config.fields.is_empty() {
-        let (name, value) = header("fields", "x-sumo-fields", &fields_header(&config.fields)?, false)?;
-        headers.insert(name, value);
-    }
-    Ok(headers)
-}
 
-fn fields_header(fields: &BTreeMap<String, String>) -> Result<String, BuildError> {
-    if fields.len() > MAX_FIELDS {
-        return Err(BuildError::new(
-            "fields",
-            format!("Sumo takes at most {MAX_FIELDS}, here are {}", fields.len()),
-        ));
-    }
-    for (name, value) in fields {
-        let key = format!("fields.{name}");
-        if value.chars().count() > MAX_FIELD_CHARACTERS {
-            return Err(BuildError::new(&key, format!("is longer than {MAX_FIELD_CHARACTERS} characters")));
+    fn rotated(&self, target: &Target, verdict: Verdict) -> Verdict {
+        let token = self.token.as_ref().zip(target.token.as_deref());
+        match verdict {
+            Verdict::Hold(alarm) if alarm.reason == HoldReason::Credentials => {
+                let another_url = self.url.refused(&target.address);
+                let another_token = token.is_some_and(|(token, text)| token.refused(text));
+                if another_url || another_token {
+                    let cause = format!("{}; meanwhile what was configured before is tried", alarm.message);
+                    return Verdict::retry(cause, None);
+                }
+                Verdict::Hold(alarm)
+            }
+            Verdict::Accepted { .. } | Verdict::AcceptedWithRemark(_) => {
+                self.url.accepted(&target.address);
+                if let Some((token, text)) = token {
+                    token.accepted(text);
+                }
+                verdict
+            }
+            verdict => verdict,
         }
-        if name.contains([',', '=']) || value.contains(',') {
-            return Err(BuildError::new(&key, "must not contain a comma, nor its name a comma or `=`"));
-        }
     }
-    Ok(fields.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(","))
 }
 
 #[async_trait]
@@ -158,23 +201,74 @@ impl Output for Sumo {
         Framing::LINES
     }
 
+    fn encode(&self, event: &AuditEvent<'_>, format: &dyn Format, frame: &mut Vec<u8>) {
+        let start = frame.len();
+        format.encode(event, frame);
+        let excess = (frame.len() - start).saturating_sub(long::MAX_MESSAGE);
+        if excess == 0 || self.split_long == SplitLong::Send {
+            return;
+        }
+        if let Some(short) = long::shortened(event, excess) {
+            frame.truncate(start);
+            format.encode(&short, frame);
+        }
+    }
+
+    fn lane(&self, event: &AuditEvent<'_>) -> u32 {
+        self.lanes.of(event)
+    }
+
     async fn send(&self, request: &Request) -> Verdict {
-        let (url, headers, secrets) = match self.address() {
-            Ok(address) => address,
-            Err(error) => return Verdict::hold(HoldReason::Credentials, error.to_string()),
-        };
-        let verdict = match self.client.send(Method::POST, &url, headers, request).await {
-            Err(failure) => failure.into(),
-            Ok(answer) => of_answer(&answer),
-        };
-        verdict.redacted(&secrets.iter().map(String::as_str).collect::<Vec<_>>())
+        self.post(0, request).await
+    }
+
+    async fn send_in_lane(&self, lane: u32, request: &Request) -> Verdict {
+        self.post(lane, request).await
+    }
+
+    /// An empty body is no message.
+    async fn probe(&self) -> Probe {
+        let nothing =
+            Request { body: Bytes::new(), encoding: Encoding::None, events: 0, uncompressed_bytes: 0 };
+        self.post(0, &nothing).await.into_probe("the address is that of a source that takes events")
     }
 }
 
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Remark {
+    code: String,
+    message: String,
+    errors: Vec<Remark>,
+    warnings: Vec<Remark>,
+}
+
+/// What the body of an answer 200 remarks on. Its `id` is left out: it differs each time.
+fn remark(answer: &Answer) -> Option<String> {
+    let text = answer.excerpt();
+    if text.is_empty() || text == "{}" {
+        return None;
+    }
+    let remark: Remark = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let all = [vec![Remark { errors: vec![], warnings: vec![], ..remark }], remark.errors, remark.warnings];
+    let said: Vec<String> = all
+        .iter()
+        .flatten()
+        .filter(|remark| !remark.code.is_empty() || !remark.message.is_empty())
+        .take(MOST_REMARKS)
+        .map(|Remark { code, message, .. }| format!("{code} {message}").trim().chars().take(300).collect())
+        .collect();
+    Some(if said.is_empty() { text } else { said.join("; ") })
+}
+
 /// Sumo looks at no single event, so a 400 is about the whole request.
-fn of_answer(answer: &Answer) -> Verdict {
+fn of_answer(answer: &Answer, request: &Request) -> Verdict {
     let hold = |reason, advice: &str| Verdict::hold(reason, format!("{}; {advice}", answer.summary()));
     match answer.status {
+        200..=299 => match remark(answer) {
+            Some(remark) => Verdict::AcceptedWithRemark(remark),
+            None => Verdict::Accepted { slow_down: false },
+        },
         400 | 422 => {
             hold(HoldReason::Misconfigured, "check `url`: it must be the address of an HTTP source for logs")
         }
@@ -182,6 +276,9 @@ fn of_answer(answer: &Answer) -> Verdict {
             HoldReason::Credentials,
             "check `url` and `token`; an address generated anew is refused for some minutes",
         ),
+        408 if request.events > 1 && request.uncompressed_bytes > SLOW_BYTES => {
+            Verdict::TooSlow { cause: answer.summary() }
+        }
         _ => Verdict::from_status(answer),
     }
 }
@@ -201,31 +298,37 @@ mod tests {
         Sumo::new(parse(table)?, context)
     }
 
+    fn request(events: usize, uncompressed_bytes: usize) -> Request {
+        Request { body: Bytes::new(), encoding: Encoding::None, events, uncompressed_bytes }
+    }
+
+    fn answer(status: u16, body: &'static str) -> Answer {
+        Answer { status, retry_after: None, body: body.into(), cut: false, cookies: String::new() }
+    }
+
     #[test]
-    fn every_status_has_its_verdict() {
-        for (status, expected) in [
-            (200, "accepted"),
-            (303, "hold misconfigured"),
-            (400, "hold misconfigured"),
-            (401, "hold credentials"),
-            (403, "hold credentials"),
-            (404, "hold not_found"),
-            (408, "retry true"),
-            (413, "too_large"),
-            (429, "retry false"),
-            (500, "retry true"),
-            (502, "retry true"),
-            (503, "retry false"),
-            (504, "retry true"),
+    fn a_body_that_was_not_read_in_time_goes_in_halves_if_it_is_large() {
+        let label = |request| of_answer(&answer(408, "timeout"), &request).label();
+        assert_eq!(label(request(2, 100_001)), "too_slow");
+        assert_eq!((label(request(2, 100_000)), label(request(1, 200_000))), ("retry", "retry"));
+    }
+
+    #[test]
+    fn what_a_success_remarks_on_is_told_without_what_changes_each_time() {
+        for (body, expected) in [
+            (
+                r#"{"status":200,"id":"YCSAI-3Z4LZ-RGWJC","code":"bad.http.header.fields","message":"X-Sumo-Fields Warning: 1 dropped"}"#,
+                "bad.http.header.fields X-Sumo-Fields Warning: 1 dropped",
+            ),
+            (r#"{"id":"A","errors":[{"code":"a","message":"b"}],"warnings":[{"message":"c"}]}"#, "a b; c"),
+            ("<html>Welcome to the hotel</html>", "<html>Welcome to the hotel</html>"),
         ] {
-            let answer =
-                Answer { status, retry_after: None, body: "x".into(), cut: false, cookies: String::new() };
-            let verdict = match of_answer(&answer) {
-                Verdict::Hold(alarm) => format!("hold {}", alarm.reason.as_str()),
-                Verdict::Retry { ambiguous, .. } => format!("retry {ambiguous}"),
-                other => other.label().to_owned(),
-            };
-            assert_eq!(verdict, expected, "{status}");
+            let expected = Verdict::AcceptedWithRemark(expected.to_owned());
+            assert_eq!(of_answer(&answer(200, body), &request(1, 1)), expected);
+        }
+        for body in ["", "{}", " \n"] {
+            let accepted = Verdict::Accepted { slow_down: false };
+            assert_eq!(of_answer(&answer(200, body), &request(1, 1)), accepted);
         }
     }
 
@@ -235,7 +338,7 @@ mod tests {
             "url": URL, "token": "hunter2", "category": "sec/db", "name": "audit", "host": "h",
             "fields": {"env": "prod", "team": "sec"}
         });
-        let (url, headers, _) = output(table).unwrap().address().unwrap();
+        let Target { url, headers, .. } = output(table).unwrap().target(0).unwrap();
         assert_eq!(url, URL);
         for (name, value) in [
             ("x-sumo-category", "sec/db"),
@@ -273,10 +376,11 @@ mod tests {
     #[test]
     fn the_code_of_the_url_is_blotted_out_of_what_the_collector_says() {
         let output = output(json!({"url": URL})).unwrap();
-        let (_, _, secrets) = output.address().unwrap();
+        let secrets = output.target(0).unwrap().secrets;
         let body = "no such path /receiver/v1/http/ZaVnC4dhaV39".into();
         let answer = Answer { status: 404, retry_after: None, body, cut: false, cookies: String::new() };
-        let verdict = of_answer(&answer).redacted(&secrets.iter().map(String::as_str).collect::<Vec<_>>());
+        let verdict = of_answer(&answer, &request(1, 1))
+            .redacted(&secrets.iter().map(String::as_str).collect::<Vec<_>>());
         assert!(!format!("{verdict:?}").contains("ZaVnC4dhaV39"), "{verdict:?}");
     }
 }

@@ -1,5 +1,7 @@
 //! Forms batches: as large as the limits allow, never older than they allow.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -49,67 +51,96 @@ impl LearnedSize {
     }
 }
 
-/// Collects frames into batches. Pure but for the clock it is told.
+/// Collects frames into batches, one a lane. Pure but for the clock it is told.
 #[derive(Debug)]
 pub(crate) struct Batcher {
     limits: BatchLimits,
     learned: Arc<LearnedSize>,
-    current: Batch,
-    opened: Option<Instant>,
+    open: BTreeMap<u32, Open>,
+}
+
+/// A batch that waits for more.
+#[derive(Debug)]
+struct Open {
+    batch: Batch,
+    since: Instant,
 }
 
 impl Batcher {
     pub(crate) fn new(limits: BatchLimits, learned: Arc<LearnedSize>) -> Self {
-        Self { limits, learned, current: Batch::default(), opened: None }
+        Self { limits, learned, open: BTreeMap::new() }
     }
 
     /// Adds a chunk's frames; gives the batches that became full.
     pub(crate) fn add(&mut self, frames: &Arc<Frames>, now: Instant) -> Vec<Batch> {
-        let max_bytes = self.limits.max_bytes.min(self.learned.bytes());
         let mut full = Vec::new();
-        let mut run = 0..0;
-        let mut run_bytes = 0;
-        for index in 0..frames.frames.len() {
-            let bytes = frames.bytes(&(index..index + 1)).len();
-            let events = self.current.events() + run.len();
-            // A frame larger than a batch may be goes alone: whether it is too large is for the collector to say.
-            if events > 0
-                && (events >= self.limits.max_events || self.current.bytes() + run_bytes + bytes > max_bytes)
-            {
-                self.close_run(frames, &mut run);
-                run_bytes = 0;
-                full.extend(self.take());
-            }
-            if self.opened.is_none() {
-                self.opened = Some(now);
-            }
-            run.end = index + 1;
-            run_bytes += bytes;
-        }
-        self.close_run(frames, &mut run);
-        if self.current.events() >= self.limits.max_events || self.current.bytes() >= max_bytes {
-            full.extend(self.take());
+        let mut rest = frames.frames.as_slice();
+        let mut start = 0;
+        // Most of the time all of a chunk travels in one lane.
+        while let Some(first) = rest.first() {
+            let length = rest.iter().take_while(|frame| frame.lane == first.lane).count();
+            self.add_run(first.lane, frames, start..start + length, now, &mut full);
+            start += length;
+            rest = rest.get(length..).unwrap_or_default();
         }
         full
     }
 
-    fn close_run(&mut self, frames: &Arc<Frames>, run: &mut std::ops::Range<usize>) {
+    /// Adds frames of one lane.
+    fn add_run(
+        &mut self,
+        lane: u32,
+        frames: &Arc<Frames>,
+        range: Range<usize>,
+        now: Instant,
+        full: &mut Vec<Batch>,
+    ) {
+        let max_bytes = self.limits.max_bytes.min(self.learned.bytes());
+        let new = || Open { batch: Batch::default(), since: now };
+        let mut open = self.open.remove(&lane).unwrap_or_else(new);
+        let mut run = range.start..range.start;
+        let mut run_bytes = 0;
+        for index in range {
+            let bytes = frames.bytes(&(index..index + 1)).len();
+            let events = open.batch.events() + run.len();
+            // A frame larger than a batch may be goes alone: whether it is too large is for the collector to say.
+            if events > 0
+                && (events >= self.limits.max_events || open.batch.bytes() + run_bytes + bytes > max_bytes)
+            {
+                open.close_run(frames, &mut run);
+                run_bytes = 0;
+                full.push(std::mem::replace(&mut open, new()).batch);
+            }
+            run.end = index + 1;
+            run_bytes += bytes;
+        }
+        open.close_run(frames, &mut run);
+        if open.batch.events() >= self.limits.max_events || open.batch.bytes() >= max_bytes {
+            full.push(open.batch);
+        } else {
+            self.open.insert(lane, open);
+        }
+    }
+
+    /// When the oldest of the open batches must go, full or not.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.open.values().map(|open| open.since).min().map(|since| since + self.limits.max_age)
+    }
+
+    /// Closes the oldest of the open batches.
+    pub(crate) fn take(&mut self) -> Option<Batch> {
+        let (lane, _) = self.open.iter().min_by_key(|(_, open)| open.since)?;
+        let lane = *lane;
+        self.open.remove(&lane).map(|open| open.batch)
+    }
+}
+
+impl Open {
+    fn close_run(&mut self, frames: &Arc<Frames>, run: &mut Range<usize>) {
         if run.start < run.end {
-            self.current.push(Part { frames: Arc::clone(frames), range: run.clone() });
+            self.batch.push(Part { frames: Arc::clone(frames), range: run.clone() });
         }
         *run = run.end..run.end;
-    }
-
-    /// When the open batch must go, full or not.
-    pub(crate) fn due(&self) -> Option<Instant> {
-        self.opened.map(|opened| opened + self.limits.max_age)
-    }
-
-    /// Closes the open batch.
-    pub(crate) fn take(&mut self) -> Option<Batch> {
-        self.opened = None;
-        let batch = std::mem::take(&mut self.current);
-        (!batch.is_empty()).then_some(batch)
     }
 }
 
@@ -126,7 +157,7 @@ mod tests {
         for (index, size) in sizes.iter().enumerate() {
             buffer.extend(std::iter::repeat_n(b'a' + u8::try_from(index % 26).unwrap(), *size));
             let end = u32::try_from(buffer.len()).unwrap();
-            ends.push(Frame { end, record_start: 0, record_end: 0, line: 0, occurrence: 0 });
+            ends.push(Frame { end, record_start: 0, record_end: 0, line: 0, occurrence: 0, lane: 0 });
         }
         Arc::new(Frames {
             sequence: Sequence(0),
@@ -186,6 +217,28 @@ mod tests {
         assert_eq!(batcher.due(), Some(start + Duration::from_secs(1)));
         assert_eq!(batcher.take().map(|batch| batch.events()), Some(2));
         assert_eq!(batcher.due(), None);
+    }
+
+    proptest! {
+        /// A batch holds events of one lane, in their order, and no lane loses any.
+        #[test]
+        fn lanes_travel_apart_and_in_order(lanes in prop::collection::vec(0u32..3, 0..40)) {
+            let mut batcher = batcher(5, 100);
+            let mut chunk = Arc::into_inner(frames(&vec![1; lanes.len()])).unwrap();
+            chunk.frames.iter_mut().zip(&lanes).for_each(|(frame, lane)| frame.lane = *lane);
+            let chunk = Arc::new(chunk);
+            let mut batches = batcher.add(&chunk, Instant::now());
+            while let Some(batch) = batcher.take() {
+                batches.push(batch);
+            }
+            for lane in 0..3 {
+                let indexes = batches.iter().filter(|batch| batch.lane() == lane).flat_map(Batch::each);
+                let indexes: Vec<usize> = indexes.map(|(_, index)| index).collect();
+                let expected: Vec<usize> = (0..lanes.len()).filter(|index| lanes[*index] == lane).collect();
+                prop_assert_eq!(indexes, expected);
+            }
+            prop_assert!(batches.iter().all(|batch| batch.bytes() <= 5));
+        }
     }
 
     #[test]

@@ -2,27 +2,31 @@
 //!
 //! | verdict | events | next |
 //! |---|---|---|
-//! | accepted | settled | next batch; a second's pause if the collector asks to slow down |
+//! | accepted | settled | next batch; a second's pause, and fewer at once, if the collector asks to slow down |
 //! | partial | accepted and duplicate settled, rejected dead-lettered | the rest again, after the back-off if it was looked at |
-//! | pending ack | settled once acknowledged | asked for up to 5 minutes, then sent again |
+//! | pending ack | settled once acknowledged | its place in flight is free; after the output's ack time-out the same bytes again |
 //! | retry | kept | the same bytes again, after the back-off, without end |
 //! | too large | kept | halves; a single event is dead-lettered |
+//! | too slow | kept | halves, after the back-off; a single event again |
 //! | hold | kept | the same again now and then, loudly, until a human has acted |
 //! | rejected | kept | halves, down to the event to blame, which is dead-lettered |
 //!
-//! Order of safety: a dead letter is on disk before its event is settled.
+//! Order of safety: a dead letter is on disk before its event is settled. Where one event after the other is refused and
+//! none is taken, the refusal is a hold instead (see `refusals.rs`).
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::batcher::LearnedSize;
 use super::encode::refused_letter;
-use super::pace::Pace;
+use super::pace::{Pace, Turn};
 use super::progress::{Fate, Reporter};
+use super::refusals::Refusals;
 use super::{PipelineError, keep_letters};
 use crate::backoff::HOLD_INTERVAL;
 use crate::batch::{Batch, Request};
@@ -30,23 +34,28 @@ use crate::buffer::Pool;
 use crate::compress::Encoding;
 use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::metrics::PipelineMetrics;
-use crate::output::{AckId, HoldReason, Output, Rejection, Verdict};
+use crate::output::{AckId, Alarm, HoldReason, Output, Rejection, Verdict};
 use crate::status::{Phase, Side, Status};
 
-/// How long a collector may take to acknowledge: Splunk keeps its last partial batch for two minutes.
-const ACK_PATIENCE: Duration = Duration::from_secs(300);
 /// First and longest wait between two questions for an acknowledgement.
 const ACK_POLLS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 /// How long `--once` waits for a collector that fails.
 const ONCE_PATIENCE: Duration = Duration::from_secs(120);
 /// Pause after a collector said that it nears its limits.
 const SLOW_DOWN: Duration = Duration::from_secs(1);
+/// Requests of a pipeline that wait for their acknowledgement; beyond it they keep their place in flight.
+pub(super) const MAX_UNACKNOWLEDGED: usize = 1000;
 
 /// Delivers batches to one output.
 pub(crate) struct Deliverer {
     pub(crate) output: Arc<dyn Output>,
     pub(crate) encoding: Encoding,
-    pub(crate) pace: Pace,
+    pub(crate) pace: Arc<Pace>,
+    pub(crate) hold_interval: Duration,
+    /// Places in flight: deliveries that are not waiting for an acknowledgement.
+    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) unacknowledged: Arc<Semaphore>,
+    pub(crate) refusals: Refusals,
     pub(crate) learned: Arc<LearnedSize>,
     pub(crate) pool: Pool,
     pub(crate) status: Status,
@@ -57,6 +66,16 @@ pub(crate) struct Deliverer {
     pub(crate) once: bool,
     /// One of the deliveries gave up (`--once`): the others end what is under way and begin nothing new.
     pub(crate) gave_up: CancellationToken,
+    /// What the log said last of the collector.
+    pub(crate) told: Mutex<Option<Told>>,
+}
+
+/// What the log says of a collector: once when it becomes so, not with every attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    Retrying,
+    Holding(HoldReason),
+    Remarked(String),
 }
 
 /// A batch, and its request once it is made: a retry sends the same bytes.
@@ -72,8 +91,13 @@ impl Piece {
 }
 
 impl Deliverer {
-    /// Returns when every event of the batch is settled, or another delivery gave up.
-    pub(crate) async fn deliver(&self, batch: Batch) -> Result<(), PipelineError> {
+    /// Returns when every event of the batch is settled, or another delivery gave up. `slot` is its place in flight.
+    pub(crate) async fn deliver(
+        &self,
+        batch: Batch,
+        slot: OwnedSemaphorePermit,
+    ) -> Result<(), PipelineError> {
+        let mut slot = Some(slot);
         // Depth first, so that the halves of a batch go out in their order.
         let mut pieces = vec![Piece::new(batch)];
         while let Some(piece) = pieces.pop() {
@@ -81,25 +105,29 @@ impl Deliverer {
                 halve(&piece.batch, &mut pieces);
                 continue;
             }
+            if slot.is_none() {
+                slot = Arc::clone(&self.slots).acquire_owned().await.ok();
+            }
             let request = match piece.request {
                 Some(request) => request,
                 None => self.request(&piece.batch).await?,
             };
+            self.show_waiting();
             let turn = tokio::select! {
                 biased;
                 () = self.gave_up.cancelled() => return Ok(()),
                 turn = self.pace.turn() => turn,
             };
             let sent_at = Instant::now();
-            let mut verdict = self.output.send(&request).await;
+            let mut verdict = self.output.send_in_lane(piece.batch.lane(), &request).await;
             self.metrics.request_duration.observe(sent_at.elapsed().as_secs_f64());
             self.metrics.request(&verdict);
             // Whoever waits for the turn must find the pace set, and must not wait for what follows.
-            self.set_pace(&verdict, piece.batch.events());
+            self.set_pace(&verdict, piece.batch.events(), &turn);
+            self.metrics.requests_limit.set(i64::try_from(self.pace.limit()).unwrap_or(i64::MAX));
             drop(turn);
-            if let Verdict::PendingAck(ack) = verdict {
-                verdict = self.acknowledged(ack).await;
-                self.set_pace(&verdict, piece.batch.events());
+            if let Verdict::PendingAck { ack, .. } = verdict {
+                verdict = self.acknowledged(ack, &mut slot).await;
                 if let (true, Verdict::Retry { cause, .. }) = (self.once, &verdict) {
                     // Each request counts as a success until then, so that the patience below never ends.
                     let (pipeline, message) = (self.name.to_string(), cause.clone());
@@ -117,9 +145,24 @@ impl Deliverer {
         batch.events() > 1 && batch.bytes() > self.learned.bytes().saturating_mul(3) / 2
     }
 
-    fn set_pace(&self, verdict: &Verdict, events: usize) {
+    /// A pipeline that waits for its turn shows why, also where another one to the same output found out.
+    fn show_waiting(&self) {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (None, Some(phase)) = (&*told, self.pace.trouble()) {
+            let why = "another pipeline to this output waits for the collector, and this one with it";
+            self.status.trouble(Side::Output, phase, why);
+        }
+    }
+
+    fn set_pace(&self, verdict: &Verdict, events: usize, turn: &Turn<'_>) {
         match verdict {
-            Verdict::Accepted { .. } | Verdict::PendingAck(_) | Verdict::Rejected(_) => self.pace.succeeded(),
+            Verdict::Accepted { slow_down: false }
+            | Verdict::AcceptedWithRemark(_)
+            | Verdict::PendingAck { slow_down: false, .. } => self.pace.accepted(turn),
+            Verdict::Accepted { slow_down: true } | Verdict::PendingAck { slow_down: true, .. } => {
+                self.pace.strained(turn);
+            }
+            Verdict::Rejected(_) => self.pace.succeeded(),
             Verdict::Partial { retry, rejected, after: None, .. }
                 if stopped_at_refusal(retry, rejected, events) =>
             {
@@ -131,11 +174,12 @@ impl Deliverer {
                     self.pace.succeeded();
                 }
                 if !retry.is_empty() {
-                    self.pace.failed(*after);
+                    self.pace.failed(turn, *after);
                 }
             }
-            Verdict::Retry { after, .. } => self.pace.failed(*after),
-            Verdict::Hold(_) => self.pace.held(),
+            Verdict::Retry { after, .. } => self.pace.failed(turn, *after),
+            Verdict::TooSlow { .. } => self.pace.failed(turn, None),
+            Verdict::Hold(_) => self.pace.held(self.hold_interval),
             Verdict::TooLarge => {}
         }
     }
@@ -167,57 +211,109 @@ impl Deliverer {
                     tokio::time::sleep(SLOW_DOWN).await;
                 }
             }
+            Verdict::AcceptedWithRemark(remark) => {
+                self.accepted(piece.request.as_ref());
+                if self.is_news(Told::Remarked(remark.clone())) {
+                    tracing::warn!(pipeline = %self.name, "the collector took the events and remarks: {remark}");
+                }
+                self.settle(&piece.batch, Fate::Delivered).await;
+            }
             Verdict::Partial { duplicate, retry, rejected, after: _ } => {
+                let taken = retry.len() + rejected.len() < piece.batch.events();
+                if let Some((_, rejection)) = rejected.first()
+                    && !taken
+                    && !self.refusals.believed(rejected.len())
+                {
+                    return self.hold(self.suspicion(rejection), piece, pieces);
+                }
                 let again = self.partial(&piece, &duplicate, &retry, rejected).await;
                 if !again.is_empty() {
                     self.metrics.retries.inc();
                     pieces.push(Piece::new(again));
                 }
             }
-            Verdict::PendingAck(_) => pieces.push(piece),
+            Verdict::PendingAck { .. } => pieces.push(piece),
             Verdict::Retry { cause, after: _, ambiguous } => {
-                self.metrics.retries.inc();
-                if ambiguous {
-                    self.metrics.ambiguous_resends.inc_by(piece.batch.events() as u64);
-                }
-                if self.status.trouble(Side::Output, Phase::Retrying, &cause) {
-                    self.clear_holds();
-                    let patience = if self.once { "for two minutes" } else { "until it works" };
-                    tracing::warn!(pipeline = %self.name, "{cause}; trying again {patience}, nothing is lost");
-                }
-                if self.once && self.pace.failing_for() > ONCE_PATIENCE {
-                    return Err(PipelineError::Collector { pipeline: self.name.to_string(), message: cause });
-                }
+                self.failed(&cause, ambiguous, &piece.batch)?;
                 pieces.push(piece);
+            }
+            Verdict::TooSlow { cause } => {
+                self.failed(&cause, true, &piece.batch)?;
+                if piece.batch.events() > 1 {
+                    self.learned.refused(piece.batch.bytes());
+                    halve(&piece.batch, pieces);
+                } else {
+                    pieces.push(piece);
+                }
             }
             Verdict::TooLarge => {
                 self.learned.refused(piece.batch.bytes());
                 let reason = format!("the collector takes no body of {} bytes", piece.batch.bytes());
-                self.narrow(piece.batch, "too_large", &Rejection { reason }, pieces).await;
+                self.narrow(piece, "too_large", &Rejection { reason }, pieces).await?;
             }
-            Verdict::Hold(alarm) => {
-                for reason in HoldReason::OF_OUTPUTS {
-                    self.metrics.hold(reason, reason == alarm.reason);
-                }
-                if self.once {
-                    let pipeline = self.name.to_string();
-                    return Err(PipelineError::Collector { pipeline, message: alarm.message });
-                }
-                if self.status.trouble(Side::Output, Phase::Holding, &alarm.message) {
-                    tracing::error!(pipeline = %self.name, "{}; waiting, nothing is lost", alarm.message);
-                }
-                pieces.push(piece);
-            }
-            Verdict::Rejected(rejection) => {
-                self.works();
-                self.narrow(piece.batch, "rejected", &rejection, pieces).await;
-            }
+            Verdict::Hold(alarm) => self.hold(alarm, piece, pieces)?,
+            Verdict::Rejected(rejection) => self.narrow(piece, "rejected", &rejection, pieces).await?,
         }
         Ok(())
     }
 
+    /// A request failed in a way that passes by itself.
+    fn failed(&self, cause: &str, ambiguous: bool, batch: &Batch) -> Result<(), PipelineError> {
+        self.metrics.retries.inc();
+        if ambiguous {
+            self.metrics.ambiguous_resends.inc_by(batch.events() as u64);
+        }
+        self.status.trouble(Side::Output, Phase::Retrying, cause);
+        if self.is_news(Told::Retrying) {
+            self.clear_holds();
+            let patience = if self.once { "for two minutes" } else { "until it works" };
+            tracing::warn!(pipeline = %self.name, "{cause}; trying again {patience}, nothing is lost");
+        } else {
+            tracing::debug!(pipeline = %self.name, "{cause}");
+        }
+        if self.once && self.pace.failing_for() > ONCE_PATIENCE {
+            let (pipeline, message) = (self.name.to_string(), cause.to_owned());
+            return Err(PipelineError::Collector { pipeline, message });
+        }
+        Ok(())
+    }
+
+    /// Keeps what a human must see to. It goes to the end of the line: if another event is taken, it was not the setting.
+    fn hold(&self, alarm: Alarm, piece: Piece, pieces: &mut Vec<Piece>) -> Result<(), PipelineError> {
+        for reason in HoldReason::OF_OUTPUTS {
+            self.metrics.hold(reason, reason == alarm.reason);
+        }
+        self.status.trouble(Side::Output, Phase::Holding, &alarm.message);
+        if self.once {
+            let pipeline = self.name.to_string();
+            return Err(PipelineError::Collector { pipeline, message: alarm.message });
+        }
+        if self.is_news(Told::Holding(alarm.reason)) {
+            tracing::error!(pipeline = %self.name, "{}; waiting, nothing is lost", alarm.message);
+        }
+        pieces.insert(0, piece);
+        Ok(())
+    }
+
+    /// The alarm when one event after the other is refused.
+    fn suspicion(&self, rejection: &Rejection) -> Alarm {
+        self.pace.held(self.hold_interval);
+        let message = self.refusals.message(&rejection.reason);
+        Alarm { reason: HoldReason::Misconfigured, message }
+    }
+
+    /// True once for each change of what is told.
+    fn is_news(&self, now: Told) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.as_ref() != Some(&now) && {
+            *told = Some(now);
+            true
+        }
+    }
+
     fn accepted(&self, request: Option<&Request>) {
         self.works();
+        self.refusals.end();
         self.learned.accepted();
         if let Some(request) = request {
             self.metrics.bytes_sent.inc_by(request.body.len() as u64);
@@ -228,6 +324,7 @@ impl Deliverer {
     /// The collector answers for events again.
     fn works(&self) {
         if self.status.recovered(Side::Output) {
+            self.told.lock().unwrap_or_else(PoisonError::into_inner).take();
             self.clear_holds();
             tracing::info!(pipeline = %self.name, "the collector takes events again");
         }
@@ -261,10 +358,15 @@ impl Deliverer {
         let retry: HashSet<usize> = retry.iter().copied().collect();
         let refused: HashSet<usize> = rejected.iter().map(|(index, _)| *index).collect();
         let batch = &piece.batch;
-        if retry.len() < batch.events() {
+        if retry.len() + rejected.len() < batch.events() {
             self.accepted(piece.request.as_ref());
-        } else if self.status.trouble(Side::Output, Phase::Retrying, "the collector puts every event off") {
-            tracing::warn!(pipeline = %self.name, "the collector puts every event off; trying again, nothing is lost");
+        } else if retry.len() < batch.events() {
+            self.works();
+        } else {
+            self.status.trouble(Side::Output, Phase::Retrying, "the collector puts every event off");
+            if self.is_news(Told::Retrying) {
+                tracing::warn!(pipeline = %self.name, "the collector puts every event off; trying again, nothing is lost");
+            }
         }
         for (index, rejection) in rejected {
             let one = batch.select(|at| at == index);
@@ -278,12 +380,23 @@ impl Deliverer {
     }
 
     /// Halves a batch; a single event is dead-lettered.
-    async fn narrow(&self, batch: Batch, reason: &str, rejection: &Rejection, pieces: &mut Vec<Piece>) {
-        if batch.events() > 1 {
-            halve(&batch, pieces);
-            return;
+    async fn narrow(
+        &self,
+        piece: Piece,
+        reason: &str,
+        rejection: &Rejection,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<(), PipelineError> {
+        if piece.batch.events() > 1 {
+            halve(&piece.batch, pieces);
+            return Ok(());
         }
-        self.dead_letter(&batch, reason, rejection).await;
+        if !self.refusals.believed(1) {
+            return self.hold(self.suspicion(rejection), piece, pieces);
+        }
+        self.works();
+        self.dead_letter(&piece.batch, reason, rejection).await;
+        Ok(())
     }
 
     async fn dead_letter(&self, batch: &Batch, reason: &str, rejection: &Rejection) {
@@ -295,23 +408,38 @@ impl Deliverer {
         self.settle(batch, Fate::Dead).await;
     }
 
-    /// Waits until the collector keeps its promise; gives up after [`ACK_PATIENCE`].
-    async fn acknowledged(&self, ack: AckId) -> Verdict {
-        let asked_until = Instant::now() + ACK_PATIENCE;
-        let (mut wait, longest) = ACK_POLLS;
-        while Instant::now() < asked_until {
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(longest);
-            if self.output.acknowledged(std::slice::from_ref(&ack)).await.contains(&ack) {
-                return Verdict::Accepted { slow_down: false };
+    /// Waits until the collector keeps its promise, for as long as the output says, without a place in flight.
+    async fn acknowledged(&self, ack: AckId, slot: &mut Option<OwnedSemaphorePermit>) -> Verdict {
+        let waiting = Arc::clone(&self.unacknowledged).acquire_owned().await;
+        slot.take();
+        self.metrics.acks_pending.inc();
+        let patience = self.output.ack_timeout();
+        let kept = tokio::time::timeout(patience, self.promise_kept(&ack)).await;
+        self.metrics.acks_pending.dec();
+        drop(waiting);
+        match kept {
+            Ok(()) => Verdict::Accepted { slow_down: false },
+            Err(_) => {
+                let cause = format!("no acknowledgement within {} s", patience.as_secs());
+                Verdict::Retry { cause, after: None, ambiguous: true }
             }
         }
-        let cause = format!("no acknowledgement within {} s", ACK_PATIENCE.as_secs());
-        Verdict::Retry { cause, after: None, ambiguous: true }
+    }
+
+    /// Asks until the collector says so.
+    async fn promise_kept(&self, ack: &AckId) {
+        let (mut wait, longest) = ACK_POLLS;
+        loop {
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(longest);
+            if self.output.acknowledged(std::slice::from_ref(ack)).await.contains(ack) {
+                return;
+            }
+        }
     }
 }
 
-/// Puts two batches in place of one, the first on top.
+/// Puts the halves of a batch in its place.
 fn halve(batch: &Batch, pieces: &mut Vec<Piece>) {
     let (first, second) = batch.halves();
     pieces.push(Piece::new(second));
@@ -337,6 +465,7 @@ mod tests {
     use crate::chunk::Chunk;
     use crate::dead_letter::DeadLetterError;
     use crate::metrics::Metrics;
+    use crate::output::ACK_TIMEOUT;
 
     /// Takes everything and never acknowledges.
     struct Silent;
@@ -348,7 +477,8 @@ mod tests {
         }
 
         async fn send(&self, _request: &Request) -> Verdict {
-            Verdict::PendingAck(AckId { channel: "c".to_owned(), number: 1 })
+            let [endpoint, channel, cookies] = ["s", "c", ""].map(str::to_owned);
+            Verdict::PendingAck { ack: AckId { endpoint, channel, cookies, number: 1 }, slow_down: false }
         }
     }
 
@@ -367,7 +497,11 @@ mod tests {
         let deliverer = Deliverer {
             output: Arc::new(Silent),
             encoding: Encoding::None,
-            pace: Pace::new(1, HOLD_INTERVAL),
+            pace: Arc::new(Pace::new(1, 1)),
+            hold_interval: HOLD_INTERVAL,
+            slots: Arc::new(Semaphore::new(1)),
+            unacknowledged: Arc::new(Semaphore::new(1)),
+            refusals: Refusals::new(100),
             learned: Arc::new(LearnedSize::new(1000)),
             pool: Pool::default(),
             status: Status::default(),
@@ -377,8 +511,9 @@ mod tests {
             name: "in/out".into(),
             once: true,
             gave_up: CancellationToken::new(),
+            told: Mutex::default(),
         };
-        let frame = Frame { end: 2, record_start: 0, record_end: 1, line: 0, occurrence: 0 };
+        let frame = Frame { end: 2, record_start: 0, record_end: 1, line: 0, occurrence: 0, lane: 0 };
         let frames = Frames {
             sequence: Sequence(1),
             chunk: Arc::new(Chunk::default()),
@@ -387,7 +522,8 @@ mod tests {
         };
         let mut batch = Batch::default();
         batch.push(Part { frames: Arc::new(frames), range: 0..1 });
-        let ended = tokio::time::timeout(2 * ACK_PATIENCE, deliverer.deliver(batch)).await;
+        let slot = Arc::clone(&deliverer.slots).acquire_owned().await.unwrap();
+        let ended = tokio::time::timeout(2 * ACK_TIMEOUT, deliverer.deliver(batch, slot)).await;
         assert!(matches!(ended, Ok(Err(PipelineError::Collector { .. }))), "{ended:?}");
     }
 }

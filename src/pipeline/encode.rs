@@ -56,6 +56,7 @@ impl Codec {
                         record_end: record.start + narrow(event.span.end),
                         line: record.line,
                         occurrence: record.occurrence,
+                        lane: self.output.lane(event),
                     });
                 });
             if let Err(error) = result {

@@ -8,12 +8,15 @@
 //! | `fake-gcs-server` | `AUDITFERRY_E2E_FAKE_GCS` | `go install github.com/fsouza/fake-gcs-server@latest` |
 //! | a Kafka broker, in `java` | `AUDITFERRY_E2E_KAFKA`, the directory of its jars | Maven Central, `org.apache.kafka:kafka_2.13` |
 //! | OpenSearch, with a `java` in `PATH` | `AUDITFERRY_E2E_OPENSEARCH`, its directory | Maven Central, `org.opensearch.distribution.integ-test-zip:opensearch` |
+//! | `nginx` | `AUDITFERRY_E2E_NGINX` | `apt-get install nginx` |
 
 // `cfg(test)` tells clippy that helpers may unwrap as the tests themselves may.
 #[cfg(test)]
 mod azure;
 #[cfg(test)]
 mod azurite;
+#[cfg(test)]
+mod balanced;
 #[cfg(test)]
 mod broker;
 #[cfg(test)]
@@ -29,11 +32,17 @@ mod ferry;
 #[cfg(test)]
 mod gcs;
 #[cfg(test)]
+#[path = "../it/support/collector.rs"]
+#[expect(dead_code, reason = "the tests in process have more to ask of it")]
+mod hec;
+#[cfg(test)]
 mod kafka;
 #[cfg(test)]
 mod metadata;
 #[cfg(test)]
 mod moto;
+#[cfg(test)]
+mod nginx;
 #[cfg(test)]
 mod opensearch;
 #[cfg(test)]

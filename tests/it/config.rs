@@ -126,8 +126,16 @@ fn every_registered_type_is_offered_where_a_type_is_wrong_or_missing() {
 
 #[test]
 fn no_component_has_a_key_of_its_own_with_the_name_of_a_common_one() {
-    let common = ["format", "event_original", "ocsf_version", "compression", "batch", "in_flight"];
-    let http = ["timeout", "tls", "proxy"];
+    let common = [
+        "format",
+        "event_original",
+        "ocsf_version",
+        "compression",
+        "batch",
+        "in_flight",
+        "hold_after_refusals",
+    ];
+    let http = ["timeout", "tls", "proxy", "proxy_ca_file", "no_proxy", "connection_age"];
     for kind in registry::OUTPUTS {
         let schema = (kind.schema)().to_value();
         for key in common.iter().chain(&http) {

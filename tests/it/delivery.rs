@@ -1,7 +1,10 @@
 //! Whole pipelines in process: a directory that changes, real sockets, collectors that misbehave.
 
+mod acknowledgement;
 mod bulk;
 mod input;
 mod misbehaviour;
 mod overwrites;
+mod refusals;
 mod service;
+mod verdicts;

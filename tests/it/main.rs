@@ -10,6 +10,8 @@ mod cli;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod connect;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod delivery;
@@ -23,6 +25,10 @@ mod run;
 #[cfg(feature = "aws")]
 mod sigv4;
 #[cfg(test)]
+mod sumo_app;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod system_table;
+#[cfg(test)]
+mod transport;

@@ -15,7 +15,7 @@ use auditferry::format::{Format, FormatName};
 use auditferry::http::HttpSettings;
 use auditferry::json::Text;
 use auditferry::output::{
-    HoldReason, Output, OutputContext, OutputKind, Verdict, elastic, file, http, splunk_hec, sumo,
+    AckId, HoldReason, Output, OutputContext, OutputKind, Verdict, elastic, file, http, splunk_hec, sumo,
 };
 use auditferry::time::Millis;
 use auditferry::units::Period;
@@ -126,29 +126,113 @@ async fn a_rotated_token_is_read_again_without_a_restart() {
     assert_eq!(collector.requests().len(), 2);
 }
 
+/// Sends an event that will be acknowledged later.
+async fn promised(output: &dyn Output, id: &str) -> AckId {
+    match send(output, &[id]).await {
+        Verdict::PendingAck { ack, .. } => ack,
+        other => panic!("{other:?} is not pending"),
+    }
+}
+
 #[tokio::test]
 async fn an_acknowledgement_is_asked_for_at_the_indexer_that_promised_it() {
     let collector = Collector::start(Protocol::Hec).await;
     collector.set_acknowledging(false);
+    collector.set_sticky();
     let table = json!({"url": collector.url(), "token": "hunter2", "ack": true});
     let output = build(splunk_hec::KIND, table);
-    let mut pending = Vec::new();
-    for id in ["a", "b"] {
-        let verdict = send(&*output, &[id]).await;
-        let Verdict::PendingAck(ack) = verdict else { panic!("{verdict:?} is not pending") };
-        pending.push(ack);
-    }
+    let pending = [promised(&*output, "a").await, promised(&*output, "b").await];
     assert!(output.acknowledged(&pending).await.is_empty());
     collector.set_acknowledging(true);
     assert_eq!(output.acknowledged(&pending).await, pending);
     let poll = collector.requests().pop().unwrap();
-    assert_eq!(poll.body, r#"{"acks":[0,1]}"#);
+    assert_eq!((poll.path.as_str(), poll.body.as_str()), ("/services/collector/ack", r#"{"acks":[0]}"#));
     assert_eq!(
         poll.header("x-splunk-request-channel"),
-        collector.requests()[0].header("x-splunk-request-channel")
+        collector.requests()[1].header("x-splunk-request-channel")
     );
     collector.set_down(Some(503));
     assert!(output.acknowledged(&pending).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_channel_carries_one_request_until_it_is_acknowledged() {
+    let collector = Collector::start(Protocol::Hec).await;
+    collector.set_acknowledging(true);
+    let table = json!({"url": collector.url(), "token": "hunter2", "ack": true});
+    let output = build(splunk_hec::KIND, table);
+    let (first, second) = (promised(&*output, "a").await, promised(&*output, "b").await);
+    assert_ne!(first.channel, second.channel);
+    let asked = std::slice::from_ref(&first);
+    assert_eq!(output.acknowledged(asked).await, asked);
+    let third = promised(&*output, "c").await;
+    assert_eq!((&third.channel, third.number), (&first.channel, 1), "it is free again");
+    // Nobody knows what number this one was given.
+    collector.push(Step::hang_up().keeping());
+    assert_eq!(send(&*output, &["d"]).await.label(), "retry");
+    let lost = collector.requests().pop().unwrap();
+    for id in ["e", "f", "g"] {
+        let ack = promised(&*output, id).await;
+        assert_ne!(Some(ack.channel.as_str()), lost.header("x-splunk-request-channel"));
+    }
+}
+
+#[tokio::test]
+async fn acknowledgements_that_only_one_side_wants_are_remarked_on() {
+    let collector = Collector::start(Protocol::Hec).await;
+    let wants = build(splunk_hec::KIND, json!({"url": collector.url(), "token": "hunter2", "ack": true}));
+    let verdict = send(&*wants, &["a"]).await;
+    assert!(
+        matches!(&verdict, Verdict::AcceptedWithRemark(said) if said.contains("no `useACK`")),
+        "{verdict:?}"
+    );
+    collector.set_acknowledging(true);
+    let verdict = send(&*hec(&collector), &["a"]).await;
+    assert!(
+        matches!(&verdict, Verdict::AcceptedWithRemark(said) if said.contains("set `ack`")),
+        "{verdict:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_fails_is_left_out_and_one_that_was_swamped_is_asked_for_its_health_first() {
+    let (first, second) = (Collector::start(Protocol::Hec).await, Collector::start(Protocol::Hec).await);
+    let table = json!({"url": [first.url(), second.url()], "token": "hunter2"});
+    let output = build(splunk_hec::KIND, table);
+    first.set_down(Some(500));
+    assert_eq!(send(&*output, &["a"]).await.label(), "retry");
+    for id in ["a", "b", "c"] {
+        assert_eq!(send(&*output, &[id]).await, ACCEPTED);
+    }
+    assert_eq!((first.count_requests(), second.ids().len()), (1, 3));
+    let alone = hec(&second);
+    second.set_down(Some(503));
+    for _ in 0..4 {
+        assert_eq!(send(&*alone, &["d"]).await.label(), "retry");
+    }
+    let fourth = second.requests().pop().unwrap();
+    assert_eq!((fourth.method.as_str(), fourth.path.as_str()), ("GET", "/services/collector/health"));
+    second.set_down(None);
+    assert_eq!(send(&*alone, &["d"]).await, ACCEPTED);
+}
+
+#[tokio::test]
+async fn while_a_new_token_is_not_known_yet_the_one_before_it_is_used() {
+    let collector = Collector::start(Protocol::Hec).await;
+    collector.want_authorization("Splunk old");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("token");
+    std::fs::write(&path, "old").unwrap();
+    let output = build(splunk_hec::KIND, json!({"url": collector.url(), "token": {"file": path}}));
+    assert_eq!(send(&*output, &["a"]).await, ACCEPTED);
+    std::fs::write(&path, "new").unwrap();
+    assert_eq!(send(&*output, &["b"]).await.label(), "retry");
+    assert_eq!(send(&*output, &["b"]).await, ACCEPTED);
+    collector.want_authorization("Splunk new");
+    assert_eq!(send(&*output, &["c"]).await.label(), "retry");
+    assert_eq!(send(&*output, &["c"]).await, ACCEPTED);
+    collector.want_authorization("Splunk other");
+    assert_eq!(hold_reason(&send(&*output, &["d"]).await), Some(HoldReason::Credentials));
 }
 
 #[tokio::test]
@@ -159,7 +243,7 @@ async fn sumo_gets_a_line_per_event_in_every_compression() {
     for encoding in sumo::KIND.defaults.compressions {
         assert_eq!(output.send(&request(&*output, &["a", "b"], *encoding)).await, ACCEPTED);
     }
-    assert_eq!(collector.ids(), ["a", "b", "a", "b", "a", "b"]);
+    assert_eq!(collector.ids(), ["a", "b"].repeat(4));
     for request in collector.requests() {
         assert_eq!(request.path, "/receiver/v1/http/ZaVnC4dhaV39");
         assert_eq!(request.header("x-sumo-category"), Some("sec/databricks"));

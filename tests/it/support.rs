@@ -1,8 +1,11 @@
 //! What the tests lean on.
 
+pub(crate) mod balancer;
 pub(crate) mod collector;
 pub(crate) mod ferry;
 pub(crate) mod place;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod table;
+pub(crate) mod tls;
 pub(crate) mod warehouse;

@@ -4,8 +4,8 @@ use super::{Files, MINIMAL, load};
 
 #[test]
 fn every_mistake_is_told_in_one_line_with_file_key_and_remedy() {
-    let own = "ack, batch, compression, event_original, format, headers, in_flight, index, ocsf_version, proxy, \
-               redact, timeout, tls, token, type, url";
+    let own = "ack, batch, compression, connection_age, event_original, format, headers, hold_after_refusals, \
+               in_flight, index, no_proxy, ocsf_version, proxy, proxy_ca_file, redact, timeout, tls, token, type, url";
     let table = [
         ("indx = \"x\"", format!("outputs.splunk.indx: unknown key; did you mean `index`? (allowed: {own})")),
         ("zzzzzzz = 1", format!("outputs.splunk.zzzzzzz: unknown key (allowed: {own})")),

@@ -55,7 +55,8 @@ impl Decompressor {
     /// For an object that begins with these bytes.
     pub(super) fn new(head: &[u8]) -> io::Result<Self> {
         Ok(match Encoding::sniff(head) {
-            Encoding::None => Self::Plain,
+            // zlib has no magic bytes: nothing is recognised as such.
+            Encoding::None | Encoding::Deflate => Self::Plain,
             Encoding::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(Vec::new()))),
             Encoding::Zstd => {
                 let mut decoder = RawDecoder::new()?;

@@ -37,8 +37,8 @@ fn reply(answer: &Answer) -> Reply {
     serde_json::from_slice(&answer.body).unwrap_or_default()
 }
 
-/// The verdict on a request by its answer.
-pub(super) fn of_answer(answer: &Answer, request: &Request) -> Verdict {
+/// The verdict on a request by its answer. `index_varies`: events of one request may be for several indexes.
+pub(super) fn of_answer(answer: &Answer, request: &Request, index_varies: bool) -> Verdict {
     let reply = reply(answer);
     let said = answer.summary();
     let hold = |reason, advice: &str| Verdict::hold(reason, format!("{said}; {advice}"));
@@ -51,7 +51,9 @@ pub(super) fn of_answer(answer: &Answer, request: &Request) -> Verdict {
         Some(2..=4) => hold(HoldReason::Credentials, "set `token` to a token that Splunk knows"),
         Some(5) => misconfigured("events were sent and none arrived: look for a proxy that drops the body"),
         Some(6 | 12 | 13 | 15) => refused_at(&reply, request),
-        // The number it carries is that of the event after the wrong one: of no use.
+        // The number it carries is that of the event after the wrong one: of no use. Where only some events are for the
+        // wrong index, they are found by halving; the one that is left is no bad event, and is held.
+        Some(7) if index_varies && request.events > 1 => Verdict::rejected(said),
         Some(7) => misconfigured("set `index` to one that exists and that the token may write to"),
         Some(8) => Verdict::Retry { cause: said, after: answer.retry_after, ambiguous: true },
         Some(9) => busy_at(&reply, answer, request),
@@ -111,13 +113,36 @@ pub(super) fn ack_number(answer: &Answer) -> Option<u64> {
     reply(answer).ack
 }
 
-/// Which of the polled numbers are safe. A server that no longer acknowledges has delivered what it answered with 200.
-pub(super) fn acknowledged(answer: &Answer, polled: &[u64]) -> Vec<u64> {
-    if reply(answer).code == Some(14) {
-        return polled.to_vec();
+/// True if a poll was answered with "safe".
+pub(super) fn is_acknowledged(answer: &Answer, number: u64) -> bool {
+    serde_json::from_slice(&answer.body)
+        .is_ok_and(|Acknowledgements { acks }| acks.get(&number.to_string()) == Some(&true))
+}
+
+/// True if a poll was answered with "ACK is disabled": the server has delivered what it answered with 200.
+pub(super) fn acknowledges_no_more(answer: &Answer) -> bool {
+    reply(answer).code == Some(14)
+}
+
+/// The verdict of a server on its own health; none if it would take events.
+pub(super) fn of_health(answer: &Answer, ack: bool) -> Option<Verdict> {
+    let said = answer.summary();
+    match (reply(answer).code, answer.status) {
+        (Some(17), _) | (None, 200..=299) => None,
+        (Some(19), _) if !ack => None,
+        (Some(1..=4 | 21 | 22), _) | (None, 401 | 403) => {
+            let message = format!("{said}; set `token` to a token that Splunk knows, and enable it there");
+            Some(Verdict::hold(HoldReason::Credentials, message))
+        }
+        (_, 500..=599 | 429) => Some(Verdict::retry(said, answer.retry_after)),
+        // What speaks the protocol need not have this part of it: then the events themselves must show.
+        _ => None,
     }
-    let Ok(Acknowledgements { acks }) = serde_json::from_slice(&answer.body) else { return Vec::new() };
-    polled.iter().copied().filter(|number| acks.get(&number.to_string()) == Some(&true)).collect()
+}
+
+/// True for an answer to a request without an event that shows a token Splunk knows.
+pub(super) fn knows_the_token(answer: &Answer) -> bool {
+    matches!(reply(answer).code, Some(0 | 5 | 6 | 12 | 13 | 15 | 24 | 25)) || answer.is_success()
 }
 
 #[cfg(test)]
@@ -134,7 +159,7 @@ mod tests {
 
     fn verdict(status: u16, body: &str, events: usize, uncompressed_bytes: usize) -> Verdict {
         let request = Request { body: Bytes::new(), encoding: Encoding::None, events, uncompressed_bytes };
-        of_answer(&answer(status, body), &request)
+        of_answer(&answer(status, body), &request, false)
     }
 
     fn coded(status: u16, code: u16) -> String {
@@ -256,11 +281,41 @@ mod tests {
     }
 
     #[test]
-    fn only_numbers_answered_with_true_are_acknowledged() {
-        let poll = answer(200, r#"{"acks":{"0":true,"1":false,"7":true}}"#);
-        assert_eq!(acknowledged(&poll, &[0, 1, 2]), [0]);
-        assert_eq!(acknowledged(&answer(400, r#"{"text":"ACK is disabled","code":14}"#), &[0, 1]), [0, 1]);
-        assert!(acknowledged(&answer(503, "busy"), &[0, 1]).is_empty());
+    fn a_wrong_index_is_narrowed_down_where_events_have_several_and_never_the_events_fault() {
+        let request =
+            |events| Request { body: Bytes::new(), encoding: Encoding::None, events, uncompressed_bytes: 9 };
+        let answer = answer(400, r#"{"text":"Incorrect index","code":7,"invalid-event-number":1}"#);
+        assert_eq!(of_answer(&answer, &request(2), true).label(), "rejected");
+        assert_eq!(of_answer(&answer, &request(1), true).label(), "hold");
+        assert_eq!(of_answer(&answer, &request(2), false).label(), "hold");
+    }
+
+    #[test]
+    fn only_a_number_answered_with_true_is_acknowledged() {
+        let poll = answer(200, r#"{"acks":{"0":true,"1":false}}"#);
+        assert_eq!([0, 1, 2].map(|number| is_acknowledged(&poll, number)), [true, false, false]);
+        assert!(!is_acknowledged(&answer(503, "busy"), 0));
+        let disabled = answer(400, r#"{"text":"ACK is disabled","code":14}"#);
+        assert!(acknowledges_no_more(&disabled) && !acknowledges_no_more(&poll));
         assert_eq!(ack_number(&answer(200, r#"{"text":"Success","code":0,"ackId":4}"#)), Some(4));
+    }
+
+    #[test]
+    fn a_server_is_well_unless_it_says_otherwise() {
+        for (status, code, ack, expected) in [
+            (200, "17", true, None),
+            (503, "18", true, Some("retry")),
+            (503, "19", true, Some("retry")),
+            (503, "19", false, None),
+            (503, "20", false, Some("retry")),
+            (400, "21", false, Some("hold")),
+            (400, "22", false, Some("hold")),
+            (503, "null", false, Some("retry")),
+            (404, "null", false, None),
+        ] {
+            let answer = answer(status, &format!(r#"{{"text":"t","code":{code}}}"#));
+            let label = of_health(&answer, ack).map(|verdict| verdict.label());
+            assert_eq!(label, expected, "{status} {code} {ack}");
+        }
     }
 }

@@ -181,6 +181,23 @@ async fn a_poisonous_event_is_the_only_one_that_does_not_arrive() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_poisonous_event_of_ten_thousand_is_the_only_one_missing_wherever_it_is() {
+    for poison in [0, 4_999, 5_000, 9_999] {
+        let (place, collector) = (Place::new(), Collector::start(Protocol::Hec).await);
+        collector.set_poison(&format!("\"r{poison}\""));
+        place.put("a.json", records(0..10_000));
+        let ferry = place.start("", &[output(&collector, "")]).await;
+        has(&collector, 9_999).await;
+        ferry.rests().await;
+        ferry.stop().await;
+        assert_eq!((collector.ids().len(), distinct(&collector)), (9_999, 9_999), "{poison}");
+        let letters = place.letters();
+        assert_eq!(letters.len(), 1, "{poison}");
+        assert_eq!(&*letters[0].letter.record, record(&format!("r{poison}")).as_bytes());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_poisonous_events_do_not_slow_the_others_down() {
     let (place, collector) = (Place::new(), Collector::start(Protocol::Hec).await);
     collector.set_poison("poison");
@@ -250,6 +267,58 @@ async fn a_refused_token_holds_everything_until_the_right_one_is_there() {
     ferry.stop().await;
     assert_eq!((hec.ids().len(), bulk.ids().len()), (30, 30));
     assert!(place.letters().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_revoked_and_then_rotated_costs_nothing_but_time() {
+    let (place, hec) = (Place::new(), Collector::start(Protocol::Hec).await);
+    hec.want_authorization("Splunk first");
+    let token = place.beside("token");
+    std::fs::write(&token, "first").unwrap();
+    let outputs = [output(&hec, &format!("token = {{ file = '{}' }}", token.display()))];
+    place.put("a.json", records(0..30));
+    let quick = Duration::from_millis(100);
+    let ferry = place.start_with("", &outputs, |app| app.retry_holds_every(quick)).await;
+    has(&hec, 30).await;
+    hec.want_authorization("Splunk second");
+    place.put("b.json", records(30..60));
+    eventually("the hold is shown", || phase(&ferry, "splunk") == Phase::Holding).await;
+    let tried = hec.count_requests();
+    eventually("it is tried again", || hec.count_requests() > tried + 2).await;
+    std::fs::write(&token, "second").unwrap();
+    has(&hec, 60).await;
+    ferry.rests().await;
+    ferry.stop().await;
+    assert_eq!((hec.ids().len(), distinct(&hec)), (60, 60));
+    assert!(place.letters().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pipelines_to_one_collector_share_its_pace() {
+    let (place, hec) = (Place::new(), Collector::start(Protocol::Hec).await);
+    hec.set_down(Some(503));
+    place.put("a.json", records(0..30));
+    let other = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(other.path().join(Place::key("")).parent().unwrap()).unwrap();
+    std::fs::write(other.path().join(Place::key("b.json")), records(30..60)).unwrap();
+    let second = format!("[inputs.second]\ntype = 'bucket'\nurl = '{}'\n", other.path().display());
+    let keys = "batch.max_events = 5\nin_flight = 8";
+    let ferry = place.start("", &[second, output(&hec, keys)]).await;
+    let waits = |input: &str| {
+        let route = ferry.app.routes.iter().find(|route| route.input_name == input).unwrap();
+        route.status.snapshot().phase == Phase::Retrying
+    };
+    eventually("both wait", || waits("audit") && waits("second")).await;
+    // Twelve batches are ready, and no two of them try at the same time: as many tries as waits, not twelve times that.
+    let before = hec.count_requests();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let tries = hec.count_requests() - before;
+    assert!(tries <= 4, "{tries} tries within 2 s");
+    hec.set_down(None);
+    has(&hec, 60).await;
+    ferry.rests().await;
+    ferry.stop().await;
+    assert_eq!(hec.ids().len(), 60);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,16 +2,21 @@
 //!
 //! Plain TCP instead of a server library, since a collector has to misbehave: hang up, talk garbage, stop half-way.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::Read;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufStream,
+};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 /// What a collector speaks when its script is empty.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,7 +35,7 @@ pub(crate) struct Step {
     status: u16,
     body: String,
     headers: Vec<(String, String)>,
-    keep: bool,
+    keep: usize,
     delay: Duration,
     fault: Fault,
 }
@@ -52,7 +57,7 @@ impl Step {
             status,
             body: body.into(),
             headers: Vec::new(),
-            keep: false,
+            keep: 0,
             delay: Duration::ZERO,
             fault: Fault::None,
         }
@@ -91,8 +96,13 @@ impl Step {
     }
 
     /// Keeps the events all the same: they have arrived, whatever the answer says.
-    pub(crate) fn keeping(mut self) -> Self {
-        self.keep = true;
+    pub(crate) fn keeping(self) -> Self {
+        self.keeping_first(usize::MAX)
+    }
+
+    /// Keeps the first events all the same.
+    pub(crate) fn keeping_first(mut self, count: usize) -> Self {
+        self.keep = count;
         self
     }
 }
@@ -129,6 +139,8 @@ pub(crate) struct Received {
     headers: Vec<(String, String)>,
     /// Decompressed.
     pub(crate) body: String,
+    /// The body as it was sent.
+    pub(crate) sent: Vec<u8>,
 }
 
 impl Received {
@@ -149,16 +161,26 @@ struct Event {
 #[derive(Debug, Default)]
 struct State {
     script: VecDeque<Step>,
+    script_everything: bool,
     down: Option<u16>,
     authorization: Option<String>,
     most_bytes: Option<usize>,
     poison: Option<String>,
     items: VecDeque<Vec<Item>>,
     acknowledging: Option<bool>,
-    given_acks: u64,
+    sticky: bool,
+    /// By channel: the numbers it gave, in order.
+    acks: HashMap<String, Vec<Promise>>,
     received: Vec<Received>,
     events: Vec<Event>,
     ids: HashSet<String>,
+}
+
+/// HEC: the events of a request, and whether a poll was told that they are safe.
+#[derive(Debug)]
+struct Promise {
+    ids: Vec<String>,
+    told: bool,
 }
 
 #[derive(Debug)]
@@ -166,6 +188,7 @@ struct Shared {
     protocol: Protocol,
     state: Mutex<State>,
     changed: Notify,
+    connections: AtomicUsize,
 }
 
 /// A running collector; it stops when dropped.
@@ -179,16 +202,42 @@ pub(crate) struct Collector {
 impl Collector {
     /// Starts one on a free local port.
     pub(crate) async fn start(protocol: Protocol) -> Self {
+        Self::start_with(protocol, None).await
+    }
+
+    /// Starts one that speaks TLS.
+    pub(crate) async fn start_tls(protocol: Protocol, tls: Arc<ServerConfig>) -> Self {
+        Self::start_with(protocol, Some(tls)).await
+    }
+
+    async fn start_with(protocol: Protocol, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let shared = Arc::new(Shared { protocol, state: Mutex::default(), changed: Notify::new() });
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
+        let shared = Arc::new(Shared {
+            protocol,
+            state: Mutex::default(),
+            changed: Notify::new(),
+            connections: AtomicUsize::new(0),
+        });
         let mut server = JoinSet::new();
         let state = Arc::clone(&shared);
         server.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                connections.spawn(serve(stream, Arc::clone(&state)));
+                let (tls, state) = (tls.clone(), Arc::clone(&state));
+                state.connections.fetch_add(1, Ordering::Relaxed);
+                connections.spawn(async move {
+                    match tls {
+                        None => serve(stream, state).await,
+                        Some(config) => {
+                            if let Ok(stream) = TlsAcceptor::from(config).accept(stream).await {
+                                serve(stream, state).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         Self { url, shared, _server: server }
@@ -211,6 +260,11 @@ impl Collector {
     /// Adds an answer to the script. Each is given once, in order; then the protocol's own follow.
     pub(crate) fn push(&self, step: Step) {
         self.state().script.push_back(step);
+    }
+
+    /// The script answers health checks and polls too, not events alone.
+    pub(crate) fn script_everything(&self) {
+        self.state().script_everything = true;
     }
 
     /// Answers everything with this status, or, with none, is back.
@@ -243,9 +297,26 @@ impl Collector {
         self.state().acknowledging = Some(done);
     }
 
+    /// HEC: sets a cookie, and knows a number only where the poll brings it back.
+    pub(crate) fn set_sticky(&self) {
+        self.state().sticky = true;
+    }
+
+    /// HEC: the ids of the events that a poll was told to be safe.
+    pub(crate) fn safe_ids(&self) -> Vec<String> {
+        let state = self.state();
+        let promises = state.acks.values().flatten().filter(|promise| promise.told);
+        promises.flat_map(|promise| promise.ids.clone()).collect()
+    }
+
     /// All requests so far.
     pub(crate) fn requests(&self) -> Vec<Received> {
         self.state().received.clone()
+    }
+
+    /// How many connections were made so far.
+    pub(crate) fn count_connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
     }
 
     /// How many requests came so far.
@@ -280,7 +351,13 @@ impl Collector {
     }
 }
 
-async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+/// The address of a port that nothing listens on.
+pub(crate) fn closed_port() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>) {
     let mut stream = BufStream::new(stream);
     while let Some(request) = read_request(&mut stream).await {
         let step = shared.answer(&request);
@@ -308,7 +385,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
 }
 
 /// The next request of a connection; none when the client is done.
-async fn read_request(stream: &mut BufStream<TcpStream>) -> Option<Received> {
+async fn read_request(stream: &mut (impl AsyncBufRead + Unpin)) -> Option<Received> {
     let mut line = String::new();
     stream.read_line(&mut line).await.ok().filter(|read| *read > 0)?;
     let mut words = line.split_whitespace();
@@ -320,12 +397,13 @@ async fn read_request(stream: &mut BufStream<TcpStream>) -> Option<Received> {
         let Some((name, value)) = line.split_once(':') else { break };
         headers.push((name.to_lowercase(), value.trim().to_owned()));
     }
-    let mut request = Received { method, path, headers, body: String::new() };
+    let mut request = Received { method, path, headers, body: String::new(), sent: Vec::new() };
     // The outputs never send chunks: Elasticsearch advises against them.
     let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;
-    request.body = String::from_utf8(decompress(request.header("content-encoding"), body)).unwrap();
+    request.body = String::from_utf8(decompress(request.header("content-encoding"), body.clone())).unwrap();
+    request.sent = body;
     Some(request)
 }
 
@@ -333,6 +411,11 @@ fn decompress(encoding: Option<&str>, body: Vec<u8>) -> Vec<u8> {
     match encoding {
         None => body,
         Some("zstd") => zstd::decode_all(body.as_slice()).unwrap(),
+        Some("deflate") => {
+            let mut plain = Vec::new();
+            flate2::read::ZlibDecoder::new(body.as_slice()).read_to_end(&mut plain).unwrap();
+            plain
+        }
         Some("gzip") => {
             let mut plain = Vec::new();
             flate2::read::GzDecoder::new(body.as_slice()).read_to_end(&mut plain).unwrap();
@@ -356,6 +439,14 @@ impl Shared {
                 _ => Step::answer(401, "who are you?"),
             };
         }
+        if state.script_everything
+            && let Some(step) = state.script.pop_front()
+        {
+            return step;
+        }
+        if self.protocol == Protocol::Hec && request.path.ends_with("/health") {
+            return Step::answer(200, json!({"text": "HEC is healthy", "code": 17}).to_string());
+        }
         if request.path.ends_with("/services/collector/ack") {
             return state.answer_poll(request);
         }
@@ -365,12 +456,10 @@ impl Shared {
         let events = events(self.protocol, request);
         match state.script.pop_front().filter(|step| step.fault != Fault::Usual) {
             Some(step) => {
-                if step.keep {
-                    state.keep_all(events);
-                }
+                state.keep_all(events.into_iter().take(step.keep));
                 step
             }
-            None if self.protocol == Protocol::Hec => state.answer_hec(events),
+            None if self.protocol == Protocol::Hec => state.answer_hec(request, events),
             None if self.protocol == Protocol::Bulk => state.answer_bulk(events),
             None if events.iter().any(|event| state.is_poison(event)) => Step::answer(400, "refused"),
             None => {
@@ -392,7 +481,7 @@ impl State {
         is_new
     }
 
-    fn keep_all(&mut self, events: Vec<Event>) {
+    fn keep_all(&mut self, events: impl IntoIterator<Item = Event>) {
         for event in events {
             self.keep(event);
         }
@@ -403,7 +492,8 @@ impl State {
     }
 
     /// Like Splunk: keeps what comes before the first bad event, and nothing from it on.
-    fn answer_hec(&mut self, events: Vec<Event>) -> Step {
+    fn answer_hec(&mut self, request: &Received, events: Vec<Event>) -> Step {
+        let ids = events.iter().map(|event| event.id.clone()).collect();
         for (number, event) in events.into_iter().enumerate() {
             if self.is_poison(&event) {
                 let refusal =
@@ -415,20 +505,30 @@ impl State {
         if self.acknowledging.is_none() {
             return Step::answer(200, json!({"text": "Success", "code": 0}).to_string());
         }
-        let number = self.given_acks;
-        self.given_acks += 1;
+        let channel = request.header("x-splunk-request-channel").unwrap_or_default().to_owned();
+        let promises = self.acks.entry(channel).or_default();
+        let number = promises.len();
+        promises.push(Promise { ids, told: false });
+        let step = Step::answer(200, json!({"text": "Success", "code": 0, "ackId": number}).to_string());
         // As a load balancer does it: only with this cookie a poll finds the indexer that knows the number.
-        Step::answer(200, json!({"text": "Success", "code": 0, "ackId": number}).to_string())
-            .header("set-cookie", "indexer=1; Path=/; HttpOnly")
+        if self.sticky { step.header("set-cookie", "indexer=1; Path=/; HttpOnly") } else { step }
     }
 
-    fn answer_poll(&self, request: &Received) -> Step {
-        let at_home = request.header("cookie") == Some("indexer=1");
-        let done = at_home && self.acknowledging == Some(true);
+    /// Like Splunk: says that a request is safe once, and of what it does not know that it is not.
+    fn answer_poll(&mut self, request: &Received) -> Step {
+        let at_home = !self.sticky || request.header("cookie") == Some("indexer=1");
+        let acknowledges = at_home && self.acknowledging == Some(true);
+        let channel = request.header("x-splunk-request-channel").unwrap_or_default();
+        let mut promises = self.acks.get_mut(channel);
         let asked: Value = serde_json::from_str(&request.body).unwrap();
-        let asked = asked["acks"].as_array().unwrap();
-        let acks: serde_json::Map<_, _> =
-            asked.iter().map(|number| (number.to_string(), json!(done))).collect();
+        let mut acks = serde_json::Map::new();
+        for number in asked["acks"].as_array().unwrap() {
+            let index = usize::try_from(number.as_u64().unwrap()).unwrap();
+            let promise = promises.as_mut().and_then(|promises| promises.get_mut(index));
+            let safe =
+                promise.is_some_and(|promise| acknowledges && !std::mem::replace(&mut promise.told, true));
+            acks.insert(number.to_string(), json!(safe));
+        }
         Step::answer(200, json!({ "acks": acks }).to_string())
     }
 

@@ -46,13 +46,15 @@ pub(crate) fn record(request_id: &str) -> String {
 /// A directory that is a bucket, and a state directory beside it.
 pub(crate) struct Place {
     directory: TempDir,
+    /// Short, so that readers wait for commits.
+    pub(crate) memory: &'static str,
 }
 
 impl Place {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("bucket")).unwrap();
-        Self { directory }
+        Self { directory, memory: "1MiB" }
     }
 
     pub(crate) fn bucket(&self) -> PathBuf {
@@ -92,13 +94,13 @@ impl Place {
             .collect()
     }
 
-    /// The configuration with these keys of the input and these outputs. Memory is short, so that readers wait for
-    /// commits.
+    /// The configuration with these keys of the input and these outputs.
     pub(crate) fn config(&self, input: &str, outputs: &[String]) -> Config {
         let text = format!(
-            "state_dir = '{}'\nmemory = '1MiB'\nshutdown_grace = '5s'\nserver.listen = 'none'\n[inputs.audit]\ntype = 'bucket'\n\
+            "state_dir = '{}'\nmemory = '{}'\nshutdown_grace = '5s'\nserver.listen = 'none'\n[inputs.audit]\ntype = 'bucket'\n\
              url = '{}'\npoll_interval = '1s'\n{input}\n{}",
             self.state().display(),
+            self.memory,
             self.bucket().display(),
             outputs.concat()
         );

@@ -1,0 +1,104 @@
+//! `auditferry check --connect`: asks every source and collector whether it would work with us.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::join_all;
+
+use super::Ended;
+use crate::chunk::{Budget, Partition, Position};
+use crate::component::Probe;
+use crate::config::Config;
+use crate::input::{InputContext, Resume, Shared};
+use crate::state::{Change, State, StateError};
+
+/// Longest wait for one of them: several requests, each with a limit of its own.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks all of them at once, and prints a line for each.
+pub(super) async fn run(config: &Config, out: &mut impl Write) -> io::Result<Ended> {
+    writeln!(out, "connections:")?;
+    let inputs = config.inputs.iter().map(|(name, settings)| async move {
+        (name, settings.kind.name, patiently(input(config, name)).await)
+    });
+    let outputs = config.outputs.iter().map(|(name, settings)| async move {
+        (name, settings.kind.name, patiently(output(config, name)).await)
+    });
+    let (inputs, outputs) = futures::join!(join_all(inputs), join_all(outputs));
+    let mut ended = Ended::Well;
+    for (name, kind, probe) in inputs.into_iter().chain(outputs) {
+        match probe {
+            Probe::Ready(seen) => writeln!(out, "  {name} ({kind}): ok: {seen}")?,
+            Probe::Unknown => {
+                writeln!(out, "  {name} ({kind}): cannot be asked; what it does shows when it runs")?;
+            }
+            Probe::Failed(why) => {
+                ended = Ended::WithRest;
+                writeln!(out, "  {name} ({kind}): FAILED: {why}")?;
+            }
+        }
+    }
+    Ok(ended)
+}
+
+async fn patiently(probe: impl Future<Output = Probe>) -> Probe {
+    tokio::time::timeout(PATIENCE, probe).await.unwrap_or_else(|_| {
+        Probe::Failed(format!(
+            "no answer within {} s; check the address and what lies between",
+            PATIENCE.as_secs()
+        ))
+    })
+}
+
+async fn input(config: &Config, name: &str) -> Probe {
+    let context = InputContext {
+        name: name.to_owned(),
+        resume: Resume::new(Arc::new(Nothing), name),
+        shared: Shared::default(),
+        budget: Budget::new(config.memory.get()),
+        once: true,
+        base: PathBuf::new(),
+        clock: crate::app::now,
+    };
+    match config.build_input(name, context) {
+        Ok(input) => input.probe().await,
+        Err(error) => Probe::Failed(error.to_string()),
+    }
+}
+
+async fn output(config: &Config, name: &str) -> Probe {
+    match config.build_output(name) {
+        Ok(output) => output.probe().await,
+        Err(error) => Probe::Failed(error.to_string()),
+    }
+}
+
+/// A state that knows nothing and keeps nothing: the real one may be in use by the service that runs.
+struct Nothing;
+
+#[async_trait]
+impl State for Nothing {
+    async fn range(&self, _: &str, _: &str, _: &str) -> Result<Vec<(Partition, Position)>, StateError> {
+        Ok(Vec::new())
+    }
+
+    async fn notes(&self, _: &str, _: &Partition) -> Result<Vec<Bytes>, StateError> {
+        Ok(Vec::new())
+    }
+
+    async fn commit(&self, _: &str, _: Vec<Change>, _: Vec<(&'static str, u64)>) -> Result<(), StateError> {
+        Ok(())
+    }
+
+    async fn counters(&self, _: &str) -> Result<Vec<(String, u64)>, StateError> {
+        Ok(Vec::new())
+    }
+
+    async fn key(&self) -> Result<[u8; 192], StateError> {
+        Ok([0; 192])
+    }
+}

@@ -1,0 +1,56 @@
+//! Tells bad events from a wrong setting: a collector that refuses one event after the other and takes none is not fed
+//! with bad events alone. Turned into dead letters, they would be the whole backlog.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Events refused one after the other since the last that was taken.
+#[derive(Debug)]
+pub(crate) struct Refusals {
+    /// So many are believed to be bad; 0: any number.
+    most: usize,
+    in_a_row: AtomicUsize,
+}
+
+impl Refusals {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most, in_a_row: AtomicUsize::new(0) }
+    }
+
+    /// An event was taken.
+    pub(crate) fn end(&self) {
+        self.in_a_row.store(0, Ordering::Relaxed);
+    }
+
+    /// So many more were refused. False if that is no longer believed: then they are not counted either.
+    pub(crate) fn believed(&self, events: usize) -> bool {
+        let believe = |in_a_row: usize| {
+            Some(in_a_row + events).filter(|in_a_row| self.most == 0 || *in_a_row <= self.most)
+        };
+        self.in_a_row.fetch_update(Ordering::Relaxed, Ordering::Relaxed, believe).is_ok()
+    }
+
+    /// What to tell whoever has to look.
+    pub(crate) fn message(&self, reason: &str) -> String {
+        let in_a_row = self.in_a_row.load(Ordering::Relaxed).max(1);
+        format!(
+            "the collector refused {in_a_row} events in a row and takes none, the next one because: {reason}; correct \
+             the output's settings, or set `hold_after_refusals` to 0 if the events are to become dead letters"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_in_a_row_are_believed_up_to_the_limit_and_again_after_an_event_was_taken() {
+        let refusals = Refusals::new(3);
+        assert!(refusals.believed(1) && refusals.believed(2) && !refusals.believed(1));
+        refusals.end();
+        assert!(!refusals.believed(4) && refusals.believed(3));
+        assert!(refusals.message("no such field").contains("3 events in a row"));
+        let trusting = Refusals::new(0);
+        assert!((0..1000).all(|_| trusting.believed(100)));
+    }
+}

@@ -1,0 +1,138 @@
+//! `auditferry check --connect` as a user types it: each mistake is told apart, in one sentence, and no event is sent.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::support::collector::{Collector, Protocol, Step, closed_port};
+use crate::support::place::configured;
+use crate::support::process::run;
+use crate::support::tls::Authority;
+
+const CHECK: [&str; 4] = ["check", "--connect", "--config", "a.toml"];
+
+/// The line of the output `out` when all is checked.
+fn line_of(output: &str, code: i32) -> String {
+    let directory = configured(&format!(
+        "state_dir = \"state\"\n[inputs.in]\ntype = \"bucket\"\nurl = \"{{samples}}\"\n[outputs.out]\n{output}\n"
+    ));
+    let stdout = checked(directory.path(), code);
+    let connections = stdout.split("connections:\n").nth(1).unwrap();
+    assert!(connections.contains("in (bucket): ok: objects can be listed and read"), "{connections}");
+    connections.lines().find(|line| line.starts_with("  out ")).unwrap().to_owned()
+}
+
+fn checked(directory: &Path, code: i32) -> String {
+    run(&CHECK, directory).with(code).stdout
+}
+
+fn hec(url: &str, keys: &str) -> String {
+    format!("type = \"splunk_hec\"\nurl = \"{url}\"\ntoken = \"hunter2\"\nproxy = \"none\"\n{keys}")
+}
+
+fn said(status: u16, code: u16) -> Step {
+    Step::answer(status, json!({"text": "said", "code": code}).to_string())
+}
+
+/// The mistake is told with this advice, and without the secret.
+fn fails(output: &str, advice: &str) {
+    let line = line_of(output, 1);
+    assert!(line.contains("FAILED") && line.contains(advice), "{line}\nlacks {advice}");
+    assert!(!line.contains("hunter2") && line.len() < 500, "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_mistake_with_splunk_is_told_apart() {
+    let collector = Collector::start(Protocol::Hec).await;
+    let (healthy, no_data) = (|| said(200, 17), || said(400, 5));
+    collector.script_everything();
+    // Wrong token.
+    collector.push(healthy());
+    collector.push(said(403, 4));
+    fails(&hec(collector.url(), ""), "set `token` to a token that Splunk knows");
+    // Disabled token.
+    collector.push(healthy());
+    collector.push(said(403, 1));
+    fails(&hec(collector.url(), ""), "enable the token");
+    // Wrong index.
+    for step in [healthy(), no_data(), said(400, 7)] {
+        collector.push(step);
+    }
+    fails(&hec(collector.url(), "index = \"elsewhere\""), "set `index` to one that exists");
+    // No acknowledgements.
+    for step in [healthy(), no_data(), said(400, 14)] {
+        collector.push(step);
+    }
+    fails(&hec(collector.url(), "ack = true"), "has no `useACK`");
+    // Splunk's web page.
+    collector.push(Step::answer(303, "See other"));
+    fails(&hec(collector.url(), ""), "8088");
+    // Queues are full.
+    collector.push(said(503, 18));
+    fails(&hec(collector.url(), ""), "503");
+    // No TLS on this port.
+    fails(&hec(&collector.url().replace("http:", "https:"), ""), "write `url` with http://");
+    assert!(collector.events().is_empty());
+    // Closed port.
+    fails(&hec(&closed_port(), ""), "nothing listens there");
+    // Unknown authority.
+    let authority = Authority::new("ours");
+    let collector = Collector::start_tls(Protocol::Hec, authority.server(None)).await;
+    fails(&hec(collector.url(), ""), "name that in `tls.ca_file`");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_works_is_said_to_work_and_no_event_is_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Authority::new("ours");
+    let collector = Collector::start_tls(Protocol::Hec, authority.server(None)).await;
+    collector.script_everything();
+    for step in [said(200, 17), said(400, 5), said(400, 12), Step::answer(200, r#"{"acks":{"0":false}}"#)] {
+        collector.push(step);
+    }
+    let ca = authority.file(directory.path(), "ca.pem");
+    let keys = format!("index = \"main\"\nack = true\ntls.ca_file = \"{}\"", ca.display());
+    let line = line_of(&hec(collector.url(), &keys), 0);
+    assert!(line.contains("ok: healthy, the token is known"), "{line}");
+    let asked: Vec<_> = collector.requests().iter().map(|request| request.body.clone()).collect();
+    assert_eq!(asked, ["", "", r#"{"index":"main"}"#, r#"{"acks":[0]}"#], "none of it is an event");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_other_output_is_asked_too() {
+    let collector = Collector::start(Protocol::Any).await;
+    let url = collector.url();
+    let secret = format!("{url}/receiver/v1/http/hunter2");
+    for (output, refusal, ready) in [
+        (format!("type = \"sumo\"\nurl = \"{secret}\""), 401, (200, "")),
+        (format!("type = \"http\"\nurl = \"{secret}\""), 403, (405, "")),
+        (
+            format!("type = \"elastic\"\nurl = \"{url}\"\nindex = \"audit\"\napi_key = \"hunter2\""),
+            401,
+            (400, r#"{"error":{"type":"parse_exception","reason":"request body is required"},"status":400}"#),
+        ),
+    ] {
+        let output = format!("{output}\nproxy = \"none\"");
+        collector.push(Step::answer(refusal, ""));
+        fails(&output, &refusal.to_string());
+        collector.push(Step::answer(ready.0, ready.1));
+        let line = line_of(&output, 0);
+        assert!(line.contains(": ok: "), "{line}");
+    }
+    assert!(collector.requests().iter().all(|request| request.body.is_empty()));
+    assert!(
+        line_of("type = \"file\"\npath = \"events.ndjson\"", 0).contains("made when the first event comes")
+    );
+    fails("type = \"file\"\npath = \"/proc/1/mem/events\"", "cannot");
+}
+
+#[test]
+fn a_bucket_that_cannot_be_listed_is_told() {
+    let directory = configured(
+        "[inputs.in]\ntype = \"bucket\"\nurl = \"s3://audit/logs\"\ns3.endpoint = \"http://127.0.0.1:9\"\n\
+         s3.allow_http = true\ns3.region = \"us-east-1\"\ns3.access_key_id = \"a\"\ns3.secret_access_key = \"b\"\n\
+         [outputs.out]\ntype = \"file\"\npath = \"-\"\n",
+    );
+    let stdout = checked(directory.path(), 1);
+    assert!(stdout.contains("in (bucket): FAILED: cannot list logs"), "{stdout}");
+}
