@@ -40,6 +40,7 @@ use crate::state::State;
 use crate::status::{Phase, Side, Status};
 use crate::time::Millis;
 
+mod acks;
 mod batcher;
 mod commit;
 mod deliver;
@@ -233,7 +234,7 @@ impl Pipeline {
             pace: self.pace,
             hold_interval: self.hold_interval,
             slots: Arc::new(Semaphore::new(self.in_flight)),
-            unacknowledged: Arc::new(Semaphore::new(deliver::MAX_UNACKNOWLEDGED)),
+            unacknowledged: Arc::new(Semaphore::new(acks::MAX_UNACKNOWLEDGED)),
             refusals: Refusals::new(self.hold_after_refusals),
             learned,
             pool: self.budget.pool().clone(),

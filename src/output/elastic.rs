@@ -11,6 +11,7 @@ use memchr::memmem;
 use reqwest::Method;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -19,6 +20,7 @@ use crate::component::{BuildError, Probe, parse};
 use crate::compress::Encoding;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
+use crate::http::Answer;
 use crate::json;
 use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
 use crate::secret::Secret;
@@ -227,6 +229,23 @@ fn check_index(template: &str) -> Result<(), BuildError> {
     Ok(())
 }
 
+impl Elastic {
+    /// Makes a request and says what its answer means.
+    async fn judged(&self, request: &Request, judge: impl Fn(&Answer, usize) -> Verdict) -> Verdict {
+        let called = self.cluster.call(Method::POST, BULK, "application/x-ndjson", request).await;
+        let Exchange { answer, secrets } = match called {
+            Ok(exchange) => exchange,
+            Err(NoLogin::Refused(said)) => return Verdict::hold(HoldReason::Credentials, said),
+            Err(NoLogin::Unreachable(said)) => return Verdict::retry(said, None),
+        };
+        let verdict = match answer {
+            Err(failure) => failure.into(),
+            Ok(answer) => judge(&answer, request.events),
+        };
+        verdict.redacted(&secrets.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+}
+
 #[async_trait]
 impl Output for Elastic {
     fn framing(&self) -> Framing {
@@ -254,28 +273,21 @@ impl Output for Elastic {
     }
 
     async fn send(&self, request: &Request) -> Verdict {
-        let called = self.cluster.call(Method::POST, BULK, "application/x-ndjson", request).await;
-        let Exchange { answer, secrets } = match called {
-            Ok(exchange) => exchange,
-            Err(NoLogin::Refused(said)) => return Verdict::hold(HoldReason::Credentials, said),
-            Err(NoLogin::Unreachable(said)) => return Verdict::retry(said, None),
-        };
-        let verdict = match answer {
-            Err(failure) => failure.into(),
-            Ok(answer) => verdict::of_answer(&answer, request.events),
-        };
-        verdict.redacted(&secrets.iter().map(String::as_str).collect::<Vec<_>>())
+        self.judged(request, verdict::of_answer).await
     }
 
     /// A body without actions does nothing, and is refused only after the login was looked at.
     async fn probe(&self) -> Probe {
         let nothing =
             Request { body: Bytes::new(), encoding: Encoding::None, events: 0, uncompressed_bytes: 0 };
+        let judge = |answer: &Answer, events| match answer.status {
+            400 if serde_json::from_slice::<IgnoredAny>(&answer.body).is_ok() => {
+                Verdict::Accepted { slow_down: false }
+            }
+            _ => verdict::of_answer(answer, events),
+        };
         let ready = "it answers and knows the login; whether that may write to the index, only events show";
-        match self.send(&nothing).await {
-            Verdict::Rejected(_) => Probe::Ready(ready.to_owned()),
-            verdict => verdict.into_probe(ready),
-        }
+        self.judged(&nothing, judge).await.into_probe(ready)
     }
 }
 

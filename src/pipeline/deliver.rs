@@ -34,17 +34,13 @@ use crate::buffer::Pool;
 use crate::compress::Encoding;
 use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::metrics::PipelineMetrics;
-use crate::output::{AckId, Alarm, HoldReason, Output, Rejection, Verdict};
+use crate::output::{Alarm, HoldReason, Output, Rejection, Verdict};
 use crate::status::{Phase, Side, Status};
 
-/// First and longest wait between two questions for an acknowledgement.
-const ACK_POLLS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 /// How long `--once` waits for a collector that fails.
 const ONCE_PATIENCE: Duration = Duration::from_secs(120);
 /// Pause after a collector said that it nears its limits.
 const SLOW_DOWN: Duration = Duration::from_secs(1);
-/// Requests of a pipeline that wait for their acknowledgement; beyond it they keep their place in flight.
-pub(super) const MAX_UNACKNOWLEDGED: usize = 1000;
 
 /// Delivers batches to one output.
 pub(crate) struct Deliverer {
@@ -407,36 +403,6 @@ impl Deliverer {
         keep_letters(&*self.dead_letters, letters, &self.status, &self.metrics, &self.name).await;
         self.settle(batch, Fate::Dead).await;
     }
-
-    /// Waits until the collector keeps its promise, for as long as the output says, without a place in flight.
-    async fn acknowledged(&self, ack: AckId, slot: &mut Option<OwnedSemaphorePermit>) -> Verdict {
-        let waiting = Arc::clone(&self.unacknowledged).acquire_owned().await;
-        slot.take();
-        self.metrics.acks_pending.inc();
-        let patience = self.output.ack_timeout();
-        let kept = tokio::time::timeout(patience, self.promise_kept(&ack)).await;
-        self.metrics.acks_pending.dec();
-        drop(waiting);
-        match kept {
-            Ok(()) => Verdict::Accepted { slow_down: false },
-            Err(_) => {
-                let cause = format!("no acknowledgement within {} s", patience.as_secs());
-                Verdict::Retry { cause, after: None, ambiguous: true }
-            }
-        }
-    }
-
-    /// Asks until the collector says so.
-    async fn promise_kept(&self, ack: &AckId) {
-        let (mut wait, longest) = ACK_POLLS;
-        loop {
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(longest);
-            if self.output.acknowledged(std::slice::from_ref(ack)).await.contains(ack) {
-                return;
-            }
-        }
-    }
 }
 
 /// Puts the halves of a batch in its place.
@@ -465,7 +431,7 @@ mod tests {
     use crate::chunk::Chunk;
     use crate::dead_letter::DeadLetterError;
     use crate::metrics::Metrics;
-    use crate::output::ACK_TIMEOUT;
+    use crate::output::{ACK_TIMEOUT, AckId};
 
     /// Takes everything and never acknowledges.
     struct Silent;
