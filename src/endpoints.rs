@@ -1,4 +1,12 @@
-//! The addresses of one collector: one, or several servers that are as good as each other.
+//! The addresses of one collector: one, or several servers that are as good as each other, such as the nodes of a cluster.
+//!
+//! | a server | becomes |
+//! |---|---|
+//! | in turn, fails | left out for 5 s; after each further failure twice as long, up to 2 minutes |
+//! | left out, its time is over | tried by one request, left out by the others for 5 s |
+//! | tried, answers | in turn |
+//!
+//! Where all are left out, the one whose time is over first is asked: with a single server, always that one.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +20,7 @@ use crate::component::BuildError;
 use crate::http::base_url;
 
 /// How long a server that failed is left out at first, and at most; the time doubles with each failure.
-const LEFT_OUT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+const LEFT_OUT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(120));
 /// So many answers of 503 in a row are a burst.
 const BURST: u32 = 3;
 
@@ -60,10 +68,12 @@ impl Endpoints {
         if addresses.is_empty() {
             return Err(BuildError::new(key, "is an empty list; write at least one address"));
         }
-        let server =
-            |address: &String| Ok(Endpoint { url: base_url(key, address, false)?, health: Mutex::default() });
+        let server = |(index, address): (usize, &String)| {
+            let key = if addresses.len() > 1 { format!("{key}[{index}]") } else { key.to_owned() };
+            Ok(Endpoint { url: base_url(&key, address, false)?, health: Mutex::default() })
+        };
         Ok(Self {
-            servers: addresses.iter().map(server).collect::<Result<_, _>>()?,
+            servers: addresses.iter().enumerate().map(server).collect::<Result<_, _>>()?,
             next: AtomicUsize::new(0),
         })
     }
@@ -73,13 +83,19 @@ impl Endpoints {
         &self.servers
     }
 
-    /// The next server in turn that is not left out; where all are, the one that comes back first.
+    /// The server that the next request goes to.
     pub fn pick(&self) -> Option<&Endpoint> {
         let now = Instant::now();
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let (before, after) = self.servers.split_at(turn % self.servers.len().max(1));
         let left_out = |server: &&Endpoint| server.health().out_until.filter(|until| *until > now);
-        after.iter().chain(before).min_by_key(left_out)
+        let picked = after.iter().chain(before).min_by_key(left_out)?;
+        let mut health = picked.health();
+        if health.out_until.is_some() {
+            health.out_until = Some(now + LEFT_OUT.0);
+        }
+        drop(health);
+        Some(picked)
     }
 }
 
@@ -129,23 +145,34 @@ mod tests {
         Endpoints::new("url", &Addresses::Several(addresses)).unwrap()
     }
 
-    fn picks(endpoints: &Endpoints, count: usize) -> Vec<&str> {
-        (0..count).filter_map(|_| endpoints.pick()?.url().strip_prefix("http://")).collect()
+    fn picks<const N: usize>(endpoints: &Endpoints) -> [&str; N] {
+        std::array::from_fn(|_| endpoints.pick().unwrap().url())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn servers_take_turns_and_one_that_fails_is_left_out_for_a_while() {
+    async fn servers_take_turns_and_one_that_fails_is_left_out_and_then_tried_by_one_request() {
         let endpoints = endpoints(3);
-        assert_eq!(picks(&endpoints, 4), ["s0:8088", "s1:8088", "s2:8088", "s0:8088"]);
+        let [first, second, third] = ["http://s0:8088", "http://s1:8088", "http://s2:8088"];
+        assert_eq!(picks(&endpoints), [first, second, third]);
         endpoints.all()[1].failed();
-        assert!(!picks(&endpoints, 6).contains(&"s1:8088"));
-        tokio::time::advance(Duration::from_secs(11)).await;
-        assert!(picks(&endpoints, 3).contains(&"s1:8088"), "it gets another try");
-        endpoints.all()[1].failed();
-        tokio::time::advance(Duration::from_secs(11)).await;
-        assert!(!picks(&endpoints, 3).contains(&"s1:8088"), "and waits longer if that fails");
+        assert!(!picks::<6>(&endpoints).contains(&second));
+        tokio::time::advance(LEFT_OUT.0).await;
+        let tries = picks::<6>(&endpoints).iter().filter(|url| **url == second).count();
+        assert_eq!(tries, 1, "whether it is back is found out by one request");
         endpoints.all()[1].works();
-        assert!(picks(&endpoints, 3).contains(&"s1:8088"));
+        assert_eq!(picks::<6>(&endpoints).iter().filter(|url| **url == second).count(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_goes_on_failing_is_left_out_for_longer() {
+        let endpoints = endpoints(2);
+        for seconds in [5, 10, 20, 40, 80, 120, 120] {
+            endpoints.all()[1].failed();
+            tokio::time::advance(Duration::from_secs(seconds) - Duration::from_millis(1)).await;
+            assert_eq!(picks(&endpoints), ["http://s0:8088"; 3], "{seconds} s");
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert!(picks::<2>(&endpoints).contains(&"http://s1:8088"), "{seconds} s");
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -154,15 +181,19 @@ mod tests {
         endpoints.all()[1].failed();
         tokio::time::advance(Duration::from_secs(1)).await;
         endpoints.all()[0].failed();
-        assert_eq!(picks(&endpoints, 3), ["s1:8088"; 3]);
+        assert_eq!(picks(&endpoints), ["http://s1:8088"]);
+        let alone = self::endpoints(1);
+        alone.all()[0].failed();
+        assert_eq!(picks(&alone), ["http://s0:8088"; 3]);
     }
 
     #[test]
-    fn a_list_without_an_address_and_a_wrong_address_name_the_key() {
-        for addresses in [vec![], vec!["https://a".to_owned(), "b:8088".to_owned()]] {
-            let error = Endpoints::new("url", &Addresses::Several(addresses)).unwrap_err().to_string();
-            assert!(error.starts_with("url: "), "{error}");
-        }
+    fn a_wrong_address_is_named_by_its_place_and_a_list_without_one_by_its_key() {
+        let error = |addresses: Addresses| Endpoints::new("url", &addresses).unwrap_err().to_string();
+        let list = |urls: &[&str]| Addresses::Several(urls.iter().map(|url| (*url).to_owned()).collect());
+        assert!(error(list(&["https://a", "b:8088"])).starts_with("url[1]: "));
+        assert!(error(list(&[])).starts_with("url: "));
+        assert!(error(Addresses::One("b:8088".to_owned())).starts_with("url: "));
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::batch::{Framing, Request};
 use crate::component::{BuildError, Probe, parse};
 use crate::compress::Encoding;
+use crate::endpoints::Addresses;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
 use crate::http::Answer;
@@ -29,7 +30,6 @@ use crate::time::{Date, Millis};
 
 mod cluster;
 mod login;
-mod nodes;
 pub mod setup;
 #[cfg(feature = "aws")]
 mod sigv4;
@@ -37,7 +37,6 @@ mod verdict;
 
 use cluster::{Cluster, Exchange};
 use login::NoLogin;
-use nodes::Addresses;
 
 /// Elasticsearch and OpenSearch.
 pub const KIND: OutputKind = OutputKind {

@@ -4,20 +4,19 @@ use std::time::Duration;
 
 use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use tokio::time::Instant;
 
 use super::Config;
 use super::login::{Login, NoLogin};
-use super::nodes::Nodes;
 use crate::batch::Request;
 use crate::component::BuildError;
+use crate::endpoints::{Endpoint, Endpoints};
 use crate::http::{Answer, Client, HttpSettings, NoAnswer};
 
 /// Well below what load balancers in front of a cluster keep idle connections for.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) struct Cluster {
-    nodes: Nodes,
+    nodes: Endpoints,
     login: Login,
     client: Client,
 }
@@ -31,8 +30,8 @@ pub(super) struct Exchange {
 impl Cluster {
     pub(super) fn new(config: &Config, mut http: HttpSettings) -> Result<Self, BuildError> {
         http.idle_timeout = Some(IDLE_TIMEOUT);
-        let nodes = Nodes::new(&config.url)?;
-        let (_, address) = nodes.pick(Instant::now());
+        let nodes = Endpoints::new("url", &config.url)?;
+        let address = nodes.all().first().map_or("", Endpoint::url);
         let login = Login::of(config, address)?;
         Ok(Self { login, nodes, client: Client::new(&http)? })
     }
@@ -50,14 +49,18 @@ impl Cluster {
     ) -> Result<Exchange, NoLogin> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        let (node, address) = self.nodes.pick(Instant::now());
-        let url = format!("{address}{path}");
+        let Some(node) = self.nodes.pick() else {
+            let nowhere =
+                NoAnswer { cause: "no node is configured".to_owned(), remedy: "", ambiguous: false };
+            return Ok(Exchange { answer: Err(nowhere), secrets: Vec::new() });
+        };
+        let url = format!("{}{path}", node.url());
         let secrets = self.login.add_to(&mut headers, &method, &url, &request.body).await?;
         let answer = self.client.send(method, &url, headers, request).await;
         match &answer {
             // A gateway that does not reach its node, and a node that knows no master or shuts down.
-            Err(_) | Ok(Answer { status: 502..=504, .. }) => self.nodes.failed(node, Instant::now()),
-            Ok(_) => self.nodes.works(node),
+            Err(_) | Ok(Answer { status: 502..=504, .. }) => node.failed(),
+            Ok(_) => node.works(),
         }
         Ok(Exchange { answer, secrets })
     }
