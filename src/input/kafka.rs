@@ -75,7 +75,7 @@ pub const KAFKA: InputKind = InputKind {
 fn missing() -> BuildError {
     BuildError::new(
         "type",
-        "this build has no Kafka client; use the packages, or build with --features kafka",
+        "this build has no Kafka client: build with --features kafka, which wants make and perl besides a C compiler",
     )
 }
 
