@@ -13,6 +13,7 @@ use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
 use crate::http::{Answer, HttpSettings, NoAnswer};
 
+pub mod datadog;
 pub mod elastic;
 pub mod file;
 pub mod http;

@@ -18,6 +18,7 @@ pub const OUTPUTS: &[OutputKind] = &[
     output::splunk_hec::KIND,
     output::sumo::KIND,
     output::elastic::KIND,
+    output::datadog::KIND,
     output::http::KIND,
     output::file::KIND,
 ];
