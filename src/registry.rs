@@ -19,6 +19,7 @@ pub const OUTPUTS: &[OutputKind] = &[
     output::sumo::KIND,
     output::elastic::KIND,
     output::datadog::KIND,
+    output::sentinel::KIND,
     output::http::KIND,
     output::file::KIND,
 ];
