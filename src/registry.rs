@@ -20,6 +20,7 @@ pub const OUTPUTS: &[OutputKind] = &[
     output::elastic::KIND,
     output::datadog::KIND,
     output::sentinel::KIND,
+    output::otlp::KIND,
     output::http::KIND,
     output::file::KIND,
 ];
