@@ -17,6 +17,7 @@ pub mod datadog;
 pub mod elastic;
 pub mod file;
 pub mod http;
+pub mod loki;
 pub mod otlp;
 pub mod sentinel;
 pub mod splunk_hec;

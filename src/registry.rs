@@ -21,6 +21,7 @@ pub const OUTPUTS: &[OutputKind] = &[
     output::datadog::KIND,
     output::sentinel::KIND,
     output::otlp::KIND,
+    output::loki::KIND,
     output::http::KIND,
     output::file::KIND,
 ];
