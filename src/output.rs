@@ -16,6 +16,7 @@ use crate::http::{Answer, HttpSettings, NoAnswer};
 pub mod datadog;
 pub mod elastic;
 pub mod file;
+pub mod google_secops;
 pub mod http;
 pub mod loki;
 pub mod otlp;

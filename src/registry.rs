@@ -22,6 +22,7 @@ pub const OUTPUTS: &[OutputKind] = &[
     output::sentinel::KIND,
     output::otlp::KIND,
     output::loki::KIND,
+    output::google_secops::KIND,
     output::http::KIND,
     output::file::KIND,
 ];
