@@ -6,7 +6,11 @@ mod architecture;
 #[cfg(test)]
 mod azure;
 #[cfg(test)]
+mod bodies;
+#[cfg(test)]
 mod cli;
+#[cfg(test)]
+mod collectors;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
