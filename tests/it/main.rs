@@ -24,6 +24,8 @@ mod golden;
 #[cfg(test)]
 mod outputs;
 #[cfg(test)]
+mod recipes;
+#[cfg(test)]
 mod run;
 #[cfg(test)]
 #[cfg(feature = "aws")]
