@@ -126,6 +126,7 @@ async fn what_follows_each_answer_of_otlp() {
         (200, warning, TAKEN),
         (200, one, GIVEN_UP),
         (400, "bad", NARROWED),
+        (400, "http: request body too large", HALVED),
         (401, "", HELD),
         (403, "", HELD),
         (404, "", HELD),

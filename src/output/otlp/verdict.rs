@@ -7,7 +7,7 @@
 //! | 429, 503 | none in | retry |
 //! | 502, 504 | unknown | retry, ambiguous |
 //! | 400 | none in | rejected: the batch is narrowed down |
-//! | 413 | none in | too large |
+//! | 413, or 400 that says so | none in | too large |
 //! | other | none in | hold: OTLP forbids the retry, and no event is known to be at fault |
 
 use super::proto::{self, Value};
@@ -30,6 +30,8 @@ pub(super) fn of_answer(answer: &Answer, records: usize) -> Verdict {
     match answer.status {
         200..=299 => of_success(answer, records),
         400 if answer.wants_tls() => Verdict::from_status(answer),
+        // This is how the OpenTelemetry Collector says 413.
+        400 if said.contains("request body too large") => Verdict::TooLarge,
         400 => Verdict::rejected(said),
         401 | 403 => hold(HoldReason::Credentials, "check `headers`"),
         404 => hold(HoldReason::NotFound, "check the path of `url`: /v1/logs is added to it"),
@@ -181,6 +183,9 @@ mod tests {
         proto::write_bytes(STATUS_MESSAGE, b"no such\nattribute", &mut status);
         let Verdict::Rejected(rejection) = of_answer(&answer(400, status), 3) else { panic!() };
         assert_eq!(rejection.reason, "the collector answered 400: no such attribute");
+        let mut status = Vec::new();
+        proto::write_bytes(STATUS_MESSAGE, b"http: request body too large", &mut status);
+        assert_eq!(of_answer(&answer(400, status), 3), Verdict::TooLarge);
         let Verdict::Rejected(rejection) = of_answer(&answer(400, b"bad".to_vec()), 3) else { panic!() };
         assert_eq!(rejection.reason, "the collector answered 400: bad");
     }
