@@ -1,13 +1,12 @@
 //! Grafana Loki, by its push API.
 //!
-//! | rule of Loki | what follows here |
+//! | what Loki does | what follows here |
 //! |---|---|
-//! | a stream per set of labels, and few of them | labels are configured; ids and names go into structured metadata |
-//! | equal time, labels and line are one entry | a line holds the event's id: a quick resend makes no second entry |
-//! | entries far behind their stream's newest are refused | one by one, as dead letters: nothing waits for them |
+//! | of several streams in a request, it tells what it refused of the last one only, and answers 204 if that is nothing | a request holds one stream: the labels are fixed, what differs between events is structured metadata |
+//! | equal time, line and metadata are one entry | a line holds the event's id: a quick resend makes no second entry |
+//! | entries far behind their stream's newest are refused | they become dead letters: nothing waits for them |
 //!
-//! Each event is a stream of its own within a request: Loki puts equal sets of labels together, and frames stay
-//! independent of each other.
+//! That was seen with Loki 3.7. A stream per workspace was built first, and lost entries in silence.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,7 +30,6 @@ use crate::json::object::Object;
 use crate::json::{self, write_number};
 use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
 use crate::secret::Secret;
-use crate::template::Template;
 
 mod verdict;
 
@@ -64,12 +62,12 @@ const MAX_LABELS: usize = 15;
 pub struct Config {
     /// Address of Loki without its path, as `https://loki.example:3100`; `/loki/api/v1/push` is added.
     url: String,
-    /// Labels of the streams: 1 to 15 names with templates. Each set of values is a stream, so they must be few: an
-    /// event's id or object is refused here.
+    /// Labels of the stream: 1 to 15 names with texts. They are the same for all events, since Loki would not tell which
+    /// entries of several streams it refused; to part workspaces, give each its own input and output.
     #[serde(default = "default_labels")]
-    labels: BTreeMap<String, Template>,
-    /// Adds `event_id`, `service_name` and `action_name` as structured metadata. Needs Loki 3, or 2.9 with
-    /// `allow_structured_metadata`.
+    labels: BTreeMap<String, String>,
+    /// Adds `event_id`, `workspace_id`, `service_name` and `action_name` as structured metadata, to be searched by like
+    /// labels. Needs Loki 3, or 2.9 with `allow_structured_metadata`.
     #[serde(default = "default_structured_metadata")]
     structured_metadata: bool,
     /// Tenant (`X-Scope-OrgID`). Default: none, for a Loki without tenants or behind a gateway that sets it.
@@ -86,9 +84,8 @@ pub struct Config {
     bearer_token: Option<Secret>,
 }
 
-fn default_labels() -> BTreeMap<String, Template> {
-    let label = |name: &str, template| (name.to_owned(), Template::parse(template).unwrap_or_default());
-    BTreeMap::from([label("job", "databricks-audit"), label("workspace_id", "{workspace_id}")])
+fn default_labels() -> BTreeMap<String, String> {
+    BTreeMap::from([("job".to_owned(), "databricks-audit".to_owned())])
 }
 
 fn default_structured_metadata() -> bool {
@@ -137,7 +134,8 @@ impl Login {
 
 struct Loki {
     url: String,
-    labels: BTreeMap<String, Template>,
+    /// The request up to its entries.
+    envelope: Vec<u8>,
     structured_metadata: bool,
     headers: HeaderMap,
     login: Login,
@@ -163,7 +161,7 @@ impl Loki {
         http.idle_timeout = Some(IDLE_TIMEOUT);
         Ok(Self {
             url: format!("{url}/loki/api/v1/push"),
-            labels: config.labels,
+            envelope: envelope(&config.labels),
             structured_metadata: config.structured_metadata,
             headers,
             login,
@@ -172,16 +170,16 @@ impl Loki {
     }
 }
 
-fn check_labels(labels: &BTreeMap<String, Template>) -> Result<(), BuildError> {
+fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), BuildError> {
     if !(1..=MAX_LABELS).contains(&labels.len()) {
         return Err(BuildError::new(
             "labels",
             format!("Loki wants 1 to {MAX_LABELS} labels, here are {}", labels.len()),
         ));
     }
-    for (name, template) in labels {
+    for (name, text) in labels {
         let key = format!("labels.{name}");
-        let (mut bytes, text) = (name.bytes(), template.as_str());
+        let mut bytes = name.bytes();
         let begins = bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_');
         if !begins || !bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
             return Err(BuildError::new(
@@ -189,34 +187,38 @@ fn check_labels(labels: &BTreeMap<String, Template>) -> Result<(), BuildError> {
                 "a label's name has letters, digits and _, and begins with no digit",
             ));
         }
-        if let Some(place) = ["{event_id}", "{object}"].iter().find(|place| text.contains(**place)) {
-            let reason = format!("{place} would make a stream of nearly every event; Loki cannot bear that");
-            return Err(BuildError::new(&key, reason));
-        }
         if text.is_empty() {
             return Err(BuildError::new(&key, "is empty: leave the label out"));
+        }
+        if text.contains('{') {
+            return Err(BuildError::new(
+                &key,
+                "is the same for all events: what differs between them is structured metadata",
+            ));
         }
     }
     Ok(())
 }
 
+fn envelope(labels: &BTreeMap<String, String>) -> Vec<u8> {
+    let mut out = b"{\"streams\":[{\"stream\":".to_vec();
+    Object::write(&mut out, |stream| labels.iter().for_each(|(name, text)| stream.plain(name, text)));
+    out.extend_from_slice(b",\"values\":");
+    out
+}
+
 #[async_trait]
 impl Output for Loki {
     fn framing(&self) -> Framing {
-        Framing { open: b"{\"streams\":[", terminator: b",", close: b"]}", keep_last: false }
+        Framing { open: b"[", terminator: b",", close: b"]}]}", keep_last: false }
+    }
+
+    fn envelope(&self, _frames_bytes: usize) -> Vec<u8> {
+        self.envelope.clone()
     }
 
     fn encode(&self, event: &AuditEvent<'_>, format: &dyn Format, frame: &mut Vec<u8>) {
-        let mut before: &[u8] = b"{\"stream\":{";
-        for (name, template) in &self.labels {
-            frame.extend_from_slice(before);
-            json::write_quoted(name, frame);
-            frame.extend_from_slice(b":\"");
-            template.write_escaped(event, frame);
-            frame.push(b'"');
-            before = b",";
-        }
-        frame.extend_from_slice(b"},\"values\":[[\"");
+        frame.extend_from_slice(b"[\"");
         // Nanoseconds. An event without a time gets one that Loki refuses, unless it is told to take old entries.
         let millis = event.event_time.and_then(|time| u64::try_from(time.get()).ok());
         write_number(millis.unwrap_or_default() * 1_000_000, frame);
@@ -228,11 +230,12 @@ impl Output for Loki {
             frame.push(b',');
             Object::write(frame, |metadata| {
                 metadata.text("event_id", event.event_id.as_ref());
+                metadata.text("workspace_id", event.workspace_id.as_ref());
                 metadata.text("service_name", event.service_name.as_ref());
                 metadata.text("action_name", event.action_name.as_ref());
             });
         }
-        frame.extend_from_slice(b"]]}");
+        frame.push(b']');
     }
 
     async fn send(&self, request: &Request) -> Verdict {
@@ -287,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_a_line_in_a_stream_of_few_labels_with_its_id_beside_it() {
+    fn an_event_is_a_line_with_what_tells_it_apart_beside_it() {
         let event = AuditEvent {
             event_time: Millis::new(1_767_609_296_007),
             workspace_id: Some(Text::from_plain("7")),
@@ -295,17 +298,26 @@ mod tests {
             service_name: Some(Text::from_plain("accounts")),
             ..AuditEvent::default()
         };
-        let stream = r#"{"stream":{"job":"databricks-audit","workspace_id":"7"},"#;
-        let value = r#""values":[["1767609296007000000","{\"a\":\"\\\"\"}""#;
-        let metadata = r#",{"event_id":"e\"1","service_name":"accounts"}"#;
-        assert_eq!(frame(json!({"url": "http://l"}), &event), format!("{stream}{value}{metadata}]]}}"));
+        let entry = r#"["1767609296007000000","{\"a\":\"\\\"\"}""#;
+        let metadata = r#",{"event_id":"e\"1","workspace_id":"7","service_name":"accounts"}"#;
+        assert_eq!(frame(json!({"url": "http://l"}), &event), format!("{entry}{metadata}]"));
         let table = json!({"url": "http://l", "structured_metadata": false});
-        assert_eq!(frame(table, &event), format!("{stream}{value}]]}}"));
-        let table = json!({"url": "http://l", "labels": {"job": "x"}});
+        assert_eq!(frame(table, &event), format!("{entry}]"));
         assert_eq!(
-            frame(table, &AuditEvent::default()),
-            r#"{"stream":{"job":"x"},"values":[["0","{\"a\":\"\\\"\"}",{}]]}"#
+            frame(json!({"url": "http://l"}), &AuditEvent::default()),
+            r#"["0","{\"a\":\"\\\"\"}",{}]"#
         );
+    }
+
+    #[test]
+    fn a_request_holds_one_stream() {
+        let envelope = |table| String::from_utf8(output(table).unwrap().envelope(0)).unwrap();
+        assert_eq!(
+            envelope(json!({"url": "http://l"})),
+            r#"{"streams":[{"stream":{"job":"databricks-audit"},"values":"#
+        );
+        let table = json!({"url": "http://l", "labels": {"job": "x\"", "env": "prod"}});
+        assert_eq!(envelope(table), r#"{"streams":[{"stream":{"env":"prod","job":"x\""},"values":"#);
     }
 
     #[test]
@@ -333,7 +345,7 @@ mod tests {
             (json!({"url": "http://l", "labels": {"1a": "x"}}), "labels.1a: "),
             (json!({"url": "http://l", "labels": {"a": ""}}), "labels.a: "),
             (json!({"url": "http://l", "labels": {"a": "{event_id}"}}), "labels.a: "),
-            (json!({"url": "http://l", "labels": {"a": "x{object}"}}), "labels.a: "),
+            (json!({"url": "http://l", "labels": {"a": "{workspace_id}"}}), "labels.a: "),
             (json!({"url": "http://l", "tenant": "a\nb"}), "tenant: "),
             (json!({"url": "http://l", "username": "u"}), "password: "),
             (json!({"url": "http://l", "password": "hunter2"}), "username: "),

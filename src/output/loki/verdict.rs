@@ -10,7 +10,8 @@ use crate::output::{HoldReason, Rejection, Verdict};
 /// The verdict on a request of so many entries.
 pub(super) fn of_answer(answer: &Answer, entries: usize) -> Verdict {
     let said = answer.summary();
-    let text = String::from_utf8_lossy(&answer.body);
+    // Releases differ in how they begin a sentence.
+    let text = String::from_utf8_lossy(&answer.body).to_lowercase();
     let hold = |reason, advice: &str| Verdict::hold(reason, format!("{said}; {advice}"));
     let misconfigured = |advice: &str| hold(HoldReason::Misconfigured, advice);
     match answer.status {
@@ -37,7 +38,7 @@ pub(super) fn of_answer(answer: &Answer, entries: usize) -> Verdict {
         404 => hold(HoldReason::NotFound, "check the path of `url`: /loki/api/v1/push is added to it"),
         // The tenant's limit refuses a request whole, a stream's limit only the entries of that stream.
         429 => Verdict::Retry {
-            ambiguous: !text.contains("Ingestion rate limit exceeded"),
+            ambiguous: !text.contains("ingestion rate limit exceeded"),
             cause: said,
             after: answer.retry_after,
         },
@@ -47,14 +48,19 @@ pub(super) fn of_answer(answer: &Answer, entries: usize) -> Verdict {
     }
 }
 
-/// How many entries the answer says were refused: `12 errors like: …; 3 errors like: …`.
+/// How many entries the answer says were refused, by the first that looks at them (`12 errors like: …; 3 errors like: …`)
+/// or by the one that keeps them (`total ignored: 12 out of 15 for stream …`).
 fn refused(text: &str) -> usize {
-    let counts = text.match_indices(" errors like: ").filter_map(|(at, _)| {
-        let before = text.get(..at)?;
-        let start = before.rfind(|c: char| !c.is_ascii_digit()).map_or(0, |last| last + 1);
-        before.get(start..)?.parse::<usize>().ok()
+    let digits = |text: &str| text.parse::<usize>().unwrap_or_default();
+    let alike = text.match_indices(" errors like: ").map(|(at, _)| {
+        let before = text.get(..at).unwrap_or_default();
+        digits(before.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap_or_default())
     });
-    counts.fold(0, usize::saturating_add)
+    let ignored = text.match_indices("total ignored: ").map(|(at, found)| {
+        let after = text.get(at + found.len()..).unwrap_or_default();
+        digits(after.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default())
+    });
+    alike.chain(ignored).fold(0, usize::saturating_add)
 }
 
 #[cfg(test)]
@@ -68,7 +74,7 @@ mod tests {
 
     const BEHIND: &str = "entry with timestamp 2026-01-05 10:34:56 +0000 UTC ignored, reason: 'entry too far behind, \
         entry timestamp is: 2026-01-05T10:34:56Z, oldest acceptable timestamp is: 2026-01-05T12:00:00Z',\n\
-        user 'fake', total ignored: 1 out of 1 for stream: {job=\"databricks-audit\"}";
+        user 'fake', total ignored: 1 out of 3 for stream: {job=\"databricks-audit\"}";
     const DISALLOWED: &str = "stream '{job=\"x\"}' includes structured metadata, but this feature is disallowed. \
         Please see `limits_config.allow_structured_metadata` or contact your Loki administrator to enable it.";
 
@@ -80,7 +86,12 @@ mod tests {
             (260, "ingestion blocked for user fake until '2026-02-01'", "hold misconfigured"),
             (303, "", "hold misconfigured"),
             (400, BEHIND, "rejected"),
-            (400, "Max entry size '262144' bytes exceeded for stream '{}' while adding", "rejected"),
+            (400, "max entry size '262144' bytes exceeded for stream '{}' while adding", "rejected"),
+            (
+                400,
+                "…ignored, reason: 'entry too far behind',\nuser 'fake', total ignored: 3 out of 3",
+                "partial",
+            ),
             (400, "2 errors like: entry for stream '{}' has timestamp too old", "rejected"),
             (400, "3 errors like: entry for stream '{}' has timestamp too old", "partial"),
             (400, "1 errors like: line too long; 2 errors like: timestamp too new", "partial"),
@@ -94,6 +105,7 @@ mod tests {
             (408, "", "retry true"),
             (413, "request body too large", "too_large"),
             (429, "Ingestion rate limit exceeded for user fake", "retry false"),
+            (429, "ingestion rate limit exceeded for user fake", "retry false"),
             (429, "entry ignored, reason: 'Per stream rate limit exceeded'", "retry true"),
             (429, "Maximum active stream limit exceeded", "retry true"),
             (500, "rpc error: grpc: received message larger than max (5 vs. 4)", "too_large"),

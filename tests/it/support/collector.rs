@@ -493,7 +493,8 @@ impl State {
     /// Keeps an event; false if its id is there already and the protocol knows ids.
     fn keep(&mut self, event: Event) -> bool {
         let is_new = self.ids.insert(event.id.clone());
-        let knows_ids = ["create", "stream"].iter().any(|key| event.envelope.get(key).is_some());
+        // Loki's entries are arrays.
+        let knows_ids = event.envelope.get("create").is_some() || event.envelope.is_array();
         if is_new || !knows_ids {
             self.events.push(event);
         }
@@ -512,9 +513,10 @@ impl State {
 
     /// Like Loki: keeps what is good, and speaks of what is not.
     fn answer_loki(&mut self, events: Vec<Event>) -> Step {
+        let total = events.len();
         let (bad, good): (Vec<_>, Vec<_>) = events.into_iter().partition(|event| self.is_poison(event));
         self.keep_all(good);
-        if bad.is_empty() { apis::success(Protocol::Loki) } else { apis::refusal(Protocol::Loki) }
+        if bad.is_empty() { apis::success(Protocol::Loki) } else { apis::ignored(bad.len(), total) }
     }
 
     /// Like Splunk: keeps what comes before the first bad event, and nothing from it on.

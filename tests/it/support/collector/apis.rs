@@ -20,7 +20,11 @@ pub(super) fn events(protocol: Protocol, request: &Received) -> Vec<Event> {
 fn envelopes(protocol: Protocol, body: &str) -> Vec<Value> {
     let mut body: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error} in {body}"));
     let list = match protocol {
-        Protocol::Loki => body["streams"].take(),
+        Protocol::Loki => {
+            let streams = body["streams"].as_array().unwrap();
+            assert_eq!(streams.len(), 1, "Loki would not tell what it refused of any but the last");
+            body["streams"][0]["values"].take()
+        }
         Protocol::SecOps => body["inlineSource"]["logs"].take(),
         _ => body,
     };
@@ -31,10 +35,7 @@ fn event(protocol: Protocol, envelope: Value) -> Event {
     let parsed = |text: &Value| serde_json::from_str::<Value>(text.as_str().unwrap()).unwrap();
     let (id, document) = match protocol {
         Protocol::Datadog => (&envelope["event_id"], parsed(&envelope["message"])),
-        Protocol::Loki => {
-            let [entry] = envelope["values"].as_array().unwrap().as_slice() else { panic!("{envelope}") };
-            (&entry[2]["event_id"], parsed(&entry[1]))
-        }
+        Protocol::Loki => (&envelope[2]["event_id"], parsed(&envelope[1])),
         Protocol::SecOps => {
             let data = BASE64_STANDARD.decode(envelope["data"].as_str().unwrap()).unwrap();
             (&envelope["labels"]["event_id"]["value"], serde_json::from_slice(&data).unwrap())
@@ -71,7 +72,7 @@ pub(crate) fn mark(protocol: Protocol) -> &'static str {
         Protocol::Datadog => "{\"ddsource\":",
         Protocol::Sentinel => "{\"TimeGenerated\":",
         Protocol::Otlp => "databricks.audit",
-        Protocol::Loki => "{\"stream\":",
+        Protocol::Loki => "{\"event_id\":",
         Protocol::SecOps => "{\"logEntryTime\":",
         Protocol::Hec | Protocol::Bulk | Protocol::Sumo | Protocol::Any => unreachable!("{protocol:?}"),
     }
@@ -94,17 +95,23 @@ pub(super) fn refusal(protocol: Protocol) -> Step {
         Protocol::Sentinel => {
             Step::answer(400, json!({"error": {"code": "InvalidPayload", "message": "bad"}}).to_string())
         }
-        Protocol::Loki => Step::answer(
-            400,
-            "entry with timestamp 2026-01-05 10:34:56 +0000 UTC ignored, reason: 'entry too far behind',\n\
-             user 'fake', total ignored: 1 out of 1 for stream: {job=\"databricks-audit\"}",
-        ),
         Protocol::SecOps => {
             let error = json!({"code": 400, "message": "bad log", "status": "INVALID_ARGUMENT"});
             Step::answer(400, json!({ "error": error }).to_string())
         }
         _ => Step::answer(400, "refused"),
     }
+}
+
+/// What Loki says of the entries it did not keep.
+pub(super) fn ignored(bad: usize, total: usize) -> Step {
+    Step::answer(
+        400,
+        format!(
+            "entry with timestamp 2026-01-05 10:34:56 +0000 UTC ignored, reason: 'entry too far behind',\n\
+             user 'fake', total ignored: {bad} out of {total} for stream: {{job=\"databricks-audit\"}}"
+        ),
+    )
 }
 
 /// What Entra ID says to whoever asks for a token; its number tells how often it was asked before.
