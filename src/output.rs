@@ -282,9 +282,9 @@ pub trait Output: Send + Sync {
         self.send(request).await
     }
 
-    /// What stands before the frames, in front of [`Framing::open`], where so many bytes of frames follow: an envelope
-    /// that is configured, or that tells its length.
-    fn envelope(&self, _frames_bytes: usize) -> Vec<u8> {
+    /// What stands before the frames, in front of [`Framing::open`], where so many bytes of frames of one lane follow: an
+    /// envelope that is configured, that is the lane's, or that tells its length.
+    fn envelope(&self, _lane: u32, _frames_bytes: usize) -> Vec<u8> {
         Vec::new()
     }
 

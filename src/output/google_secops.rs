@@ -169,7 +169,7 @@ impl Output for GoogleSecOps {
         Framing { open: b"\"logs\":[", terminator: b",", close: b"]}}", keep_last: false }
     }
 
-    fn envelope(&self, _frames_bytes: usize) -> Vec<u8> {
+    fn envelope(&self, _lane: u32, _frames_bytes: usize) -> Vec<u8> {
         self.envelope.clone()
     }
 

@@ -2,11 +2,11 @@
 //!
 //! | what Loki does | what follows here |
 //! |---|---|
-//! | of several streams in a request, it tells what it refused of the last one only, and answers 204 if that is nothing | a request holds one stream: the labels are fixed, what differs between events is structured metadata |
+//! | of several streams in a request, it tells what it refused of the last one only, and answers 204 if that is nothing | a request holds one stream: each set of labels is a lane of its own |
 //! | equal time, line and metadata are one entry | a line holds the event's id: a quick resend makes no second entry |
 //! | entries far behind their stream's newest are refused | they become dead letters: nothing waits for them |
 //!
-//! That was seen with Loki 3.7. A stream per workspace was built first, and lost entries in silence.
+//! That was seen with Loki 3.7. Several streams in a request were built first, and lost entries in silence.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use self::streams::Streams;
 use crate::batch::{Framing, Request};
 use crate::component::{BuildError, parse};
 use crate::compress::Encoding;
@@ -30,7 +31,9 @@ use crate::json::object::Object;
 use crate::json::{self, write_number};
 use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
 use crate::secret::Secret;
+use crate::template::Template;
 
+mod streams;
 mod verdict;
 
 /// Grafana Loki.
@@ -53,8 +56,6 @@ pub const KIND: OutputKind = OutputKind {
 
 /// Well below what load balancers keep idle connections for.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Labels a stream may have, unless Loki is told otherwise.
-const MAX_LABELS: usize = 15;
 
 /// `type = "loki"`
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -62,12 +63,13 @@ const MAX_LABELS: usize = 15;
 pub struct Config {
     /// Address of Loki without its path, as `https://loki.example:3100`; `/loki/api/v1/push` is added.
     url: String,
-    /// Labels of the stream: 1 to 15 names with texts. They are the same for all events, since Loki would not tell which
-    /// entries of several streams it refused; to part workspaces, give each its own input and output.
+    /// Labels of the streams: 1 to 15 names with templates. Each set of values is a stream and has requests of its own, so
+    /// they must be few: `{event_id}` and `{object}` are refused here, and events of more than 200 sets share one whose
+    /// places say `unknown`.
     #[serde(default = "default_labels")]
-    labels: BTreeMap<String, String>,
-    /// Adds `event_id`, `workspace_id`, `service_name` and `action_name` as structured metadata, to be searched by like
-    /// labels. Needs Loki 3, or 2.9 with `allow_structured_metadata`.
+    labels: BTreeMap<String, Template>,
+    /// Adds `event_id`, `workspace_id`, `service` and `action` as structured metadata, to be searched by like labels; what
+    /// is a label already is left out. Needs Loki 3, or 2.9 with `allow_structured_metadata`.
     #[serde(default = "default_structured_metadata")]
     structured_metadata: bool,
     /// Tenant (`X-Scope-OrgID`). Default: none, for a Loki without tenants or behind a gateway that sets it.
@@ -84,8 +86,9 @@ pub struct Config {
     bearer_token: Option<Secret>,
 }
 
-fn default_labels() -> BTreeMap<String, String> {
-    BTreeMap::from([("job".to_owned(), "databricks-audit".to_owned())])
+fn default_labels() -> BTreeMap<String, Template> {
+    let label = |name: &str, template| (name.to_owned(), Template::parse(template).unwrap_or_default());
+    BTreeMap::from([label("job", "databricks-audit"), label("workspace_id", "{workspace_id}")])
 }
 
 fn default_structured_metadata() -> bool {
@@ -134,8 +137,7 @@ impl Login {
 
 struct Loki {
     url: String,
-    /// The request up to its entries.
-    envelope: Vec<u8>,
+    streams: Streams,
     structured_metadata: bool,
     headers: HeaderMap,
     login: Login,
@@ -149,7 +151,6 @@ impl Loki {
             let base = url.get(..path).unwrap_or_default();
             return Err(BuildError::new("url", format!("the path is added here: write {base}")));
         }
-        check_labels(&config.labels)?;
         let login = Login::of(&config)?;
         login.header()?;
         let mut headers = HeaderMap::new();
@@ -161,7 +162,7 @@ impl Loki {
         http.idle_timeout = Some(IDLE_TIMEOUT);
         Ok(Self {
             url: format!("{url}/loki/api/v1/push"),
-            envelope: envelope(&config.labels),
+            streams: Streams::new(config.labels)?,
             structured_metadata: config.structured_metadata,
             headers,
             login,
@@ -170,51 +171,21 @@ impl Loki {
     }
 }
 
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), BuildError> {
-    if !(1..=MAX_LABELS).contains(&labels.len()) {
-        return Err(BuildError::new(
-            "labels",
-            format!("Loki wants 1 to {MAX_LABELS} labels, here are {}", labels.len()),
-        ));
-    }
-    for (name, text) in labels {
-        let key = format!("labels.{name}");
-        let mut bytes = name.bytes();
-        let begins = bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_');
-        if !begins || !bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-            return Err(BuildError::new(
-                &key,
-                "a label's name has letters, digits and _, and begins with no digit",
-            ));
-        }
-        if text.is_empty() {
-            return Err(BuildError::new(&key, "is empty: leave the label out"));
-        }
-        if text.contains('{') {
-            return Err(BuildError::new(
-                &key,
-                "is the same for all events: what differs between them is structured metadata",
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn envelope(labels: &BTreeMap<String, String>) -> Vec<u8> {
-    let mut out = b"{\"streams\":[{\"stream\":".to_vec();
-    Object::write(&mut out, |stream| labels.iter().for_each(|(name, text)| stream.plain(name, text)));
-    out.extend_from_slice(b",\"values\":");
-    out
-}
-
 #[async_trait]
 impl Output for Loki {
     fn framing(&self) -> Framing {
         Framing { open: b"[", terminator: b",", close: b"]}]}", keep_last: false }
     }
 
-    fn envelope(&self, _frames_bytes: usize) -> Vec<u8> {
-        self.envelope.clone()
+    fn lane(&self, event: &AuditEvent<'_>) -> u32 {
+        self.streams.lane(event)
+    }
+
+    fn envelope(&self, lane: u32, _frames_bytes: usize) -> Vec<u8> {
+        let mut envelope = b"{\"streams\":[{\"stream\":".to_vec();
+        envelope.extend_from_slice(&self.streams.labels(lane));
+        envelope.extend_from_slice(b",\"values\":");
+        envelope
     }
 
     fn encode(&self, event: &AuditEvent<'_>, format: &dyn Format, frame: &mut Vec<u8>) {
@@ -228,11 +199,17 @@ impl Output for Loki {
         json::quote_from(line, frame);
         if self.structured_metadata {
             frame.push(b',');
+            // Not `service_name`: Loki gives every stream a label of that name, which would hide it.
+            let values = [
+                ("event_id", &event.event_id),
+                ("workspace_id", &event.workspace_id),
+                ("service", &event.service_name),
+                ("action", &event.action_name),
+            ];
             Object::write(frame, |metadata| {
-                metadata.text("event_id", event.event_id.as_ref());
-                metadata.text("workspace_id", event.workspace_id.as_ref());
-                metadata.text("service_name", event.service_name.as_ref());
-                metadata.text("action_name", event.action_name.as_ref());
+                for (name, value) in values {
+                    metadata.text(name, value.as_ref().filter(|_| !self.streams.has_label(name)));
+                }
             });
         }
         frame.push(b']');
@@ -299,8 +276,11 @@ mod tests {
             ..AuditEvent::default()
         };
         let entry = r#"["1767609296007000000","{\"a\":\"\\\"\"}""#;
-        let metadata = r#",{"event_id":"e\"1","workspace_id":"7","service_name":"accounts"}"#;
+        let metadata = r#",{"event_id":"e\"1","service":"accounts"}"#;
         assert_eq!(frame(json!({"url": "http://l"}), &event), format!("{entry}{metadata}]"));
+        let table = json!({"url": "http://l", "labels": {"job": "x"}});
+        let metadata = r#",{"event_id":"e\"1","workspace_id":"7","service":"accounts"}"#;
+        assert_eq!(frame(table, &event), format!("{entry}{metadata}]"));
         let table = json!({"url": "http://l", "structured_metadata": false});
         assert_eq!(frame(table, &event), format!("{entry}]"));
         assert_eq!(
@@ -310,14 +290,18 @@ mod tests {
     }
 
     #[test]
-    fn a_request_holds_one_stream() {
-        let envelope = |table| String::from_utf8(output(table).unwrap().envelope(0)).unwrap();
+    fn a_request_holds_one_stream_and_another_workspace_travels_apart() {
+        let output = output(json!({"url": "http://l"})).unwrap();
+        let of = |workspace: &str| AuditEvent {
+            workspace_id: Some(Text::from_plain(workspace)),
+            ..AuditEvent::default()
+        };
+        let lanes = ["7", "8", "7"].map(|workspace| output.lane(&of(workspace)));
+        assert!(lanes[0] == lanes[2] && lanes[0] != lanes[1], "{lanes:?}");
         assert_eq!(
-            envelope(json!({"url": "http://l"})),
-            r#"{"streams":[{"stream":{"job":"databricks-audit"},"values":"#
+            String::from_utf8(output.envelope(lanes[1], 0)).unwrap(),
+            r#"{"streams":[{"stream":{"job":"databricks-audit","workspace_id":"8"},"values":"#
         );
-        let table = json!({"url": "http://l", "labels": {"job": "x\"", "env": "prod"}});
-        assert_eq!(envelope(table), r#"{"streams":[{"stream":{"env":"prod","job":"x\""},"values":"#);
     }
 
     #[test]
@@ -345,7 +329,7 @@ mod tests {
             (json!({"url": "http://l", "labels": {"1a": "x"}}), "labels.1a: "),
             (json!({"url": "http://l", "labels": {"a": ""}}), "labels.a: "),
             (json!({"url": "http://l", "labels": {"a": "{event_id}"}}), "labels.a: "),
-            (json!({"url": "http://l", "labels": {"a": "{workspace_id}"}}), "labels.a: "),
+            (json!({"url": "http://l", "labels": {"a": "x{object}"}}), "labels.a: "),
             (json!({"url": "http://l", "tenant": "a\nb"}), "tenant: "),
             (json!({"url": "http://l", "username": "u"}), "password: "),
             (json!({"url": "http://l", "password": "hunter2"}), "username: "),

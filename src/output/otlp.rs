@@ -170,7 +170,7 @@ impl Output for Otlp {
         Framing::CONCATENATED
     }
 
-    fn envelope(&self, frames_bytes: usize) -> Vec<u8> {
+    fn envelope(&self, _lane: u32, frames_bytes: usize) -> Vec<u8> {
         let mut scope_logs = Vec::new();
         let length = self.scope.len() + frames_bytes;
         proto::write_head(number::RESOURCE_LOGS_SCOPE_LOGS, length, &mut scope_logs);
@@ -262,7 +262,7 @@ mod tests {
         for event in events {
             output.encode(event, &Canonical, &mut frames);
         }
-        let body = [output.envelope(frames.len()), frames].concat();
+        let body = [output.envelope(0, frames.len()), frames].concat();
         let request = ExportLogsServiceRequest::decode(body.as_slice()).unwrap();
         assert_eq!(request.encode_to_vec(), body, "not one byte is written differently there");
         request

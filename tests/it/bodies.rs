@@ -29,20 +29,25 @@ fn build(protocol: Protocol) -> Box<dyn Output> {
     (kind.build)(serde_json::to_value(table).unwrap(), context).unwrap()
 }
 
-/// The body of one request with the records of a delivered object.
+/// The body of one request with the records of a delivered object, those of its first lane.
 fn body(output: &dyn Output) -> Vec<u8> {
     let framing = output.framing();
     let text = std::fs::read_to_string(repository("tests/golden/delivery.in.ndjson")).unwrap();
     let decoder = AuditDecoder { gaps: Gaps::default() };
     let mut frames = Vec::new();
+    let mut first = None;
     for line in text.lines() {
         let mut each = |event: &mut AuditEvent<'_>| {
+            let lane = output.lane(event);
+            if lane != *first.get_or_insert(lane) {
+                return;
+            }
             output.encode(event, &Canonical, &mut frames);
             frames.extend_from_slice(framing.terminator);
         };
         decoder.decode(line.as_bytes(), 0, &Origin::default(), &mut Vec::new(), &mut each).unwrap();
     }
-    let mut body = output.envelope(frames.len());
+    let mut body = output.envelope(first.unwrap(), frames.len());
     body.extend_from_slice(framing.open);
     body.extend_from_slice(&frames);
     if !framing.keep_last {

@@ -45,7 +45,7 @@ fn output(table: Value) -> Result<GoogleSecOps, BuildError> {
 /// The body of a request with these events.
 fn body(output: &GoogleSecOps, events: &[AuditEvent<'_>]) -> Value {
     let framing = output.framing();
-    let mut body = output.envelope(0);
+    let mut body = output.envelope(0, 0);
     body.extend_from_slice(framing.open);
     for event in events {
         output.encode(event, &Fixed, &mut body);
