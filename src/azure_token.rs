@@ -127,6 +127,13 @@ impl AzureToken {
         kept.get(now, self.fetch(now)).await
     }
 
+    /// Tells that this token was refused although it has not ended: the next one is fetched anew.
+    pub async fn forget(&self, refused: &Token) {
+        let mut kept = self.kept.lock().await;
+        // Another task may have fetched a new one in the meantime.
+        kept.token.take_if(|token| token.text == refused.text);
+    }
+
     async fn fetch(&self, now: SystemTime) -> Result<Token, TokenError> {
         let answer = match &self.identity {
             Identity::Application { client_id, token_url, proof } => {

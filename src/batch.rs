@@ -175,9 +175,9 @@ impl Batch {
         self.parts.iter().flat_map(|part| part.range.clone().map(move |index| (&part.frames, index)))
     }
 
-    /// The uncompressed body, as the slices it consists of.
-    pub fn body(&self, framing: Framing) -> Vec<&[u8]> {
-        let mut slices = vec![framing.open];
+    /// The uncompressed body behind an envelope's beginning, as the slices it consists of.
+    pub fn body<'a>(&'a self, envelope: &'a [u8], framing: Framing) -> Vec<&'a [u8]> {
+        let mut slices = vec![envelope, framing.open];
         for part in &self.parts {
             slices.push(part.frames.bytes(&part.range));
         }
@@ -236,7 +236,7 @@ mod tests {
     }
 
     fn text(batch: &Batch) -> String {
-        String::from_utf8(batch.body(Framing::ARRAY).concat()).unwrap()
+        String::from_utf8(batch.body(b"", Framing::ARRAY).concat()).unwrap()
     }
 
     #[test]
@@ -244,6 +244,7 @@ mod tests {
         assert_eq!(text(&batch()), "[bb,ccc,d,e]");
         assert_eq!(text(&Batch::default()), "[]");
         assert_eq!((batch().events(), batch().bytes()), (4, 11));
+        assert_eq!(batch().body(b"{\"x\":", Framing::ARRAY).concat(), b"{\"x\":[bb,ccc,d,e]");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The one HTTP client of outputs, inputs and what asks for tokens: TLS, proxy, time-outs, capped answers, and what a
 //! failure means.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +12,7 @@ use crate::batch::Request;
 use crate::component::BuildError;
 use crate::connection::Connections;
 pub use crate::connection::{HttpSettings, TlsSettings};
+use crate::secret::Secret;
 
 /// Most bytes of an answer that are read.
 pub const MAX_ANSWER_BYTES: usize = 4 << 20;
@@ -59,6 +61,11 @@ impl Answer {
     /// True for a status of 200 to 299.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
+    }
+
+    /// True if the body is JSON, as the answer of an API is and that of a proxy in front of it is not.
+    pub fn is_json(&self) -> bool {
+        serde_json::from_slice::<serde::de::IgnoredAny>(&self.body).is_ok()
     }
 
     /// True if the body complains of plain HTTP on a TLS port, in the words of nginx, Apache or Go.
@@ -306,6 +313,24 @@ pub fn header(
     })?;
     value.set_sensitive(secret);
     Ok((name, value))
+}
+
+/// The configured headers of a `headers` table, whose values are secrets, and the texts to blot out of answers.
+///
+/// # Errors
+/// [`BuildError`] naming the header whose name, secret or value is wrong.
+pub fn secret_headers(table: &BTreeMap<String, Secret>) -> Result<(HeaderMap, Vec<String>), BuildError> {
+    let (mut headers, mut secrets) = (HeaderMap::new(), Vec::new());
+    for (name, secret) in table {
+        let key = format!("headers.{name}");
+        let text = secret.reveal().map_err(|error| BuildError::new(&key, error))?;
+        let (name, value) = header(&key, name, &text, true)?;
+        headers.insert(name, value);
+        // `Bearer x` may come back as `x`.
+        secrets.extend(text.split_once(' ').map(|(_, credentials)| credentials.to_owned()));
+        secrets.push(text);
+    }
+    Ok((headers, secrets))
 }
 
 /// Checks that a text is an http or https URL without user, query and fragment, and takes the slash off its end.

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use memchr::{memchr2, memchr3};
 
+pub mod edit;
 pub mod envelope;
 pub mod object;
 pub mod scan;
@@ -109,6 +110,13 @@ pub fn write_escaped(plain: &str, out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(bytes.get(copied..).unwrap_or_default());
+}
+
+/// Makes one JSON string of the text that stands in `out` from `start` on, as protocols want it that carry a document
+/// as text.
+pub fn quote_from(start: usize, out: &mut Vec<u8>) {
+    let text = out.split_off(start);
+    write_quoted(&String::from_utf8_lossy(&text), out);
 }
 
 /// Appends an unsigned number in decimal.
@@ -399,6 +407,18 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+
+    #[test]
+    fn what_was_written_last_becomes_a_string_that_reads_back_as_it_was() {
+        for text in ["", "{\"a\":\"b\\\\c\\n\"}", "{\t\"a\" : \"ä\"}"] {
+            let mut out = b"[1,".to_vec();
+            out.extend_from_slice(text.as_bytes());
+            quote_from(3, &mut out);
+            out.push(b']');
+            let read: (u8, String) = serde_json::from_slice(&out).unwrap();
+            assert_eq!(read, (1, text.to_owned()));
+        }
+    }
 
     #[test]
     fn one_string_has_one_spelling() {

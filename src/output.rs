@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::batch::{Framing, Request};
@@ -12,9 +13,14 @@ use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
 use crate::http::{Answer, HttpSettings, NoAnswer};
 
+pub mod datadog;
 pub mod elastic;
 pub mod file;
+pub mod google_secops;
 pub mod http;
+pub mod loki;
+pub mod otlp;
+pub mod sentinel;
 pub mod splunk_hec;
 pub mod sumo;
 
@@ -276,6 +282,21 @@ pub trait Output: Send + Sync {
         self.send(request).await
     }
 
+    /// What stands before the frames, in front of [`Framing::open`], where so many bytes of frames of one lane follow: an
+    /// envelope that is configured, that is the lane's, or that tells its length.
+    fn envelope(&self, _lane: u32, _frames_bytes: usize) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Whether the collector would keep this frame as it is. A protocol that cuts what is too long and answers that all
+    /// is well says here what it would cut: such an event becomes a dead letter.
+    ///
+    /// # Errors
+    /// The [`Rejection`] that the collector does not give.
+    fn fits(&self, _frame: &[u8]) -> Result<(), Rejection> {
+        Ok(())
+    }
+
     /// Makes one request. No retry, no sleep, no bookkeeping: the engine does that.
     async fn send(&self, request: &Request) -> Verdict;
 
@@ -296,6 +317,17 @@ pub trait Output: Send + Sync {
 
     /// Told on SIGHUP: opens files anew after logrotate moved them.
     async fn reopen(&self) {}
+}
+
+/// What becomes of an event that the collector would accept and cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Oversized {
+    /// It is kept as a dead letter.
+    #[default]
+    DeadLetter,
+    /// It is sent all the same.
+    Send,
 }
 
 /// How an output is fed unless its configuration says otherwise.

@@ -18,6 +18,11 @@ pub const OUTPUTS: &[OutputKind] = &[
     output::splunk_hec::KIND,
     output::sumo::KIND,
     output::elastic::KIND,
+    output::datadog::KIND,
+    output::sentinel::KIND,
+    output::otlp::KIND,
+    output::loki::KIND,
+    output::google_secops::KIND,
     output::http::KIND,
     output::file::KIND,
 ];

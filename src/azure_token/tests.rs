@@ -147,6 +147,20 @@ async fn an_expired_secret_is_refused_by_its_key_and_a_new_one_needs_no_restart(
 }
 
 #[tokio::test]
+async fn a_token_that_was_refused_is_fetched_anew_once() {
+    let answers =
+        [r#"{"access_token":"t1","expires_in":3600}"#, r#"{"access_token":"t2","expires_in":3600}"#];
+    let authority = Authority::start(&answers.map(|answer| (200, answer))).await;
+    let settings = IdentitySettings { client_secret: Some(Secret::plain("hunter2")), ..settings(&authority) };
+    let tokens = tokens(&settings, &[]).unwrap();
+    let first = tokens.get().await.unwrap();
+    tokens.forget(&first).await;
+    assert_eq!(tokens.get().await.unwrap().reveal(), "t2");
+    tokens.forget(&first).await;
+    assert_eq!((tokens.get().await.unwrap().reveal(), authority.seen().len()), ("t2", 2));
+}
+
+#[tokio::test]
 async fn an_overloaded_authority_is_no_refusal() {
     let authority = Authority::start(&[(503, "busy")]).await;
     let settings = IdentitySettings { client_secret: Some(Secret::plain("s")), ..settings(&authority) };

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use memchr::memmem;
 use reqwest::Method;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -22,7 +21,7 @@ use crate::endpoints::Addresses;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
 use crate::http::Answer;
-use crate::json;
+use crate::json::{self, edit};
 use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
 use crate::secret::Secret;
 use crate::template::Template;
@@ -264,11 +263,12 @@ impl Output for Elastic {
             frame.push(b'"');
             let rest = frame.len();
             format.encode(event, frame);
-            join_members(frame, document, rest);
+            edit::join_objects(document, rest, frame);
         } else {
             format.encode(event, frame);
         }
-        rename_source(frame, document);
+        // The server keeps this name for itself and refuses any document that has it.
+        edit::rename_member("\"_source\"", "\"extras\"", document, frame);
     }
 
     async fn send(&self, request: &Request) -> Verdict {
@@ -299,34 +299,6 @@ fn write_id(event: &AuditEvent<'_>, frame: &mut Vec<u8>) {
     } else {
         let digest = Bytes::copy_from_slice(&Sha256::digest(id.escaped()));
         json::write_quoted(&format!("{digest:x}"), frame);
-    }
-}
-
-/// Joins `{…` at `document` and `{…}` at `rest` into one object: the second's brace becomes the comma between their
-/// members. Where the second is no object, it stays alone.
-fn join_members(frame: &mut Vec<u8>, document: usize, rest: usize) {
-    let second = frame.get(rest..).unwrap_or_default();
-    let brace = rest + second.len() - second.trim_ascii_start().len();
-    let empty = frame.get(brace + 1..).is_some_and(|tail| tail.trim_ascii_start().first() == Some(&b'}'));
-    match frame.get_mut(brace) {
-        Some(byte) if *byte == b'{' => *byte = if empty { b' ' } else { b',' },
-        _ => drop(frame.drain(document..rest)),
-    }
-}
-
-/// Renames the member `_source` of the document to `extras`: the server keeps that name for itself and refuses
-/// any document that has it.
-fn rename_source(frame: &mut Vec<u8>, document: usize) {
-    const RESERVED: &str = "\"_source\"";
-    let bytes = frame.get(document..).unwrap_or_default();
-    // Most of the time this search is all there is to do.
-    if memmem::find(bytes, RESERVED.as_bytes()).is_none() {
-        return;
-    }
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
-    if let Some((key, _)) = json::members(text).find(|(key, _)| *key == RESERVED) {
-        let start = document + (key.as_ptr().addr() - text.as_ptr().addr());
-        frame.splice(start..start + RESERVED.len(), *b"\"extras\"");
     }
 }
 

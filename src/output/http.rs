@@ -16,7 +16,7 @@ use crate::batch::{Framing, Request};
 use crate::component::{BuildError, Probe, parse};
 use crate::compress::Encoding;
 use crate::format::FormatName;
-use crate::http::{Answer, Client, full_url, header};
+use crate::http::{Answer, Client, full_url, secret_headers};
 use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
 use crate::secret::Secret;
 
@@ -174,15 +174,9 @@ impl Http {
         }
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.config.body.content_type()));
-        for (name, secret) in &self.config.headers {
-            let key = format!("headers.{name}");
-            let text = secret.reveal().map_err(|error| BuildError::new(&key, error))?;
-            let (name, value) = header(&key, name, &text, true)?;
-            headers.insert(name, value);
-            // `Bearer x` may come back as `x`.
-            secrets.extend(text.split_once(' ').map(|(_, credentials)| credentials.to_owned()));
-            secrets.push(text);
-        }
+        let (configured, texts) = secret_headers(&self.config.headers)?;
+        headers.extend(configured);
+        secrets.extend(texts);
         Ok((url, headers, secrets))
     }
 

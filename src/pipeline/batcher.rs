@@ -190,7 +190,7 @@ mod tests {
                 batches.extend(batcher.add(&frames, now));
             }
             batches.extend(batcher.take());
-            let body: Vec<u8> = batches.iter().flat_map(|batch| batch.body(Framing::CONCATENATED).concat()).collect();
+            let body: Vec<u8> = batches.iter().flat_map(|batch| batch.body(b"", Framing::CONCATENATED).concat()).collect();
             prop_assert!(body == expected);
             let sizes: Vec<usize> = chunks.concat();
             let mut at = 0;

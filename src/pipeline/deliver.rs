@@ -183,9 +183,9 @@ impl Deliverer {
     /// Frames and compresses a batch, off the network threads.
     async fn request(&self, batch: &Batch) -> Result<Request, PipelineError> {
         let (encoding, framing, batch) = (self.encoding, self.output.framing(), batch.clone());
-        let pool = self.pool.clone();
+        let (envelope, pool) = (self.output.envelope(batch.lane(), batch.bytes()), self.pool.clone());
         let compressed = tokio::task::spawn_blocking(move || {
-            let slices = batch.body(framing);
+            let slices = batch.body(&envelope, framing);
             let uncompressed_bytes = slices.iter().map(|slice| slice.len()).sum();
             let body = encoding.compress(&slices, &pool)?;
             Ok::<_, std::io::Error>(Request { body, encoding, events: batch.events(), uncompressed_bytes })

@@ -46,14 +46,23 @@ impl Codec {
             let bytes = chunk.record(record);
             let result =
                 self.decoder.decode(bytes, record.occurrence, &chunk.origin, &mut scratch, &mut |event| {
+                    let start = buffer.len();
                     self.output.encode(event, &*self.format, &mut buffer);
-                    buffer.extend_from_slice(terminator);
                     newest = newest.max(event.event_time);
+                    let (record_start, record_end) =
+                        (record.start + narrow(event.span.start), record.start + narrow(event.span.end));
+                    if let Err(rejection) = self.output.fits(buffer.get(start..).unwrap_or_default()) {
+                        buffer.truncate(start);
+                        let event = Record { start: record_start, end: record_end, ..*record };
+                        dead.push(record_letter(&chunk, &event, "too_large", rejection.reason));
+                        return;
+                    }
+                    buffer.extend_from_slice(terminator);
                     redactions += event.redactions;
                     frames.push(Frame {
                         end: narrow(buffer.len()),
-                        record_start: record.start + narrow(event.span.start),
-                        record_end: record.start + narrow(event.span.end),
+                        record_start,
+                        record_end,
                         line: record.line,
                         occurrence: record.occurrence,
                         lane: self.output.lane(event),

@@ -9,6 +9,8 @@
 //! | a Kafka broker, in `java` | `AUDITFERRY_E2E_KAFKA`, the directory of its jars | Maven Central, `org.apache.kafka:kafka_2.13` |
 //! | OpenSearch, with a `java` in `PATH` | `AUDITFERRY_E2E_OPENSEARCH`, its directory | Maven Central, `org.opensearch.distribution.integ-test-zip:opensearch` |
 //! | `nginx` | `AUDITFERRY_E2E_NGINX` | `apt-get install nginx` |
+//! | `loki` | `AUDITFERRY_E2E_LOKI` | `go build github.com/grafana/loki/v3/cmd/loki` in `tests/e2e/loki` |
+//! | `otelcol` | `AUDITFERRY_E2E_OTELCOL` | `go build` in `tests/e2e/otelcol` |
 
 // `cfg(test)` tells clippy that helpers may unwrap as the tests themselves may.
 #[cfg(test)]
@@ -38,6 +40,8 @@ mod hec;
 #[cfg(test)]
 mod kafka;
 #[cfg(test)]
+mod loki;
+#[cfg(test)]
 mod metadata;
 #[cfg(test)]
 mod moto;
@@ -45,6 +49,8 @@ mod moto;
 mod nginx;
 #[cfg(test)]
 mod opensearch;
+#[cfg(test)]
+mod otel;
 #[cfg(test)]
 mod recorder;
 #[cfg(test)]

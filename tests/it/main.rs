@@ -6,7 +6,11 @@ mod architecture;
 #[cfg(test)]
 mod azure;
 #[cfg(test)]
+mod bodies;
+#[cfg(test)]
 mod cli;
+#[cfg(test)]
+mod collectors;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
@@ -19,6 +23,8 @@ mod delivery;
 mod golden;
 #[cfg(test)]
 mod outputs;
+#[cfg(test)]
+mod recipes;
 #[cfg(test)]
 mod run;
 #[cfg(test)]

@@ -15,8 +15,9 @@ use auditferry::format::{Format, FormatName};
 use auditferry::http::HttpSettings;
 use auditferry::json::Text;
 use auditferry::output::{
-    AckId, HoldReason, Output, OutputContext, OutputKind, Verdict, elastic, file, http, splunk_hec, sumo,
+    AckId, HoldReason, Output, OutputContext, OutputKind, Verdict, elastic, http, splunk_hec, sumo,
 };
+use auditferry::registry;
 use auditferry::time::Millis;
 use auditferry::units::Period;
 use serde_json::{Value, json};
@@ -430,7 +431,7 @@ fn every_output_writes_every_format_as_json_and_elastic_gets_one_timestamp_and_n
 
 #[test]
 fn every_key_of_every_output_is_described() {
-    for kind in [splunk_hec::KIND, sumo::KIND, elastic::KIND, http::KIND, file::KIND] {
+    for kind in registry::OUTPUTS {
         let schema = (kind.schema)().to_value();
         for (key, property) in schema["properties"].as_object().unwrap() {
             assert!(property["description"].is_string(), "{}.{key} has no description", kind.name);

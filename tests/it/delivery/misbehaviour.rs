@@ -30,7 +30,7 @@ fn success(protocol: Protocol) -> String {
     match protocol {
         Protocol::Hec => json!({"text": "Success", "code": 0}).to_string(),
         Protocol::Bulk => json!({"errors": false, "items": []}).to_string(),
-        Protocol::Sumo | Protocol::Any => "ok".to_owned(),
+        _ => "ok".to_owned(),
     }
 }
 

@@ -18,6 +18,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+// Named by its path, since the end-to-end tests take this file from elsewhere.
+#[path = "collector/apis.rs"]
+pub(crate) mod apis;
+
 /// What a collector speaks when its script is empty.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Protocol {
@@ -27,6 +31,13 @@ pub(crate) enum Protocol {
     Bulk,
     /// Lines or an array of JSON.
     Any,
+    Datadog,
+    /// The Logs Ingestion API; the tokens for it come from here too.
+    Sentinel,
+    Otlp,
+    /// What it knows already, it ignores.
+    Loki,
+    SecOps,
 }
 
 /// One answer of a script.
@@ -138,6 +149,8 @@ pub(crate) struct Received {
     pub(crate) path: String,
     headers: Vec<(String, String)>,
     /// Decompressed.
+    pub(crate) bytes: Vec<u8>,
+    /// The same as text.
     pub(crate) body: String,
     /// The body as it was sent.
     pub(crate) sent: Vec<u8>,
@@ -171,6 +184,7 @@ struct State {
     sticky: bool,
     /// By channel: the numbers it gave, in order.
     acks: HashMap<String, Vec<Promise>>,
+    given_tokens: usize,
     received: Vec<Received>,
     events: Vec<Event>,
     ids: HashSet<String>,
@@ -397,12 +411,14 @@ async fn read_request(stream: &mut (impl AsyncBufRead + Unpin)) -> Option<Receiv
         let Some((name, value)) = line.split_once(':') else { break };
         headers.push((name.to_lowercase(), value.trim().to_owned()));
     }
-    let mut request = Received { method, path, headers, body: String::new(), sent: Vec::new() };
+    let mut request =
+        Received { method, path, headers, bytes: Vec::new(), body: String::new(), sent: Vec::new() };
     // The outputs never send chunks: Elasticsearch advises against them.
     let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;
-    request.body = String::from_utf8(decompress(request.header("content-encoding"), body.clone())).unwrap();
+    request.bytes = decompress(request.header("content-encoding"), body.clone());
+    request.body = String::from_utf8_lossy(&request.bytes).into_owned();
     request.sent = body;
     Some(request)
 }
@@ -428,6 +444,10 @@ fn decompress(encoding: Option<&str>, body: Vec<u8>) -> Vec<u8> {
 impl Shared {
     fn answer(&self, request: &Received) -> Step {
         let mut state = self.state.lock().unwrap();
+        if request.path.ends_with("/oauth2/v2.0/token") {
+            state.given_tokens += 1;
+            return apis::token(state.given_tokens);
+        }
         state.received.push(request.clone());
         if let Some(status) = state.down {
             return Step::answer(status, "down");
@@ -461,10 +481,11 @@ impl Shared {
             }
             None if self.protocol == Protocol::Hec => state.answer_hec(request, events),
             None if self.protocol == Protocol::Bulk => state.answer_bulk(events),
-            None if events.iter().any(|event| state.is_poison(event)) => Step::answer(400, "refused"),
+            None if self.protocol == Protocol::Loki => state.answer_loki(events),
+            None if events.iter().any(|event| state.is_poison(event)) => apis::refusal(self.protocol),
             None => {
                 state.keep_all(events);
-                Step::answer(200, "")
+                apis::success(self.protocol)
             }
         }
     }
@@ -474,7 +495,8 @@ impl State {
     /// Keeps an event; false if its id is there already and the protocol knows ids.
     fn keep(&mut self, event: Event) -> bool {
         let is_new = self.ids.insert(event.id.clone());
-        let knows_ids = event.envelope.get("create").is_some();
+        // Loki's entries are arrays.
+        let knows_ids = event.envelope.get("create").is_some() || event.envelope.is_array();
         if is_new || !knows_ids {
             self.events.push(event);
         }
@@ -489,6 +511,14 @@ impl State {
 
     fn is_poison(&self, event: &Event) -> bool {
         self.poison.as_ref().is_some_and(|text| event.document.to_string().contains(text))
+    }
+
+    /// Like Loki: keeps what is good, and speaks of what is not.
+    fn answer_loki(&mut self, events: Vec<Event>) -> Step {
+        let total = events.len();
+        let (bad, good): (Vec<_>, Vec<_>) = events.into_iter().partition(|event| self.is_poison(event));
+        self.keep_all(good);
+        if bad.is_empty() { apis::success(Protocol::Loki) } else { apis::ignored(bad.len(), total) }
     }
 
     /// Like Splunk: keeps what comes before the first bad event, and nothing from it on.
@@ -562,6 +592,9 @@ impl State {
 
 /// The events of a body.
 fn events(protocol: Protocol, request: &Received) -> Vec<Event> {
+    if !matches!(protocol, Protocol::Hec | Protocol::Bulk | Protocol::Sumo | Protocol::Any) {
+        return apis::events(protocol, request);
+    }
     let values: Vec<Value> = serde_json::Deserializer::from_str(&request.body)
         .into_iter::<Value>()
         .map(|value| value.unwrap_or_else(|error| panic!("{error} in {}", request.body)))
@@ -584,7 +617,7 @@ fn events(protocol: Protocol, request: &Received) -> Vec<Event> {
                 envelope: pair[0].clone(),
             })
             .collect(),
-        Protocol::Sumo | Protocol::Any => values
+        _ => values
             .into_iter()
             .flat_map(|value| match value {
                 Value::Array(values) => values,

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::collector::{Collector, Protocol};
+use super::collector::{Collector, Protocol, apis};
 
 /// Longest wait for anything: far more than it takes, so that a busy machine fails no test.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -151,6 +151,7 @@ pub(crate) fn output(collector: &Collector, keys: &str) -> String {
             format!("[outputs.elastic]\ntype = 'elastic'\nurl = '{url}'\nindex = 'audit'\n")
         }
         Protocol::Any => format!("[outputs.http]\ntype = 'http'\nurl = '{url}'\n"),
+        service => format!("[outputs.{}]\n{}", apis::name(service), apis::table(service, url)),
     };
     let secret = match collector.protocol() {
         Protocol::Hec if !keys.contains("token") => "token = 'hunter2'\n",
@@ -224,6 +225,7 @@ pub(crate) fn offered(collector: &Collector) -> usize {
         Protocol::Hec => "{\"time\":",
         Protocol::Bulk => "{\"create\":",
         Protocol::Sumo | Protocol::Any => "\n",
+        service => apis::mark(service),
     };
     collector.requests().iter().map(|request| request.body.matches(mark).count()).sum()
 }

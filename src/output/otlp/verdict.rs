@@ -1,0 +1,192 @@
+//! What OTLP's answers mean.
+//!
+//! | answer | records | verdict |
+//! |---|---|---|
+//! | 200 | all in | accepted |
+//! | 200 with `rejected_log_records` | some refused, nobody says which | all dead-lettered: to send any again is forbidden |
+//! | 429, 503 | none in | retry |
+//! | 502, 504 | unknown | retry, ambiguous |
+//! | 400 | none in | rejected: the batch is narrowed down |
+//! | 413, or 400 that says so | none in | too large |
+//! | other | none in | hold: OTLP forbids the retry, and no event is known to be at fault |
+
+use super::proto::{self, Value};
+use crate::http::Answer;
+use crate::output::{HoldReason, Rejection, Verdict};
+
+/// Longest reason that is kept.
+const MAX_REASON_CHARACTERS: usize = 300;
+
+/// Fields of `ExportLogsServiceResponse`, of its `ExportLogsPartialSuccess`, and of `google.rpc.Status`.
+const PARTIAL_SUCCESS: u8 = 1;
+const REJECTED_LOG_RECORDS: u8 = 1;
+const ERROR_MESSAGE: u8 = 2;
+const STATUS_MESSAGE: u8 = 2;
+
+/// The verdict on a request of so many records.
+pub(super) fn of_answer(answer: &Answer, records: usize) -> Verdict {
+    let said = said(answer);
+    let hold = |reason, advice: &str| Verdict::hold(reason, format!("{said}; {advice}"));
+    match answer.status {
+        200..=299 => of_success(answer, records),
+        400 if answer.wants_tls() => Verdict::from_status(answer),
+        // This is how the OpenTelemetry Collector says 413.
+        400 if said.contains("request body too large") => Verdict::TooLarge,
+        400 => Verdict::rejected(said),
+        401 | 403 => hold(HoldReason::Credentials, "check `headers`"),
+        404 => hold(HoldReason::NotFound, "check the path of `url`: /v1/logs is added to it"),
+        413 => Verdict::TooLarge,
+        429 | 503 => Verdict::retry(said, answer.retry_after),
+        502 | 504 => Verdict::Retry { cause: said, after: answer.retry_after, ambiguous: true },
+        300..=399 => Verdict::from_status(answer),
+        _ => hold(
+            HoldReason::Misconfigured,
+            "OTLP lets nobody try again after this answer: look at the collector's log",
+        ),
+    }
+}
+
+fn of_success(answer: &Answer, records: usize) -> Verdict {
+    let Some(Value::Bytes(partial)) = proto::field(PARTIAL_SUCCESS, &answer.body) else {
+        return Verdict::Accepted { slow_down: false };
+    };
+    let rejected = match proto::field(REJECTED_LOG_RECORDS, partial) {
+        // It is signed there: a negative count is none.
+        Some(Value::Number(rejected)) if rejected <= i64::MAX as u64 => rejected,
+        _ => 0,
+    };
+    if rejected == 0 {
+        return Verdict::Accepted { slow_down: false };
+    }
+    let message = text(proto::field(ERROR_MESSAGE, partial));
+    let which = if rejected < records as u64 { " and does not say which" } else { "" };
+    let reason = format!("the collector refused {rejected} of these {records} records{which}: {message}");
+    Verdict::Partial {
+        duplicate: Vec::new(),
+        retry: Vec::new(),
+        rejected: (0..records).map(|index| (index, Rejection { reason: reason.clone() })).collect(),
+        after: None,
+    }
+}
+
+/// What a collector that took all records has to say all the same; empty if nothing.
+pub(super) fn warning(answer: &Answer) -> String {
+    match proto::field(PARTIAL_SUCCESS, &answer.body) {
+        Some(Value::Bytes(partial)) if answer.is_success() => text(proto::field(ERROR_MESSAGE, partial)),
+        _ => String::new(),
+    }
+}
+
+/// Status and message: a `Status` of gRPC where the collector keeps to the protocol, any text where it does not.
+fn said(answer: &Answer) -> String {
+    match text(proto::field(STATUS_MESSAGE, &answer.body)) {
+        message if message.is_empty() => answer.summary(),
+        message => format!("the collector answered {}: {message}", answer.status),
+    }
+}
+
+fn text(value: Option<Value<'_>>) -> String {
+    let Some(Value::Bytes(bytes)) = value else { return String::new() };
+    let text = String::from_utf8_lossy(bytes);
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_REASON_CHARACTERS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::collector::logs::v1::{
+        ExportLogsPartialSuccess, ExportLogsServiceResponse,
+    };
+    use prost::Message;
+
+    use super::*;
+
+    fn answer(status: u16, body: Vec<u8>) -> Answer {
+        Answer { status, retry_after: None, body: body.into(), cut: false, cookies: String::new() }
+    }
+
+    fn success(rejected_log_records: i64, error_message: &str) -> Answer {
+        let partial =
+            ExportLogsPartialSuccess { rejected_log_records, error_message: error_message.to_owned() };
+        let response = ExportLogsServiceResponse { partial_success: Some(partial) };
+        answer(200, response.encode_to_vec())
+    }
+
+    #[test]
+    fn every_status_has_its_verdict() {
+        for (status, expected) in [
+            (200, "accepted"),
+            (202, "accepted"),
+            (303, "hold misconfigured"),
+            (400, "rejected"),
+            (401, "hold credentials"),
+            (403, "hold credentials"),
+            (404, "hold not_found"),
+            (405, "hold misconfigured"),
+            (408, "hold misconfigured"),
+            (413, "too_large"),
+            (415, "hold misconfigured"),
+            (422, "hold misconfigured"),
+            (429, "retry false"),
+            (500, "hold misconfigured"),
+            (501, "hold misconfigured"),
+            (502, "retry true"),
+            (503, "retry false"),
+            (504, "retry true"),
+        ] {
+            let verdict = match of_answer(&answer(status, Vec::new()), 2) {
+                Verdict::Hold(alarm) => format!("hold {}", alarm.reason.as_str()),
+                Verdict::Retry { ambiguous, .. } => format!("retry {ambiguous}"),
+                other => other.label().to_owned(),
+            };
+            assert_eq!(verdict, expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn refused_records_that_are_not_named_are_all_kept_and_none_is_sent_again() {
+        for (rejected, said) in [
+            (1, "the collector refused 1 of these 3 records and does not say which: too old"),
+            (3, "the collector refused 3 of these 3 records: too old"),
+            (9, "the collector refused 9 of these 3 records: too old"),
+        ] {
+            let Verdict::Partial { duplicate, retry, rejected, after } =
+                of_answer(&success(rejected, "too old"), 3)
+            else {
+                panic!("{rejected} is not partial")
+            };
+            assert_eq!((duplicate, retry, after), (vec![], vec![], None));
+            assert_eq!(rejected.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 1, 2]);
+            assert!(rejected.iter().all(|(_, rejection)| rejection.reason == said), "{rejected:?}");
+        }
+    }
+
+    #[test]
+    fn a_warning_an_empty_answer_and_one_that_is_none_are_a_success() {
+        let empty = ExportLogsServiceResponse { partial_success: None }.encode_to_vec();
+        for answer in [
+            success(0, "deprecated"),
+            success(0, ""),
+            success(-1, ""),
+            answer(200, empty),
+            answer(200, b"{\"partialSuccess\":{}}".to_vec()),
+            answer(200, b"<html>".to_vec()),
+        ] {
+            assert_eq!(of_answer(&answer, 3), Verdict::Accepted { slow_down: false }, "{answer:?}");
+        }
+        assert_eq!(warning(&success(0, "deprecated")), "deprecated");
+        assert_eq!(warning(&answer(200, b"<html>".to_vec())), "");
+    }
+
+    #[test]
+    fn the_message_of_a_grpc_status_is_told_as_one_line() {
+        let mut status = Vec::new();
+        proto::write_bytes(STATUS_MESSAGE, b"no such\nattribute", &mut status);
+        let Verdict::Rejected(rejection) = of_answer(&answer(400, status), 3) else { panic!() };
+        assert_eq!(rejection.reason, "the collector answered 400: no such attribute");
+        let mut status = Vec::new();
+        proto::write_bytes(STATUS_MESSAGE, b"http: request body too large", &mut status);
+        assert_eq!(of_answer(&answer(400, status), 3), Verdict::TooLarge);
+        let Verdict::Rejected(rejection) = of_answer(&answer(400, b"bad".to_vec()), 3) else { panic!() };
+        assert_eq!(rejection.reason, "the collector answered 400: bad");
+    }
+}

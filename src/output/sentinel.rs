@@ -1,0 +1,389 @@
+//! Microsoft Sentinel and other Log Analytics workspaces, by the Logs Ingestion API of Azure Monitor.
+//!
+//! A data collection rule takes an array of flat objects whose members are its stream's columns; members without a column
+//! are dropped there, so that the rule must declare them all (`packaging/azure/sentinel.json` does). A field that is
+//! longer than 64 KB is cut in silence: such an event becomes a dead letter instead.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reqwest::Method;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::azure_token::{AzureToken, IdentitySettings, Token, TokenError};
+use crate::batch::{Framing, Request};
+use crate::component::{BuildError, parse};
+use crate::compress::Encoding;
+use crate::event::AuditEvent;
+use crate::format::{Format, FormatName};
+use crate::http::{Answer, Client, base_url, header};
+use crate::json::{self, edit};
+use crate::output::{
+    HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Oversized, Rejection, Verdict,
+};
+use crate::secret::Secret;
+
+/// Microsoft Sentinel.
+pub const KIND: OutputKind = OutputKind {
+    name: "sentinel",
+    about: "Microsoft Sentinel, or another Log Analytics workspace, by the Logs Ingestion API",
+    defaults: OutputDefaults {
+        format: FormatName::Canonical,
+        compression: Encoding::Gzip,
+        compressions: &[Encoding::None, Encoding::Gzip],
+        // A call takes 1 MB, before compression too; the brackets come on top.
+        max_bytes: 999_000,
+        max_events: 5_000,
+        max_age: Duration::from_secs(1),
+        in_flight: 4,
+    },
+    schema: || schemars::schema_for!(Config),
+    build,
+};
+
+/// Well below the four minutes after which Azure's load balancers close an idle connection.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A longer field is accepted, and cut.
+const MAX_FIELD_BYTES: usize = 64 << 10;
+
+/// `type = "sentinel"`
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Logs ingestion endpoint of the data collection rule, or of the data collection endpoint where there is one:
+    /// `https://<name>.<region>-1.ingest.monitor.azure.com`.
+    url: String,
+    /// Immutable id of the data collection rule: `dcr-` and 32 digits.
+    rule_id: String,
+    /// Stream that the rule declares, as `Custom-DatabricksAudit`.
+    stream: String,
+    /// What becomes of an event with a field of more than 64 KB, which Azure would cut.
+    #[serde(default)]
+    oversized: Oversized,
+    /// Who sends. It needs the role Monitoring Metrics Publisher on the rule. Without a secret or certificate here or
+    /// in the environment: the pod's workload identity, or the machine's managed identity.
+    #[serde(default)]
+    azure: Azure,
+}
+
+/// `azure` of the output.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Azure {
+    /// Application (client) id of a service principal or of a user-assigned managed identity. Default:
+    /// `AZURE_CLIENT_ID`.
+    client_id: Option<String>,
+    /// Directory (tenant) id of the service principal. Default: `AZURE_TENANT_ID`.
+    tenant_id: Option<String>,
+    /// Client secret of the service principal. Default: `AZURE_CLIENT_SECRET`.
+    client_secret: Option<Secret>,
+    /// PEM file with the service principal's certificate and its RSA key. Default: `AZURE_CLIENT_CERTIFICATE_PATH`.
+    client_certificate_file: Option<std::path::PathBuf>,
+    /// Entra ID of a sovereign cloud. Default: `AZURE_AUTHORITY_HOST`, or `https://login.microsoftonline.com`.
+    authority_host: Option<String>,
+}
+
+fn build(table: Value, context: OutputContext) -> Result<Box<dyn Output>, BuildError> {
+    Ok(Box::new(Sentinel::new(parse(table)?, context)?))
+}
+
+struct Sentinel {
+    url: String,
+    oversized: Oversized,
+    token: AzureToken,
+    client: Client,
+}
+
+impl Sentinel {
+    fn new(config: Config, context: OutputContext) -> Result<Self, BuildError> {
+        let base = base_url("url", &config.url, false)?;
+        for (key, name) in [("rule_id", &config.rule_id), ("stream", &config.stream)] {
+            if name.is_empty()
+                || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            {
+                return Err(BuildError::new(
+                    key,
+                    format!("`{name}` is no such name: it has letters, digits, - and _"),
+                ));
+            }
+        }
+        if !config.rule_id.starts_with("dcr-") {
+            return Err(BuildError::new(
+                "rule_id",
+                format!("`{}` is not the immutable id of the rule, which begins with dcr-", config.rule_id),
+            ));
+        }
+        let Config { azure, rule_id, stream, .. } = config;
+        let identity = IdentitySettings {
+            table: "azure",
+            client_id: azure.client_id,
+            tenant_id: azure.tenant_id,
+            client_secret: azure.client_secret,
+            client_certificate_file: azure.client_certificate_file,
+            authority_host: azure.authority_host,
+        };
+        let mut http = context.http;
+        http.idle_timeout = Some(IDLE_TIMEOUT);
+        Ok(Self {
+            token: AzureToken::new(&identity, scope(&base))?,
+            url: format!("{base}/dataCollectionRules/{rule_id}/streams/{stream}?api-version=2023-01-01"),
+            oversized: config.oversized,
+            client: Client::new(&http)?,
+        })
+    }
+}
+
+/// The scope of the tokens that the cloud of this endpoint takes.
+fn scope(url: &str) -> &'static str {
+    let host = url.split("://").nth(1).and_then(|rest| rest.split(['/', ':']).next()).unwrap_or_default();
+    match host.rsplit('.').next() {
+        Some("us") => "https://monitor.azure.us/.default",
+        Some("cn") => "https://monitor.azure.cn/.default",
+        _ => "https://monitor.azure.com/.default",
+    }
+}
+
+fn headers(token: &Token) -> Result<HeaderMap, BuildError> {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let (_, value) = header("azure", "authorization", &format!("Bearer {}", token.reveal()), true)?;
+    headers.insert(AUTHORIZATION, value);
+    Ok(headers)
+}
+
+#[async_trait]
+impl Output for Sentinel {
+    fn framing(&self) -> Framing {
+        Framing::ARRAY
+    }
+
+    /// The time goes where every table has it. Azure replaces it in events older than two days by the time of arrival:
+    /// the format's own columns keep the true one.
+    fn encode(&self, event: &AuditEvent<'_>, format: &dyn Format, frame: &mut Vec<u8>) {
+        let document = frame.len();
+        if let Some(time) = event.event_time {
+            frame.extend_from_slice(b"{\"TimeGenerated\":\"");
+            time.write_rfc3339(frame);
+            frame.push(b'"');
+            let rest = frame.len();
+            format.encode(event, frame);
+            edit::join_objects(document, rest, frame);
+        } else {
+            format.encode(event, frame);
+        }
+        // A column's name begins with a letter.
+        edit::rename_member("\"_source\"", "\"extras\"", document, frame);
+    }
+
+    fn fits(&self, frame: &[u8]) -> Result<(), Rejection> {
+        if frame.len() <= MAX_FIELD_BYTES || self.oversized == Oversized::Send {
+            return Ok(());
+        }
+        let text = std::str::from_utf8(frame).unwrap_or_default();
+        match json::members(text).find(|(_, value)| value.len() > MAX_FIELD_BYTES) {
+            None => Ok(()),
+            Some((name, value)) => Err(Rejection {
+                reason: format!(
+                    "Azure would cut the field {name} of {} bytes: it keeps {MAX_FIELD_BYTES}",
+                    value.len()
+                ),
+            }),
+        }
+    }
+
+    async fn send(&self, request: &Request) -> Verdict {
+        let token = match self.token.get().await {
+            Ok(token) => token,
+            Err(error @ TokenError::Refused { .. }) => {
+                return Verdict::hold(HoldReason::Credentials, error.to_string());
+            }
+            Err(error @ TokenError::Unavailable { .. }) => return Verdict::retry(error.to_string(), None),
+        };
+        let headers = match headers(&token) {
+            Ok(headers) => headers,
+            Err(error) => return Verdict::hold(HoldReason::Credentials, error.to_string()),
+        };
+        let verdict = match self.client.send(Method::POST, &self.url, headers, request).await {
+            Err(failure) => failure.into(),
+            Ok(answer) => {
+                if answer.status == 401 {
+                    self.token.forget(&token).await;
+                }
+                of_answer(&answer)
+            }
+        };
+        verdict.redacted(&[token.reveal()])
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    error: Code,
+}
+
+#[derive(Default, Deserialize)]
+struct Code {
+    #[serde(default)]
+    code: String,
+}
+
+fn of_answer(answer: &Answer) -> Verdict {
+    let hold = |reason, advice: &str| Verdict::hold(reason, format!("{}; {advice}", answer.summary()));
+    let misconfigured = |advice: &str| hold(HoldReason::Misconfigured, advice);
+    let refusal: Refusal = serde_json::from_slice(&answer.body).unwrap_or_default();
+    match (answer.status, refusal.error.code.as_str()) {
+        (400, _) if !answer.is_json() => misconfigured("this is not Azure's answer: check `url` and proxies"),
+        (400, "InvalidStream") => misconfigured("set `stream` to one that the data collection rule declares"),
+        (400, "InvalidDcrImmutableId") => {
+            misconfigured("set `rule_id` to the rule's immutable id, and `url` to an endpoint in its region")
+        }
+        (401, _) => hold(HoldReason::Credentials, "check the keys of `azure`"),
+        (403, _) => hold(
+            HoldReason::Credentials,
+            "give this identity the role Monitoring Metrics Publisher on the data collection rule; that takes effect \
+             within 30 minutes",
+        ),
+        (404, _) => hold(HoldReason::NotFound, "check `url`, `rule_id` and `stream`"),
+        _ => Verdict::from_status(answer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::http::HttpSettings;
+    use crate::json::Text;
+    use crate::time::Millis;
+
+    struct Fixed(String);
+
+    impl Format for Fixed {
+        fn encode(&self, _: &AuditEvent<'_>, out: &mut Vec<u8>) {
+            out.extend_from_slice(self.0.as_bytes());
+        }
+    }
+
+    fn table() -> Value {
+        json!({
+            "url": "https://acme.westeurope-1.ingest.monitor.azure.com", "rule_id": "dcr-0123",
+            "stream": "Custom-DatabricksAudit",
+            "azure": {"client_id": "c", "tenant_id": "t", "client_secret": "hunter2"}
+        })
+    }
+
+    fn with(key: &str, value: Value) -> Value {
+        let mut table = table();
+        table[key] = value;
+        table
+    }
+
+    fn output(table: Value) -> Result<Sentinel, BuildError> {
+        let context = OutputContext {
+            name: "sentinel".into(),
+            format: FormatName::Canonical,
+            http: HttpSettings::default(),
+        };
+        Sentinel::new(parse(table)?, context)
+    }
+
+    #[tokio::test]
+    async fn a_record_has_its_time_where_every_table_has_it_and_no_name_that_is_no_column() {
+        let output = output(table()).unwrap();
+        let frame = |document: &str, event: &AuditEvent<'_>| {
+            let mut frame = Vec::new();
+            output.encode(event, &Fixed(document.to_owned()), &mut frame);
+            String::from_utf8(frame).unwrap()
+        };
+        let event = AuditEvent {
+            event_time: Millis::new(1_767_609_296_007),
+            event_id: Some(Text::from_plain("e1")),
+            ..AuditEvent::default()
+        };
+        assert_eq!(
+            frame(r#"{"event_id":"e1","_source":{"_source":1}}"#, &event),
+            r#"{"TimeGenerated":"2026-01-05T10:34:56.007Z","event_id":"e1","extras":{"_source":1}}"#
+        );
+        assert_eq!(frame(r#"{"a":1}"#, &AuditEvent::default()), r#"{"a":1}"#);
+    }
+
+    #[tokio::test]
+    async fn a_field_that_would_be_cut_does_not_fit_unless_that_is_wanted() {
+        let frame = |length: usize| format!(r#"{{"a":{{"b":1}},"long":"{}"}}"#, "x".repeat(length - 2));
+        let keeps = output(table()).unwrap();
+        assert_eq!(keeps.fits(frame(MAX_FIELD_BYTES).as_bytes()), Ok(()));
+        let rejection = keeps.fits(frame(MAX_FIELD_BYTES + 1).as_bytes()).unwrap_err();
+        assert!(rejection.reason.contains("the field \"long\" of 65537 bytes"), "{}", rejection.reason);
+        let sends = output(with("oversized", json!("send"))).unwrap();
+        assert_eq!(sends.fits(frame(MAX_FIELD_BYTES + 1).as_bytes()), Ok(()));
+    }
+
+    #[test]
+    fn every_status_has_its_verdict() {
+        let coded = |code: &str| format!(r#"{{"error":{{"code":"{code}","message":"m"}}}}"#);
+        for (status, body, expected) in [
+            (204, String::new(), "accepted"),
+            (400, coded("InvalidPayload"), "rejected"),
+            (400, coded("InvalidStream"), "hold misconfigured"),
+            (400, coded("InvalidDcrImmutableId"), "hold misconfigured"),
+            (400, "<html>".to_owned(), "hold misconfigured"),
+            (401, coded("AuthenticationFailed"), "hold credentials"),
+            (403, coded("OperationFailed"), "hold credentials"),
+            (404, coded("NotFound"), "hold not_found"),
+            (408, String::new(), "retry true"),
+            (413, coded("ContentLengthLimitExceeded"), "too_large"),
+            (415, String::new(), "hold misconfigured"),
+            (429, String::new(), "retry false"),
+            (500, String::new(), "retry true"),
+            (502, String::new(), "retry true"),
+            (503, String::new(), "retry false"),
+            (504, String::new(), "retry true"),
+        ] {
+            let answer = Answer {
+                status,
+                retry_after: None,
+                body: body.clone().into(),
+                cut: false,
+                cookies: String::new(),
+            };
+            let verdict = match of_answer(&answer) {
+                Verdict::Hold(alarm) => format!("hold {}", alarm.reason.as_str()),
+                Verdict::Retry { ambiguous, .. } => format!("retry {ambiguous}"),
+                other => other.label().to_owned(),
+            };
+            assert_eq!(verdict, expected, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_those_of_the_cloud_that_the_endpoint_is_in() {
+        for (url, expected) in [
+            ("https://a.westeurope-1.ingest.monitor.azure.com", "https://monitor.azure.com/.default"),
+            ("https://a.usgovvirginia-1.ingest.monitor.azure.us", "https://monitor.azure.us/.default"),
+            ("https://a.chinanorth3-1.ingest.monitor.azure.cn", "https://monitor.azure.cn/.default"),
+            ("http://127.0.0.1:8080/us", "https://monitor.azure.com/.default"),
+        ] {
+            assert_eq!(scope(url), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_configuration_names_its_key_and_never_the_secret() {
+        for (table, key) in [
+            (with("url", json!("acme")), "url: "),
+            (with("rule_id", json!("0123")), "rule_id: "),
+            (with("rule_id", json!("dcr-1/x")), "rule_id: "),
+            (with("stream", json!("")), "stream: "),
+            (with("azure", json!({"client_id": "c", "client_secret": "hunter2"})), "azure.tenant_id: "),
+            (with("azure", json!({"nothing": 1})), "azure.nothing: "),
+        ] {
+            let error = output(table).err().unwrap().to_string();
+            assert!(error.starts_with(key) && !error.contains("hunter2"), "{error}");
+        }
+    }
+}
