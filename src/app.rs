@@ -17,6 +17,7 @@ use crate::dead_letter::file::FileDeadLetters;
 use crate::input::{Input, InputContext, Resume, Shared};
 use crate::metrics::{Metrics, PipelineMetrics};
 use crate::output::Output;
+use crate::overlap::Overlaps;
 use crate::pipeline::{BatchLimits, Pace, Pipeline, PipelineError};
 use crate::registry;
 use crate::state::sqlite::SqliteState;
@@ -99,6 +100,7 @@ impl App {
         let metrics = Metrics::new()?;
         let shared = Shared::default();
         let mut routes = Vec::with_capacity(config.pipelines.len());
+        let mut overlaps = Overlaps::default();
         let mut paces: BTreeMap<&str, Arc<Pace>> = BTreeMap::new();
         for route in &config.pipelines {
             let name = format!("{}/{}", route.input, route.output);
@@ -118,6 +120,9 @@ impl App {
             let mut pipeline = pipeline(config, &route.output, source, &config.state_dir, metrics)?;
             // One collector, one pace, however many pipelines send to it.
             pipeline.pace = Arc::clone(paces.entry(&route.output).or_insert(pipeline.pace));
+            if config.outputs.get(&route.output).is_some_and(|output| output.common.count_overlap) {
+                pipeline.overlap = Some(overlaps.of(&route.input, &route.output));
+            }
             routes.push(Route {
                 input_name: route.input.clone(),
                 output_name: route.output.clone(),
@@ -195,6 +200,7 @@ pub(crate) fn pipeline(
         once: source.once,
         grace: config.shutdown_grace.0,
         hold_interval: HOLD_INTERVAL,
+        overlap: None,
         clock: now,
     })
 }

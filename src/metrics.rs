@@ -33,6 +33,7 @@ struct Families {
     records_duplicate: IntCounterVec,
     objects_read: IntCounterVec,
     redactions: IntCounterVec,
+    overlaps: IntCounterVec,
     prefix_mismatch: IntCounterVec,
     input_errors: IntCounterVec,
     events_delivered: IntCounterVec,
@@ -71,6 +72,8 @@ pub struct PipelineMetrics {
     pub objects_read: IntCounter,
     /// Secrets taken out of events.
     pub redactions: IntCounter,
+    /// Events that another input has sent to the same output.
+    pub overlaps: IntCounter,
     /// Objects whose shipped part had changed.
     pub prefix_mismatch: IntCounter,
     /// Failed reads of the store or of an object.
@@ -145,6 +148,7 @@ impl Metrics {
             records_duplicate: families.records_duplicate.with_label_values(&labels),
             objects_read: families.objects_read.with_label_values(&labels),
             redactions: families.redactions.with_label_values(&labels),
+            overlaps: families.overlaps.with_label_values(&labels),
             prefix_mismatch: families.prefix_mismatch.with_label_values(&labels),
             input_errors: families.input_errors.with_label_values(&labels),
             events_delivered: families.events_delivered.with_label_values(&labels),
@@ -284,6 +288,11 @@ impl Families {
             )?,
             objects_read: counter("objects_read_total", "Versions of objects read to their end.", &[])?,
             redactions: counter("redactions_total", "Secrets taken out of events.", &[])?,
+            overlaps: counter(
+                "overlap_total",
+                "Events that another input has sent to this output too, with count_overlap = true.",
+                &[],
+            )?,
             prefix_mismatch: counter(
                 "prefix_mismatch_total",
                 "Objects whose already shipped part had changed, so that they were compared line by line.",

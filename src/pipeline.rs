@@ -36,6 +36,7 @@ use crate::format::Format;
 use crate::input::{Input, InputError};
 use crate::metrics::PipelineMetrics;
 use crate::output::{HoldReason, Output};
+use crate::overlap::Overlap;
 use crate::state::State;
 use crate::status::{Phase, Side, Status};
 use crate::time::Millis;
@@ -144,6 +145,8 @@ pub struct Pipeline {
     pub grace: Duration,
     /// Time between two tries while the collector holds everything up until a human acts.
     pub hold_interval: Duration,
+    /// Counts what another input sends to the same output.
+    pub overlap: Option<Overlap>,
     /// The time of day, for lags.
     pub clock: fn() -> Millis,
 }
@@ -219,6 +222,7 @@ impl Pipeline {
                 format: self.format,
                 output: Arc::clone(&self.output),
                 pool: self.budget.pool().clone(),
+                overlap: self.overlap,
             },
             batcher: Batcher::new(self.limits, Arc::clone(&learned)),
             batches: batches_in,
@@ -366,8 +370,15 @@ impl Encoder {
     }
 
     async fn batch(&mut self, encoded: Encoded) {
-        let Encoded { frames, dead, newest, redactions } = encoded;
+        let Encoded { frames, dead, newest, redactions, overlaps } = encoded;
         self.metrics.redactions.inc_by(redactions.into());
+        if overlaps > 0 && self.metrics.overlaps.get() == 0 {
+            tracing::info!(
+                pipeline = %self.name,
+                "another input sends some of the same events to this output; from now on they are only counted"
+            );
+        }
+        self.metrics.overlaps.inc_by(overlaps);
         let (sequence, dead_count) = (frames.sequence, dead.len());
         let events = frames.frames.len() + dead_count;
         self.reporter.tell(Progress::Counted { sequence, events, newest }).await;

@@ -23,6 +23,8 @@ pub struct OutputCommon {
     pub format_options: FormatOptions,
     /// Whether secrets are taken out of events.
     pub redact: bool,
+    /// Whether events that another input sends to this output too are counted.
+    pub count_overlap: bool,
     /// How bodies are compressed.
     pub compression: Encoding,
     /// When a batch is full.
@@ -60,6 +62,9 @@ pub(super) struct Common {
     /// Whether secrets are taken out of events on their way to this output, as `redaction` says. Default true.
     #[schemars(with = "bool")]
     redact: Option<bool>,
+    /// Counts the events that another input sends to this output too, as `overlap_total`: by workspace, second, service,
+    /// action, request and status, since ids differ by route. Takes about 10 MB. Default false.
+    count_overlap: bool,
     /// How the body of a request is compressed.
     #[schemars(with = "Encoding")]
     compression: Option<Encoding>,
@@ -81,6 +86,7 @@ impl Default for Common {
             event_original: false,
             ocsf_version: OcsfVersion::default(),
             redact: None,
+            count_overlap: false,
             compression: None,
             batch: Batch::default(),
             in_flight: None,
@@ -130,6 +136,7 @@ fn resolve(common: Common, http: HttpSettings, defaults: &OutputDefaults) -> Out
         event_original,
         ocsf_version,
         redact,
+        count_overlap,
         compression,
         batch,
         in_flight,
@@ -139,6 +146,7 @@ fn resolve(common: Common, http: HttpSettings, defaults: &OutputDefaults) -> Out
         format: format.unwrap_or(defaults.format),
         format_options: FormatOptions { event_original, ocsf_version },
         redact: redact.unwrap_or(true),
+        count_overlap,
         compression: compression.unwrap_or(defaults.compression),
         batch: BatchLimits {
             max_bytes: batch.max_bytes.unwrap_or(ByteSize(defaults.max_bytes)),

@@ -9,6 +9,7 @@ use crate::dead_letter::{DeadLetter, DeadLetterOrigin};
 use crate::decode::Decoder;
 use crate::format::Format;
 use crate::output::Output;
+use crate::overlap::Overlap;
 use crate::time::Millis;
 
 /// What a pipeline encodes with.
@@ -18,6 +19,7 @@ pub(crate) struct Codec {
     pub(crate) format: Arc<dyn Format>,
     pub(crate) output: Arc<dyn Output>,
     pub(crate) pool: Pool,
+    pub(crate) overlap: Option<Overlap>,
 }
 
 /// A chunk as frames.
@@ -28,6 +30,8 @@ pub(crate) struct Encoded {
     pub(crate) newest: Option<Millis>,
     /// Secrets taken out.
     pub(crate) redactions: u32,
+    /// Events that another input has sent to this output too.
+    pub(crate) overlaps: u64,
 }
 
 impl Codec {
@@ -42,6 +46,7 @@ impl Codec {
         let mut dead = Vec::new();
         let mut newest = None;
         let mut redactions = 0;
+        let mut overlaps = 0;
         for record in &chunk.records {
             let bytes = chunk.record(record);
             let result =
@@ -59,6 +64,7 @@ impl Codec {
                     }
                     buffer.extend_from_slice(terminator);
                     redactions += event.redactions;
+                    overlaps += u64::from(self.overlap.as_ref().is_some_and(|overlap| overlap.note(event)));
                     frames.push(Frame {
                         end: narrow(buffer.len()),
                         record_start,
@@ -73,7 +79,7 @@ impl Codec {
             }
         }
         dead.extend(chunk.malformed.iter().map(|malformed| malformed_letter(&chunk.origin, malformed)));
-        Encoded { frames: Frames { sequence, chunk, buffer, frames }, dead, newest, redactions }
+        Encoded { frames: Frames { sequence, chunk, buffer, frames }, dead, newest, redactions, overlaps }
     }
 }
 

@@ -19,6 +19,7 @@ const VALUES: &[&str] = &[
     "event",
     "json",
     "principal",
+    "overlap",
     "redact",
     "secret",
     "status",

@@ -351,3 +351,37 @@ fn generated_blobs_of_azure_can_be_shipped_in_their_layouts() {
         assert_eq!(lines(&directory.path().join("out.ndjson")).len(), 400, "{layout}: nothing is new");
     }
 }
+
+#[tokio::test]
+async fn events_that_two_inputs_send_to_one_output_are_counted_there_and_delivered_all_the_same() {
+    let directory = growing("type = \"file\"\npath = \"unused.ndjson\"");
+    let here = directory.path().display();
+    deliver(directory.path(), "second", &[2, 3]);
+    let input = |name: &str| format!("[inputs.{name}]\ntype = \"bucket\"\nurl = \"{here}/bucket\"\n");
+    let output = |name: &str, keys: &str| {
+        format!("[outputs.{name}]\ntype = \"file\"\npath = \"{here}/{name}.ndjson\"\n{keys}\n")
+    };
+    let text = format!("state_dir = \"{here}/state\"\nserver.listen = \"none\"\n")
+        + &input("bucket")
+        + &input("copy")
+        + &output("siem", "count_overlap = true")
+        + &output("archive", "");
+    write_config(directory.path(), &text);
+    let config = Config::load(&[directory.path().join("a.toml")], &BTreeMap::new()).unwrap();
+    let mut app = App::build(&config, true).unwrap();
+    let mut running = app.start(&CancellationToken::new());
+    while let Some(ended) = running.join_next().await {
+        ended.unwrap().unwrap();
+    }
+    let overlaps = |output: &str| -> u64 {
+        app.routes
+            .iter()
+            .filter(|route| route.output_name == output)
+            .map(|route| route.metrics.overlaps.get())
+            .sum()
+    };
+    assert_eq!((overlaps("siem"), overlaps("archive")), (3, 0));
+    for name in ["siem", "archive"] {
+        assert_eq!(lines(&directory.path().join(format!("{name}.ndjson"))).len(), 6);
+    }
+}

@@ -4,7 +4,7 @@ use super::{Files, MINIMAL, load};
 
 #[test]
 fn every_mistake_is_told_in_one_line_with_file_key_and_remedy() {
-    let own = "ack, batch, compression, connection_age, event_original, format, headers, hold_after_refusals, \
+    let own = "ack, batch, compression, connection_age, count_overlap, event_original, format, headers, hold_after_refusals, \
                in_flight, index, no_proxy, ocsf_version, proxy, proxy_ca_file, redact, timeout, tls, token, type, url";
     let table = [
         ("indx = \"x\"", format!("outputs.splunk.indx: unknown key; did you mean `index`? (allowed: {own})")),
