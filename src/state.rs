@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::chunk::{Note, Partition, Position};
 
+pub mod none;
 pub mod sqlite;
 
 /// A step forward of one partition.

@@ -5,16 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use futures::future::join_all;
 
 use super::Ended;
-use crate::chunk::{Budget, Partition, Position};
+use crate::chunk::Budget;
 use crate::component::Probe;
 use crate::config::Config;
 use crate::input::{InputContext, Resume, Shared};
-use crate::state::{Change, State, StateError};
+use crate::state::none::NoState;
 
 /// Longest wait for one of them: several requests, each with a limit of its own.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -57,7 +55,7 @@ async fn patiently(probe: impl Future<Output = Probe>) -> Probe {
 async fn input(config: &Config, name: &str) -> Probe {
     let context = InputContext {
         name: name.to_owned(),
-        resume: Resume::new(Arc::new(Nothing), name),
+        resume: Resume::new(Arc::new(NoState), name),
         shared: Shared::default(),
         budget: Budget::new(config.memory.get()),
         once: true,
@@ -74,31 +72,5 @@ async fn output(config: &Config, name: &str) -> Probe {
     match config.build_output(name) {
         Ok(output) => output.probe().await,
         Err(error) => Probe::Failed(error.to_string()),
-    }
-}
-
-/// A state that knows nothing and keeps nothing: the real one may be in use by the service that runs.
-struct Nothing;
-
-#[async_trait]
-impl State for Nothing {
-    async fn range(&self, _: &str, _: &str, _: &str) -> Result<Vec<(Partition, Position)>, StateError> {
-        Ok(Vec::new())
-    }
-
-    async fn notes(&self, _: &str, _: &Partition) -> Result<Vec<Bytes>, StateError> {
-        Ok(Vec::new())
-    }
-
-    async fn commit(&self, _: &str, _: Vec<Change>, _: Vec<(&'static str, u64)>) -> Result<(), StateError> {
-        Ok(())
-    }
-
-    async fn counters(&self, _: &str) -> Result<Vec<(String, u64)>, StateError> {
-        Ok(Vec::new())
-    }
-
-    async fn key(&self) -> Result<[u8; 192], StateError> {
-        Ok([0; 192])
     }
 }

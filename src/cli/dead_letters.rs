@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use clap::{Args, Subcommand};
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +18,7 @@ use crate::dead_letter::file::{self, FileDeadLetters, KeptLetter, LetterFile, Le
 use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::input::{Input, InputError, Read};
 use crate::metrics::Metrics;
-use crate::state::{Change, State, StateError};
+use crate::state::none::NoState;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DeadLettersCommand {
@@ -273,31 +272,5 @@ impl ReplayInput {
             payload: letter.record,
             ..Chunk::default()
         }
-    }
-}
-
-/// A replay has no position: its file is removed when all of it is delivered.
-struct NoState;
-
-#[async_trait]
-impl State for NoState {
-    async fn range(&self, _: &str, _: &str, _: &str) -> Result<Vec<(Partition, Position)>, StateError> {
-        Ok(Vec::new())
-    }
-
-    async fn notes(&self, _: &str, _: &Partition) -> Result<Vec<Bytes>, StateError> {
-        Ok(Vec::new())
-    }
-
-    async fn commit(&self, _: &str, _: Vec<Change>, _: Vec<(&'static str, u64)>) -> Result<(), StateError> {
-        Ok(())
-    }
-
-    async fn counters(&self, _: &str) -> Result<Vec<(String, u64)>, StateError> {
-        Ok(Vec::new())
-    }
-
-    async fn key(&self) -> Result<[u8; 192], StateError> {
-        Ok([0; 192])
     }
 }
