@@ -43,8 +43,8 @@
 //!    *hold*: loud, not ready, tried again slowly.
 //! 6. Bytes read and not committed are bounded by one [`chunk::Budget`] per pipeline, everything between tasks by bounded
 //!    channels. Beyond it go one line longer than a chunk at a time, what the Kafka client fetches ahead (1 MiB a
-//!    partition), and the encoded form of what the budget counts (1.5 times its size in Splunk's envelope, 2.2 times as
-//!    ECS, plus the compressed bodies in flight).
+//!    partition), the encoded form of what the budget counts (1.5 times its size in Splunk's envelope, 2.2 times as
+//!    ECS, plus the compressed bodies in flight), and at most 8 MiB of buffers that lie ready to be used again.
 //! 7. Decoding and encoding are pure: no I/O, no clock.
 //! 8. The committer waits for nobody in the pipeline, so no circle of full channels can form.
 //!

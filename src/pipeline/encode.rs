@@ -39,7 +39,7 @@ impl Codec {
     pub(crate) fn encode(&self, sequence: Sequence, chunk: Arc<Chunk>) -> Encoded {
         let terminator = self.output.framing().terminator;
         // ECS, the longest format, takes 2.2 bytes for each of the record: nothing is moved on the way. What remains is
-        // no memory: pages that were never written to.
+        // mostly no memory: pages that no event has been written to.
         let mut buffer = self.pool.take(chunk.payload.len() * 9 / 4);
         let mut frames = Vec::with_capacity(chunk.records.len());
         let mut scratch = Vec::new();
