@@ -54,10 +54,10 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Its content, to be kept for as long as somebody needs it. Where that is little of what the buffer takes, it is
-    /// copied: many small contents would else hold many large buffers.
+    /// Its content, to be kept for as long as somebody needs it. Where that is not most of what the buffer takes, it is
+    /// copied: a budget counts the content, so what is held must not be much more.
     pub fn freeze(self) -> Bytes {
-        match self.bytes.len() < self.bytes.capacity() / 4 {
+        match self.bytes.len() < self.bytes.capacity() / 4 * 3 {
             true => Bytes::copy_from_slice(&self.bytes),
             false => Bytes::from_owner(self),
         }
@@ -126,6 +126,11 @@ mod tests {
         let mut buffer = pool.take(1 << 20);
         buffer.extend_from_slice(b"little");
         assert_eq!(buffer.freeze(), b"little".as_slice());
+        let mut buffer = pool.take(1 << 20);
+        buffer.resize(700_000, 7);
+        let content = buffer.freeze();
+        assert_eq!((content.len(), free(&pool)), (700_000, vec![1 << 20]), "two thirds of it do not either");
+        drop(content);
         assert_eq!(free(&pool), [1 << 20]);
         assert_eq!(pool.take(600 << 10).capacity(), 640 << 10, "nor does a smaller need take it");
     }
