@@ -19,6 +19,7 @@ use crate::metrics::{Metrics, PipelineMetrics};
 use crate::output::Output;
 use crate::overlap::Overlaps;
 use crate::pipeline::{BatchLimits, Pace, Pipeline, PipelineError};
+use crate::recent::RecentEvents;
 use crate::registry;
 use crate::state::sqlite::SqliteState;
 use crate::state::{State, StateError};
@@ -67,6 +68,8 @@ pub struct Route {
     pub metrics: PipelineMetrics,
     /// What it does.
     pub status: Status,
+    /// The events it encoded last.
+    pub recent: RecentEvents,
     /// Its input: tells its backlog.
     pub input: Arc<dyn Input>,
     /// Its output: told to reopen its files.
@@ -88,6 +91,8 @@ pub struct App {
     pub routes: Vec<Route>,
     /// All counters.
     pub metrics: Metrics,
+    /// Where state and dead letters are kept.
+    pub state_dir: PathBuf,
 }
 
 impl App {
@@ -128,12 +133,13 @@ impl App {
                 output_name: route.output.clone(),
                 metrics: pipeline.metrics.clone(),
                 status: pipeline.status.clone(),
+                recent: pipeline.recent.clone(),
                 input: Arc::clone(&pipeline.input),
                 output: Arc::clone(&pipeline.output),
                 pipeline: Some(pipeline),
             });
         }
-        Ok(Self { routes, metrics })
+        Ok(Self { routes, metrics, state_dir: config.state_dir.clone() })
     }
 
     /// Tries what a collector holds up at this interval instead of [`HOLD_INTERVAL`].
@@ -201,6 +207,7 @@ pub(crate) fn pipeline(
         grace: config.shutdown_grace.0,
         hold_interval: HOLD_INTERVAL,
         overlap: None,
+        recent: RecentEvents::new(config.server.recent_events),
         clock: now,
     })
 }

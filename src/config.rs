@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::component::BuildError;
@@ -117,11 +117,24 @@ pub struct Server {
     /// What /status and the page want to see: as `Authorization: Bearer …`, or in a browser as the password of any user.
     /// There is no TLS here: put something in front of it where the network is not yours.
     pub token: Option<Secret>,
+    /// Events that each pipeline encoded last, shown by /status and the page: time, workspace, service, action, user, status
+    /// and id, no parameters. 0: none; at most 100.
+    #[serde(deserialize_with = "recent_events")]
+    #[schemars(range(max = 100))]
+    pub recent_events: usize,
+}
+
+fn recent_events<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    let number = usize::deserialize(from)?;
+    if number > 100 {
+        return Err(serde::de::Error::custom(format!("{number} is too many: at most 100 events are kept")));
+    }
+    Ok(number)
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9598))), token: None }
+        Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9598))), token: None, recent_events: 0 }
     }
 }
 

@@ -13,6 +13,7 @@ use prometheus::{
 };
 
 use crate::output::{HoldReason, Verdict};
+use crate::time::Millis;
 
 /// Most values of the `workspace` label per pipeline; further workspaces share `other`.
 pub const MAX_WORKSPACES: usize = 200;
@@ -49,6 +50,9 @@ struct Families {
     bytes_encoded: IntCounterVec,
     commits: IntCounterVec,
     input_lag: GaugeVec,
+    newest_event: GaugeVec,
+    state_disk_available: IntGauge,
+    state_disk_size: IntGauge,
     oldest_unacknowledged: GaugeVec,
     bytes_uncommitted: IntGaugeVec,
     hold: IntGaugeVec,
@@ -106,7 +110,14 @@ pub struct PipelineMetrics {
     pub objects_open: IntGauge,
     labels: [String; 2],
     families: Arc<Families>,
-    workspaces: Arc<Mutex<HashMap<String, Gauge>>>,
+    workspaces: Arc<Mutex<HashMap<String, WorkspaceGauges>>>,
+}
+
+/// What is shown of a workspace.
+#[derive(Debug)]
+struct WorkspaceGauges {
+    lag_seconds: Gauge,
+    newest_event: Gauge,
 }
 
 const PIPELINE: [&str; 2] = ["input", "output"];
@@ -170,6 +181,12 @@ impl Metrics {
         }
     }
 
+    /// Sets the room of the disk that holds the state, in bytes.
+    pub fn state_disk(&self, available: u64, size: u64) {
+        self.families.state_disk_available.set(i64::try_from(available).unwrap_or(i64::MAX));
+        self.families.state_disk_size.set(i64::try_from(size).unwrap_or(i64::MAX));
+    }
+
     /// The text that Prometheus scrapes.
     ///
     /// # Errors
@@ -221,23 +238,29 @@ impl PipelineMetrics {
         self.families.hold.with_label_values(&[input, output, reason.as_str()]).set(i64::from(held));
     }
 
-    /// Sets how far behind a workspace was when its newest event was committed.
-    pub fn lag(&self, workspace: &str, seconds: f64) {
+    /// Sets how far behind a workspace was when an event of this time was committed.
+    #[allow(clippy::cast_precision_loss)] // milliseconds of this era are exact
+    pub fn committed_event(&self, workspace: &str, time: Millis, now: Millis) {
         let mut known = self.workspaces.lock().unwrap_or_else(PoisonError::into_inner);
         let workspace =
             if known.contains_key(workspace) || known.len() < MAX_WORKSPACES { workspace } else { "other" };
         let [input, output] = &self.labels;
-        known
-            .entry(workspace.to_owned())
-            .or_insert_with(|| self.families.input_lag.with_label_values(&[input, output, workspace]))
-            .set(seconds);
+        let gauges = known.entry(workspace.to_owned()).or_insert_with(|| WorkspaceGauges {
+            lag_seconds: self.families.input_lag.with_label_values(&[input, output, workspace]),
+            newest_event: self.families.newest_event.with_label_values(&[input, output, workspace]),
+        });
+        gauges.lag_seconds.set((now.get() - time.get()) as f64 / 1000.0);
+        let seconds = time.get() as f64 / 1000.0;
+        if seconds > gauges.newest_event.get() {
+            gauges.newest_event.set(seconds);
+        }
     }
 
     /// The lags by workspace, in seconds.
     pub fn lags(&self) -> Vec<(String, f64)> {
         let known = self.workspaces.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lags: Vec<_> =
-            known.iter().map(|(workspace, gauge)| (workspace.clone(), gauge.get())).collect();
+            known.iter().map(|(workspace, gauges)| (workspace.clone(), gauges.lag_seconds.get())).collect();
         lags.sort_by(|a, b| a.0.cmp(&b.0));
         lags
     }
@@ -272,6 +295,11 @@ impl Families {
             &PIPELINE,
         )?;
         keep(Box::new(duration.clone()))?;
+        let disk = |short: &str, help: &str| {
+            let gauge = IntGauge::new(name(short), help)?;
+            keep(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
         Ok(Self {
             records_read: counter("records_read_total", "New records read.", &[])?,
             bytes_read: counter("bytes_read_total", "Bytes of new records read.", &[])?,
@@ -335,6 +363,19 @@ impl Families {
                 "input_lag_seconds",
                 "Age of the newest event of a workspace at the time it was committed.",
                 &["workspace"],
+            )?,
+            newest_event: gauge(
+                "newest_event_timestamp_seconds",
+                "Time of the newest committed event of a workspace, in seconds since 1970.",
+                &["workspace"],
+            )?,
+            state_disk_available: disk(
+                "state_disk_available_bytes",
+                "Room left on the disk that holds the state and the dead letters.",
+            )?,
+            state_disk_size: disk(
+                "state_disk_size_bytes",
+                "Size of the disk that holds the state and the dead letters.",
             )?,
             oldest_unacknowledged: gauge(
                 "oldest_unacknowledged_seconds",

@@ -37,6 +37,7 @@ use crate::input::{Input, InputError};
 use crate::metrics::PipelineMetrics;
 use crate::output::{HoldReason, Output};
 use crate::overlap::Overlap;
+use crate::recent::RecentEvents;
 use crate::state::State;
 use crate::status::{Phase, Side, Status};
 use crate::time::Millis;
@@ -147,6 +148,8 @@ pub struct Pipeline {
     pub hold_interval: Duration,
     /// Counts what another input sends to the same output.
     pub overlap: Option<Overlap>,
+    /// The events encoded last, for the page.
+    pub recent: RecentEvents,
     /// The time of day, for lags.
     pub clock: fn() -> Millis,
 }
@@ -223,6 +226,7 @@ impl Pipeline {
                 output: Arc::clone(&self.output),
                 pool: self.budget.pool().clone(),
                 overlap: self.overlap,
+                recent: self.recent,
             },
             batcher: Batcher::new(self.limits, Arc::clone(&learned)),
             batches: batches_in,

@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::metrics::{Metrics, PipelineMetrics};
+use crate::recent::{RecentEvent, RecentEvents};
 use crate::secret::Secret;
 use crate::status::{Phase, Status};
 
@@ -53,6 +55,7 @@ struct Shown {
     metrics: Metrics,
     routes: Arc<Vec<ShownRoute>>,
     door: Arc<Door>,
+    state_dir: PathBuf,
 }
 
 /// Who may see the status.
@@ -115,6 +118,7 @@ struct ShownRoute {
     output: String,
     metrics: PipelineMetrics,
     status: Status,
+    recent: RecentEvents,
 }
 
 /// A server that listens and does not answer yet.
@@ -136,6 +140,7 @@ impl Server {
             output: route.output_name.clone(),
             metrics: route.metrics.clone(),
             status: route.status.clone(),
+            recent: route.recent.clone(),
         });
         let door = match token {
             Some(token) => Door::Locked(token),
@@ -143,7 +148,7 @@ impl Server {
             None => Door::Closed,
         };
         let (metrics, routes) = (app.metrics.clone(), Arc::new(routes.collect()));
-        let shown = Shown { metrics, routes, door: Arc::new(door) };
+        let shown = Shown { metrics, routes, door: Arc::new(door), state_dir: app.state_dir.clone() };
         Ok(Self { listener, shown })
     }
 
@@ -210,6 +215,14 @@ fn policy(page: &str) -> String {
 }
 
 async fn metrics(State(shown): State<Shown>) -> Response {
+    // Beside the other answers: a network's disk may keep its asker waiting.
+    let state_dir = shown.state_dir.clone();
+    if let Ok(Ok(disk)) = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&state_dir)).await {
+        shown.metrics.state_disk(
+            disk.f_bavail.saturating_mul(disk.f_frsize),
+            disk.f_blocks.saturating_mul(disk.f_frsize),
+        );
+    }
     match shown.metrics.render() {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
@@ -254,6 +267,8 @@ struct StatusRow<'a> {
     bytes_sent: u64,
     oldest_unacknowledged_seconds: f64,
     lag_seconds_by_workspace: BTreeMap<String, f64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    recent_events: Vec<RecentEvent>,
 }
 
 async fn status(State(shown): State<Shown>, headers: HeaderMap) -> Response {
@@ -261,7 +276,7 @@ async fn status(State(shown): State<Shown>, headers: HeaderMap) -> Response {
         return refused.into_response();
     }
     let row = |route| {
-        let ShownRoute { input, output, metrics, status }: &ShownRoute = route;
+        let ShownRoute { input, output, metrics, status, recent }: &ShownRoute = route;
         let snapshot = status.snapshot();
         StatusRow {
             input,
@@ -279,6 +294,7 @@ async fn status(State(shown): State<Shown>, headers: HeaderMap) -> Response {
             bytes_sent: metrics.bytes_sent.get(),
             oldest_unacknowledged_seconds: metrics.oldest_unacknowledged.get(),
             lag_seconds_by_workspace: metrics.lags().into_iter().collect(),
+            recent_events: recent.list(),
         }
     };
     let page =

@@ -120,9 +120,7 @@ impl Committer {
         let now = (self.clock)();
         for Uncommitted { workspace, newest, credit } in riders {
             if let Some(newest) = newest {
-                #[allow(clippy::cast_precision_loss)] // milliseconds of this era are exact
-                let seconds = (now.get() - newest.get()) as f64 / 1000.0;
-                self.metrics.lag(workspace.as_deref().unwrap_or("none"), seconds);
+                self.metrics.committed_event(workspace.as_deref().unwrap_or("none"), newest, now);
             }
             drop(credit);
         }

@@ -10,6 +10,7 @@ use crate::decode::Decoder;
 use crate::format::Format;
 use crate::output::Output;
 use crate::overlap::Overlap;
+use crate::recent::RecentEvents;
 use crate::time::Millis;
 
 /// What a pipeline encodes with.
@@ -20,6 +21,7 @@ pub(crate) struct Codec {
     pub(crate) output: Arc<dyn Output>,
     pub(crate) pool: Pool,
     pub(crate) overlap: Option<Overlap>,
+    pub(crate) recent: RecentEvents,
 }
 
 /// A chunk as frames.
@@ -47,7 +49,8 @@ impl Codec {
         let mut newest = None;
         let mut redactions = 0;
         let mut overlaps = 0;
-        for record in &chunk.records {
+        let shown_from = chunk.records.len().saturating_sub(self.recent.capacity());
+        for (index, record) in chunk.records.iter().enumerate() {
             let bytes = chunk.record(record);
             let result =
                 self.decoder.decode(bytes, record.occurrence, &chunk.origin, &mut scratch, &mut |event| {
@@ -64,6 +67,9 @@ impl Codec {
                     }
                     buffer.extend_from_slice(terminator);
                     redactions += event.redactions;
+                    if index >= shown_from {
+                        self.recent.note(event);
+                    }
                     overlaps += u64::from(self.overlap.as_ref().is_some_and(|overlap| overlap.note(event)));
                     frames.push(Frame {
                         end: narrow(buffer.len()),

@@ -61,6 +61,14 @@ impl Ferry {
         Self { directory, config }
     }
 
+    /// This configuration and no other.
+    pub(crate) fn whole(text: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("auditferry.toml");
+        std::fs::write(&config, text).unwrap();
+        Self { directory, config }
+    }
+
     /// Ships what there is. The environment holds nothing but what is given; nothing asks the machine's metadata.
     pub(crate) fn run_with(&self, environment: &[(&str, &str)]) -> Output {
         let mut command = Command::new("timeout");

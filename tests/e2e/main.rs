@@ -10,6 +10,7 @@
 //! | OpenSearch, with a `java` in `PATH` | `AUDITFERRY_E2E_OPENSEARCH`, its directory | Maven Central, `org.opensearch.distribution.integ-test-zip:opensearch` |
 //! | `nginx` | `AUDITFERRY_E2E_NGINX` | `apt-get install nginx` |
 //! | `loki` | `AUDITFERRY_E2E_LOKI` | `go build github.com/grafana/loki/v3/cmd/loki` in `tests/e2e/loki` |
+//! | `prometheus`, `promtool` | `AUDITFERRY_E2E_PROMETHEUS`, their directory | `apt-get install prometheus` |
 //! | `otelcol` | `AUDITFERRY_E2E_OTELCOL` | `go build` in `tests/e2e/otelcol` |
 
 // `cfg(test)` tells clippy that helpers may unwrap as the tests themselves may.
@@ -51,6 +52,8 @@ mod nginx;
 mod opensearch;
 #[cfg(test)]
 mod otel;
+#[cfg(test)]
+mod prometheus;
 #[cfg(test)]
 mod recorder;
 #[cfg(test)]

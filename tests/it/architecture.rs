@@ -20,6 +20,7 @@ const VALUES: &[&str] = &[
     "json",
     "principal",
     "overlap",
+    "recent",
     "redact",
     "secret",
     "status",

@@ -72,9 +72,17 @@ async fn health_and_status_tell_what_a_pipeline_does() {
         "auditferry_events_delivered_total{input=\"audit\",output=\"splunk\"} 2",
         "auditferry_dead_letters_total{input=\"audit\",output=\"splunk\",reason=\"not_json\"} 1",
         "auditferry_oldest_unacknowledged_seconds{input=\"audit\",output=\"splunk\"} 0",
+        "auditferry_newest_event_timestamp_seconds{input=\"audit\",output=\"splunk\",workspace=\"7\"} 1767609296.007",
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line} is missing");
     }
+    let disk = |name: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().parse::<u64>().unwrap()
+    };
+    let (available, size) =
+        (disk("auditferry_state_disk_available_bytes "), disk("auditferry_state_disk_size_bytes "));
+    assert!(0 < available && available <= size, "{available} of {size}");
 
     // A collector that is busy is nobody's business; one that knows the token no more is.
     hec.set_down(Some(503));
@@ -91,6 +99,31 @@ async fn health_and_status_tell_what_a_pipeline_does() {
     has(&hec, 3).await;
     answers(&format!("{url}/readyz"), 200).await;
     ferry.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_status_shows_the_last_events_where_that_is_asked_for() {
+    let hec = Collector::start(Protocol::Hec).await;
+    let mut place = Place::new();
+    place.put("a.json", ["a", "b", "c"].map(|id| record(id) + "\n").concat());
+    for (settings, shown) in [("", 0), ("server.recent_events = 2", 2)] {
+        place.settings = settings;
+        std::fs::remove_dir_all(place.state()).ok();
+        let ferry = place.start("", &[output(&hec, "")]).await;
+        has(&hec, 3).await;
+        ferry.rests().await;
+        let (url, _serving) = serve(&ferry).await;
+        let page: Value = serde_json::from_str(&get(format!("{url}/status")).await.1).unwrap();
+        let events = page["pipelines"][0]["recent_events"].as_array().map_or(0, Vec::len);
+        assert_eq!(events, shown, "{page}");
+        if shown > 0 {
+            let newest = &page["pipelines"][0]["recent_events"][0];
+            assert_eq!(newest["event_time"], "2026-01-05T10:34:56.007Z");
+            assert_eq!(newest["action_name"], "login");
+            assert!(newest["event_id"].is_string());
+        }
+        ferry.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

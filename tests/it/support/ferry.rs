@@ -48,13 +48,15 @@ pub(crate) struct Place {
     directory: TempDir,
     /// Short, so that readers wait for commits.
     pub(crate) memory: &'static str,
+    /// Further lines of the whole configuration.
+    pub(crate) settings: &'static str,
 }
 
 impl Place {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("bucket")).unwrap();
-        Self { directory, memory: "1MiB" }
+        Self { directory, memory: "1MiB", settings: "" }
     }
 
     pub(crate) fn bucket(&self) -> PathBuf {
@@ -97,10 +99,11 @@ impl Place {
     /// The configuration with these keys of the input and these outputs.
     pub(crate) fn config(&self, input: &str, outputs: &[String]) -> Config {
         let text = format!(
-            "state_dir = '{}'\nmemory = '{}'\nshutdown_grace = '5s'\nserver.listen = 'none'\n[inputs.audit]\ntype = 'bucket'\n\
+            "state_dir = '{}'\nmemory = '{}'\nshutdown_grace = '5s'\nserver.listen = 'none'\n{}\n[inputs.audit]\ntype = 'bucket'\n\
              url = '{}'\npoll_interval = '1s'\n{input}\n{}",
             self.state().display(),
             self.memory,
+            self.settings,
             self.bucket().display(),
             outputs.concat()
         );
