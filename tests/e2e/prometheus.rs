@@ -55,7 +55,8 @@ impl Prometheus {
 
     async fn ask(&self, path: &str) -> Option<Value> {
         let settings = HttpSettings { proxy: Some("none".to_owned()), ..HttpSettings::default() };
-        let answer = Client::new(&settings).unwrap().get(&format!("{}{path}", self.url), HeaderMap::new()).await;
+        let answer =
+            Client::new(&settings).unwrap().get(&format!("{}{path}", self.url), HeaderMap::new()).await;
         serde_json::from_slice(&answer.ok()?.body).ok()
     }
 
@@ -101,7 +102,8 @@ impl Drop for Prometheus {
     }
 }
 
-const ADVICE: &str = "apt-get install prometheus, or set AUDITFERRY_E2E_PROMETHEUS to the directory of its programs";
+const ADVICE: &str =
+    "apt-get install prometheus, or set AUDITFERRY_E2E_PROMETHEUS to the directory of its programs";
 
 fn program(name: &str) -> PathBuf {
     match std::env::var_os("AUDITFERRY_E2E_PROMETHEUS") {
@@ -130,7 +132,8 @@ struct SmallDisk(PathBuf);
 impl SmallDisk {
     fn mount(at: &Path) -> Self {
         std::fs::create_dir_all(at).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=32m", "tmpfs"]).arg(at).output().unwrap();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=32m", "tmpfs"]).arg(at).output().unwrap();
         // Only root may mount.
         succeeded(&mounted);
         Self(at.to_owned())
@@ -169,7 +172,8 @@ fn panel_queries() -> Vec<(String, String)> {
     for panel in dashboard["panels"].as_array().unwrap() {
         for target in panel["targets"].as_array().into_iter().flatten() {
             let query = target["expr"].as_str().unwrap().replace("$__rate_interval", "10s");
-            let query = ["$job", "$input", "$output"].iter().fold(query, |query, name| query.replace(name, ".*"));
+            let query =
+                ["$job", "$input", "$output"].iter().fold(query, |query, name| query.replace(name, ".*"));
             assert!(!query.contains('$'), "{query}");
             queries.push((panel["title"].as_str().unwrap().to_owned(), query));
         }
@@ -240,7 +244,12 @@ async fn every_alert_fires_and_every_panel_has_data() {
     prometheus
         .fires(
             &mut seen,
-            &["AuditferryDeadLetters", "AuditferryWorkspaceSilent", "AuditferryStateDisk", "AuditferryInputErrors"],
+            &[
+                "AuditferryDeadLetters",
+                "AuditferryWorkspaceSilent",
+                "AuditferryStateDisk",
+                "AuditferryInputErrors",
+            ],
         )
         .await;
 

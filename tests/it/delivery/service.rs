@@ -103,12 +103,10 @@ async fn health_and_status_tell_what_a_pipeline_does() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_status_shows_the_last_events_where_that_is_asked_for() {
-    let hec = Collector::start(Protocol::Hec).await;
-    let mut place = Place::new();
-    place.put("a.json", ["a", "b", "c"].map(|id| record(id) + "\n").concat());
     for (settings, shown) in [("", 0), ("server.recent_events = 2", 2)] {
+        let (mut place, hec) = (Place::new(), Collector::start(Protocol::Hec).await);
         place.settings = settings;
-        std::fs::remove_dir_all(place.state()).ok();
+        place.put("a.json", ["a", "b", "c"].map(|id| record(id) + "\n").concat());
         let ferry = place.start("", &[output(&hec, "")]).await;
         has(&hec, 3).await;
         ferry.rests().await;
