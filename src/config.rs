@@ -117,7 +117,7 @@ pub struct Server {
     /// What /status and the page want to see: as `Authorization: Bearer …`, or in a browser as the password of any user.
     /// There is no TLS here: put something in front of it where the network is not yours.
     pub token: Option<Secret>,
-    /// Events that each pipeline encoded last, shown by /status and the page: time, workspace, service, action, user, status
+    /// Events that each pipeline read last, shown by /status and the page: time, workspace, service, action, user, status
     /// and id, no parameters. 0: none; at most 100.
     #[serde(deserialize_with = "recent_events")]
     #[schemars(range(max = 100))]
