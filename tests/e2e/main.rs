@@ -11,6 +11,8 @@
 //! | `nginx` | `AUDITFERRY_E2E_NGINX` | `apt-get install nginx` |
 //! | `loki` | `AUDITFERRY_E2E_LOKI` | `go build github.com/grafana/loki/v3/cmd/loki` in `tests/e2e/loki` |
 //! | `prometheus`, `promtool` | `AUDITFERRY_E2E_PROMETHEUS`, their directory | `apt-get install prometheus` |
+//! | `node` with `playwright-core` | `AUDITFERRY_E2E_PLAYWRIGHT`, its `node_modules` | `npm install playwright-core` |
+//! | Chromium | `AUDITFERRY_E2E_CHROMIUM` | `apt-get install chromium` |
 //! | `otelcol` | `AUDITFERRY_E2E_OTELCOL` | `go build` in `tests/e2e/otelcol` |
 
 // `cfg(test)` tells clippy that helpers may unwrap as the tests themselves may.
@@ -52,6 +54,8 @@ mod nginx;
 mod opensearch;
 #[cfg(test)]
 mod otel;
+#[cfg(test)]
+mod page;
 #[cfg(test)]
 mod prometheus;
 #[cfg(test)]
