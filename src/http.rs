@@ -12,7 +12,7 @@ use crate::batch::Request;
 use crate::component::BuildError;
 use crate::connection::Connections;
 pub use crate::connection::{HttpSettings, TlsSettings};
-use crate::secret::Secret;
+use crate::secret::{Rotating, Secret};
 
 /// Most bytes of an answer that are read.
 pub const MAX_ANSWER_BYTES: usize = 4 << 20;
@@ -68,18 +68,37 @@ impl Answer {
         serde_json::from_slice::<serde::de::IgnoredAny>(&self.body).is_ok()
     }
 
-    /// True if the body complains of plain HTTP on a TLS port, in the words of nginx, Apache or Go.
-    pub fn wants_tls(&self) -> bool {
-        let text = self.excerpt().to_ascii_lowercase();
-        [
-            "http request to an https server",
-            "http request was sent to https port",
-            "speaking plain http to an ssl",
-        ]
-        .iter()
-        .any(|complaint| text.contains(complaint))
+    /// What a proxy or the TLS of what stands before the collector says of the connection: no request gets past it.
+    fn complaint(&self) -> Option<NoAnswer> {
+        let (who, remedy) = match self.status {
+            407 => ("proxy", PROXY_LOGIN),
+            400 => {
+                let text = self.excerpt().to_ascii_lowercase();
+                let known = COMPLAINTS.iter().find(|(complaint, _)| text.contains(complaint));
+                ("collector", known.map(|(_, remedy)| *remedy)?)
+            }
+            _ => return None,
+        };
+        let cause = format!("the {who} answered {}", self.status);
+        Some(NoAnswer { cause, remedy, ambiguous: false, human: true })
     }
 }
+
+/// Complaints in the words of nginx, Apache and Go, in lower case, and what to do about them.
+const COMPLAINTS: [(&str, &str); 5] = [
+    ("http request to an https server", SPEAKS_TLS),
+    ("http request was sent to https port", SPEAKS_TLS),
+    ("speaking plain http to an ssl", SPEAKS_TLS),
+    ("no required ssl certificate was sent", WANTS_CERTIFICATE),
+    (
+        "the ssl certificate error",
+        "; it does not take our client certificate: check the authority and the dates of `tls.cert_file`",
+    ),
+];
+const SPEAKS_TLS: &str = "; the port speaks TLS: write `url` with https://";
+const WANTS_CERTIFICATE: &str = "; it wants a client certificate: set `tls.cert_file` and `tls.key_file`";
+const PROXY_LOGIN: &str =
+    "; the proxy wants a login: write `proxy` (or HTTPS_PROXY) as http://user:password@host:port";
 
 /// A request without an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +109,8 @@ pub struct NoAnswer {
     pub remedy: &'static str,
     /// True unless it is certain that the server saw nothing of the request.
     pub ambiguous: bool,
+    /// True if it stays so until a human changes a setting.
+    pub human: bool,
 }
 
 /// A client with the settings of one output.
@@ -146,7 +167,8 @@ impl Client {
         if let Some(encoding) = request.encoding.header() {
             call = call.header(CONTENT_ENCODING, encoding);
         }
-        read_answer(call, MAX_ANSWER_BYTES).await
+        let answer = read_answer(call, MAX_ANSWER_BYTES).await?;
+        answer.complaint().map_or(Ok(answer), Err)
     }
 
     /// Makes a GET request.
@@ -192,7 +214,7 @@ impl Client {
 
 fn silence(timeout: Duration) -> NoAnswer {
     let cause = format!("no answer within {}", humantime::format_duration(timeout));
-    NoAnswer { cause, remedy: "", ambiguous: true }
+    NoAnswer { cause, remedy: "", ambiguous: true, human: false }
 }
 
 async fn read_answer(call: reqwest::RequestBuilder, most_bytes: usize) -> Result<Answer, NoAnswer> {
@@ -218,9 +240,12 @@ async fn read_answer(call: reqwest::RequestBuilder, most_bytes: usize) -> Result
                 }
             }
             Ok(None) => break,
+            // A proxy that wants a login may hang up without reading the body: what else it says does not matter.
+            Err(_) if status == 407 => break,
             // The status was read, but what a 200 says of single events was not.
             Err(error) => {
-                return Err(NoAnswer { cause: describe(&error.without_url()), remedy: "", ambiguous: true });
+                let cause = describe(&error.without_url());
+                return Err(NoAnswer { cause, remedy: "", ambiguous: true, human: false });
             }
         }
     }
@@ -235,12 +260,20 @@ fn cookie(header: &HeaderValue) -> Option<&str> {
 fn no_answer(error: reqwest::Error) -> NoAnswer {
     let place = place(&error);
     let connecting = error.is_connect() || error.is_builder();
+    let place = if no_way_to_proxy(&error) { format!("the proxy on the way to {place}") } else { place };
     let cause = describe(&error.without_url());
     // In TLS 1.3 a server looks at our certificate after we think that all is well; it has read nothing until then.
     let ambiguous = !connecting && !cause.contains("received fatal alert");
     let reached = if ambiguous { "" } else { "cannot reach " };
     let remedy = remedy(&cause, ambiguous);
-    NoAnswer { cause: format!("{reached}{place}: {cause}"), remedy, ambiguous }
+    NoAnswer { cause: format!("{reached}{place}: {cause}"), remedy, ambiguous, human: remedy == PROXY_LOGIN }
+}
+
+/// True if not even the proxy was reached: what went wrong there says nothing of `url`.
+fn no_way_to_proxy(error: &reqwest::Error) -> bool {
+    let first = error as &dyn std::error::Error;
+    std::iter::successors(Some(first), |error| error.source())
+        .any(|error| error.to_string() == "tunnel error: failed to create underlying connection")
 }
 
 /// As a port does that speaks something else than TLS.
@@ -257,9 +290,14 @@ fn remedy(cause: &str, ambiguous: bool) -> &'static str {
         ("InvalidContentType", "; the port does not speak TLS: check the port, or write `url` with http://"),
         ("onnection reset", HUNG_UP),
         ("handshake eof", HUNG_UP),
-        ("CertificateRequired", "; it wants a client certificate: set `tls.cert_file` and `tls.key_file`"),
+        ("CertificateRequired", WANTS_CERTIFICATE),
+        ("proxy authorization required", PROXY_LOGIN),
+        (
+            "tunnel error: unsuccessful",
+            "; the proxy would not connect: check the login in `proxy`, what it allows, and that the collector is up",
+        ),
         ("fatal alert", "; it refuses our TLS: check `tls.cert_file` and `tls.min_version`"),
-        ("onnection refused", "; nothing listens there: check `url`, and that the collector is up"),
+        ("onnection refused", "; nothing listens there: check `url` and `proxy`, and that it is up"),
         ("lookup", "; check the name in `url`"),
     ];
     let found = known.iter().find(|(sign, _)| cause.contains(sign)).map(|(_, remedy)| *remedy);
@@ -315,22 +353,39 @@ pub fn header(
     Ok((name, value))
 }
 
-/// The configured headers of a `headers` table, whose values are secrets, and the texts to blot out of answers.
-///
-/// # Errors
-/// [`BuildError`] naming the header whose name, secret or value is wrong.
-pub fn secret_headers(table: &BTreeMap<String, Secret>) -> Result<(HeaderMap, Vec<String>), BuildError> {
-    let (mut headers, mut secrets) = (HeaderMap::new(), Vec::new());
-    for (name, secret) in table {
-        let key = format!("headers.{name}");
-        let text = secret.reveal().map_err(|error| BuildError::new(&key, error))?;
-        let (name, value) = header(&key, name, &text, true)?;
-        headers.insert(name, value);
-        // `Bearer x` may come back as `x`.
-        secrets.extend(text.split_once(' ').map(|(_, credentials)| credentials.to_owned()));
-        secrets.push(text);
+/// A secret and the text of it that went with a request.
+pub type Shown<'a> = (&'a Rotating, String);
+
+/// The headers of a `headers` table, whose values are secrets.
+#[derive(Debug)]
+pub struct SecretHeaders(Vec<(String, Rotating)>);
+
+impl SecretHeaders {
+    /// Of this table.
+    pub fn new(table: BTreeMap<String, Secret>) -> Self {
+        Self(table.into_iter().map(|(name, secret)| (name, Rotating::new(secret))).collect())
     }
-    Ok((headers, secrets))
+
+    /// The headers to send now, and the secrets in them.
+    ///
+    /// # Errors
+    /// [`BuildError`] naming the header whose name, secret or value is wrong.
+    pub fn reveal(&self) -> Result<(HeaderMap, Vec<Shown<'_>>), BuildError> {
+        let (mut headers, mut shown) = (HeaderMap::new(), Vec::new());
+        for (name, secret) in &self.0 {
+            let key = format!("headers.{name}");
+            let text = secret.reveal().map_err(|error| BuildError::new(&key, error))?;
+            headers.extend([header(&key, name, &text, true)?]);
+            shown.push((secret, text));
+        }
+        Ok((headers, shown))
+    }
+}
+
+/// What to blot out of answers to a request with these secrets: `Bearer x` may come back as `x`.
+pub fn blots<'a>(shown: &'a [Shown<'_>]) -> Vec<&'a str> {
+    let texts = shown.iter().map(|(_, text)| text.as_str());
+    texts.flat_map(|text| [Some(text), text.split_once(' ').map(|(_, rest)| rest)]).flatten().collect()
 }
 
 /// Checks that a text is an http or https URL without user, query and fragment, and takes the slash off its end.
@@ -406,12 +461,36 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_before_the_collector_and_complains_is_not_taken_for_it() {
+        let complaint = |status, body: &'static str| {
+            let answer =
+                Answer { status, retry_after: None, body: body.into(), cut: false, cookies: String::new() };
+            answer.complaint().map(|complaint| complaint.cause + complaint.remedy)
+        };
+        for (status, body, advice) in [
+            (400, "Client sent an HTTP request to an HTTPS server.", "with https://"),
+            (400, "<html>The plain HTTP request was sent to HTTPS port</html>", "with https://"),
+            (400, "Reason: You're speaking plain HTTP to an SSL-enabled server port.", "with https://"),
+            (400, "<title>400 No required SSL certificate was sent</title>", "set `tls.cert_file`"),
+            (400, "<title>400 The SSL certificate error</title>", "the dates of `tls.cert_file`"),
+            (407, "", "the proxy wants a login"),
+        ] {
+            assert!(complaint(status, body).unwrap().contains(advice), "{body}");
+        }
+        for (status, body) in [(200, "The SSL certificate error"), (400, "bad"), (403, "")] {
+            assert_eq!(complaint(status, body), None);
+        }
+    }
+
+    #[test]
     fn what_to_do_follows_from_what_went_wrong() {
         for (cause, advice) in [
             ("invalid peer certificate: UnknownIssuer", "name that in `tls.ca_file`"),
             ("invalid peer certificate: certificate not valid for name", "check `url` and `tls.ca_file`"),
             ("received corrupt message of type InvalidContentType", "http://"),
             ("Connection refused (os error 111)", "nothing listens"),
+            ("tunnel error: proxy authorization required", "the proxy wants a login"),
+            ("tunnel error: unsuccessful", "check the login in `proxy`"),
             ("failed to lookup address information: Name or service not known", "the name in `url`"),
             ("operation timed out", "`proxy`"),
         ] {

@@ -11,7 +11,7 @@ use crate::component::{BuildError, Probe};
 use crate::compress::Encoding;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
-use crate::http::{Answer, HttpSettings, NoAnswer};
+use crate::http::{Answer, HttpSettings, NoAnswer, Shown};
 
 pub mod datadog;
 pub mod elastic;
@@ -178,9 +178,8 @@ impl Verdict {
             300..=399 => misconfigured(
                 "a collector does not redirect: check the host and port of `url` (8000 is Splunk's web page, 8088 its HEC)",
             ),
-            400 if answer.wants_tls() => misconfigured("the port speaks TLS: write `url` with https://"),
             400 | 422 => Self::rejected(said),
-            401 | 403 | 407 => Self::hold(
+            401 | 403 => Self::hold(
                 HoldReason::Credentials,
                 format!("{said}; check the credentials of this output, and what they are allowed to do"),
             ),
@@ -201,6 +200,36 @@ impl Verdict {
             Self::Retry { cause, .. } | Self::TooSlow { cause } => Probe::Failed(cause),
             Self::Rejected(rejection) => Probe::Failed(rejection.reason),
             _ => Probe::Ready(ready.to_owned()),
+        }
+    }
+
+    /// Learns from the verdict which of the secrets that went with the request the collector knows. One that it refuses is no
+    /// reason to hold while there is another, of before or after a rotation, to try.
+    pub fn rotated(self, shown: &[Shown<'_>]) -> Self {
+        match self {
+            Self::Hold(alarm) if alarm.reason == HoldReason::Credentials => {
+                let mut another = false;
+                for (secret, text) in shown {
+                    another |= secret.refused(text);
+                }
+                match another {
+                    true => Self::retry(
+                        format!("{}; meanwhile what was configured before is tried", alarm.message),
+                        None,
+                    ),
+                    false => Self::Hold(alarm),
+                }
+            }
+            Self::Accepted { .. }
+            | Self::AcceptedWithRemark(_)
+            | Self::Partial { .. }
+            | Self::PendingAck { .. } => {
+                for (secret, text) in shown {
+                    secret.accepted(text);
+                }
+                self
+            }
+            verdict => verdict,
         }
     }
 
@@ -252,7 +281,10 @@ const SHORTEST_SECRET: usize = 4;
 impl From<NoAnswer> for Verdict {
     fn from(failure: NoAnswer) -> Self {
         let cause = failure.cause + failure.remedy;
-        Self::Retry { cause, after: None, ambiguous: failure.ambiguous }
+        match failure.human {
+            true => Self::hold(HoldReason::Misconfigured, cause),
+            false => Self::Retry { cause, after: None, ambiguous: failure.ambiguous },
+        }
     }
 }
 
@@ -400,7 +432,6 @@ mod tests {
             (422, "rejected", None),
             (401, "hold", Some(HoldReason::Credentials)),
             (403, "hold", Some(HoldReason::Credentials)),
-            (407, "hold", Some(HoldReason::Credentials)),
             (404, "hold", Some(HoldReason::NotFound)),
             (405, "hold", Some(HoldReason::Misconfigured)),
             (415, "hold", Some(HoldReason::Misconfigured)),
@@ -430,15 +461,10 @@ mod tests {
     }
 
     #[test]
-    fn plain_http_to_a_tls_port_holds_instead_of_rejecting_every_event() {
-        for body in [
-            "Client sent an HTTP request to an HTTPS server.",
-            "<html>The plain HTTP request was sent to HTTPS port</html>",
-            "Reason: You're speaking plain HTTP to an SSL-enabled server port.",
-        ] {
-            let verdict = Verdict::from_status(&answer(400, body));
-            assert_eq!(hold_of(&verdict), Some(HoldReason::Misconfigured), "{body}");
-        }
+    fn what_only_a_human_can_change_holds_instead_of_rejecting_every_event() {
+        let failure = |human| NoAnswer { cause: "no".to_owned(), remedy: "; do", ambiguous: false, human };
+        assert_eq!(Verdict::from(failure(true)), Verdict::hold(HoldReason::Misconfigured, "no; do"));
+        assert_eq!(Verdict::from(failure(false)), Verdict::retry("no; do", None));
     }
 
     #[test]

@@ -19,12 +19,12 @@ use crate::component::{BuildError, parse};
 use crate::compress::Encoding;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
-use crate::http::{Answer, Client, base_url, header};
+use crate::http::{Answer, Client, base_url, blots, header};
 use crate::json;
 use crate::output::{
     HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Oversized, Rejection, Verdict,
 };
-use crate::secret::Secret;
+use crate::secret::{Rotating, Secret};
 use crate::template::Template;
 
 /// Datadog.
@@ -122,6 +122,7 @@ fn build(table: Value, context: OutputContext) -> Result<Box<dyn Output>, BuildE
 struct Datadog {
     config: Config,
     url: String,
+    api_key: Rotating,
     client: Client,
 }
 
@@ -143,14 +144,19 @@ impl Datadog {
         }
         let mut http = context.http;
         http.idle_timeout = Some(IDLE_TIMEOUT);
-        let output = Self { url: format!("{url}/api/v2/logs"), config, client: Client::new(&http)? };
+        let output = Self {
+            url: format!("{url}/api/v2/logs"),
+            api_key: Rotating::new(config.api_key.clone()),
+            client: Client::new(&http)?,
+            config,
+        };
         output.headers()?;
         Ok(output)
     }
 
     /// The headers of a request, and the key that is in them.
     fn headers(&self) -> Result<(HeaderMap, String), BuildError> {
-        let key = self.config.api_key.reveal().map_err(|error| BuildError::new("api_key", error))?;
+        let key = self.api_key.reveal().map_err(|error| BuildError::new("api_key", error))?;
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.extend([header("api_key", "dd-api-key", &key, true)?]);
@@ -211,7 +217,8 @@ impl Output for Datadog {
             Err(failure) => failure.into(),
             Ok(answer) => of_answer(&answer),
         };
-        verdict.redacted(&[&key])
+        let shown = [(&self.api_key, key)];
+        verdict.rotated(&shown).redacted(&blots(&shown))
     }
 }
 

@@ -73,16 +73,17 @@ pub struct Config {
     /// index name cannot have become `_`. Name a data stream without a date.
     #[serde(default = "default_index")]
     index: Template,
-    /// API key: the base64 text that Elasticsearch shows, or `id:key`. Excludes `username` and `bearer_token`.
+    /// API key: the base64 text that Elasticsearch shows, or `id:key`. Excludes `username` and `bearer_token`. Its file is
+    /// read for each request; while the cluster does not know a new key yet, the one before it is used.
     #[serde(default)]
     api_key: Option<Secret>,
     /// User of basic authentication. Goes with `password`.
     #[serde(default)]
     username: Option<String>,
-    /// Password of `username`.
+    /// Password of `username`; read again and rotated like `api_key`.
     #[serde(default)]
     password: Option<Secret>,
-    /// Token for `Authorization: Bearer`. Default: none of these, for a cluster without security.
+    /// Token for `Authorization: Bearer`; read again and rotated like `api_key`. Default: none of these, for a cluster without security.
     #[serde(default)]
     bearer_token: Option<Secret>,
     /// Signs requests for Amazon OpenSearch, in place of the keys above; `aws = {}` with the credentials of this machine.
@@ -240,6 +241,7 @@ impl Elastic {
             Err(failure) => failure.into(),
             Ok(answer) => judge(&answer, request.events),
         };
+        let verdict = self.cluster.rotated(verdict, &secrets);
         verdict.redacted(&secrets.iter().map(String::as_str).collect::<Vec<_>>())
     }
 }

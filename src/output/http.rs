@@ -16,9 +16,9 @@ use crate::batch::{Framing, Request};
 use crate::component::{BuildError, Probe, parse};
 use crate::compress::Encoding;
 use crate::format::FormatName;
-use crate::http::{Answer, Client, full_url, secret_headers};
+use crate::http::{Answer, Client, SecretHeaders, Shown, blots, full_url};
 use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
-use crate::secret::Secret;
+use crate::secret::{Rotating, Secret};
 
 /// Any HTTP collector.
 pub const KIND: OutputKind = OutputKind {
@@ -42,7 +42,7 @@ pub const KIND: OutputKind = OutputKind {
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where to send to, path and query included. It may hold a key and is treated as a secret: a text, or
-    /// `{ file = "…" }` and the like.
+    /// `{ file = "…" }` and the like. While a new one is refused with 401 or 403, the one before it is used.
     url: Secret,
     /// Method of the requests.
     #[serde(default)]
@@ -50,7 +50,8 @@ pub struct Config {
     /// How events are joined into a body.
     #[serde(default)]
     body: Body,
-    /// Headers by name. Values are secrets: a text, or `{ file = "…" }` and the like, read again when they change.
+    /// Headers by name. Values are secrets: a text, or `{ file = "…" }` and the like, read again when they change; while a
+    /// new one is refused with 401 or 403, the one before it is used.
     /// `Content-Type` replaces the one that goes with `body`. Default: none.
     #[serde(default)]
     headers: BTreeMap<String, Secret>,
@@ -136,9 +137,27 @@ fn build(table: Value, OutputContext { http, .. }: OutputContext) -> Result<Box<
 
 struct Http {
     config: Config,
+    url: Rotating,
+    headers: SecretHeaders,
     success: Ranges,
     retry: Ranges,
     client: Client,
+}
+
+/// Where to send to, with which headers, and the secrets in them.
+struct Target<'a> {
+    url: String,
+    headers: HeaderMap,
+    shown: Vec<Shown<'a>>,
+    /// Parts of the address that are secrets too.
+    parts: Vec<String>,
+}
+
+impl Target<'_> {
+    /// All that must not be shown.
+    fn secrets(&self) -> Vec<&str> {
+        self.parts.iter().map(String::as_str).chain(blots(&self.shown)).collect()
+    }
 }
 
 impl Http {
@@ -146,38 +165,38 @@ impl Http {
         let output = Self {
             success: ranges("success", &config.success)?,
             retry: ranges("retry", &config.retry)?,
+            url: Rotating::new(config.url.clone()),
+            headers: SecretHeaders::new(config.headers.clone()),
             client,
             config,
         };
         if output.success.is_empty() {
             return Err(BuildError::new("success", "is empty: no request could ever succeed"));
         }
-        output.address()?;
+        output.target()?;
         Ok(output)
     }
 
-    /// Where to send to, with which headers, and the secrets in them.
-    fn address(&self) -> Result<(String, HeaderMap, Vec<String>), BuildError> {
-        let text = self.config.url.reveal().map_err(|error| BuildError::new("url", error))?;
+    fn target(&self) -> Result<Target<'_>, BuildError> {
+        let text = self.url.reveal().map_err(|error| BuildError::new("url", error))?;
         let url = full_url("url", &text, true)?;
-        let mut secrets = vec![text, url.clone()];
+        let mut parts = vec![url.clone()];
         // Servers like to say which path they do not know.
         if let Some(target) =
             url.split_once("://").and_then(|(_, rest)| Some(rest.split_at(rest.find('/')?).1))
         {
-            secrets.extend([target, target.split('?').next().unwrap_or_default()].map(str::to_owned));
+            parts.extend([target, target.split('?').next().unwrap_or_default()].map(str::to_owned));
         }
         if let Some((_, query)) = url.split_once('?') {
-            secrets.extend(
-                query.split('&').filter_map(|pair| pair.split_once('=')).map(|(_, value)| value.to_owned()),
-            );
+            let values = query.split('&').filter_map(|pair| pair.split_once('='));
+            parts.extend(values.map(|(_, value)| value.to_owned()));
         }
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.config.body.content_type()));
-        let (configured, texts) = secret_headers(&self.config.headers)?;
+        let (configured, mut shown) = self.headers.reveal()?;
         headers.extend(configured);
-        secrets.extend(texts);
-        Ok((url, headers, secrets))
+        shown.push((&self.url, text));
+        Ok(Target { url, headers, shown, parts })
     }
 
     fn of_answer(&self, answer: &Answer) -> Verdict {
@@ -216,10 +235,11 @@ impl Output for Http {
     }
 
     async fn send(&self, request: &Request) -> Verdict {
-        let (url, mut headers, secrets) = match self.address() {
-            Ok(address) => address,
+        let target = match self.target() {
+            Ok(target) => target,
             Err(error) => return Verdict::hold(HoldReason::Credentials, error.to_string()),
         };
+        let mut headers = target.headers.clone();
         if self.config.idempotency_key {
             let digest = Bytes::copy_from_slice(&Sha256::digest(&request.body));
             if let Ok(value) = HeaderValue::from_str(&format!("{digest:x}")) {
@@ -230,31 +250,30 @@ impl Output for Http {
             Verb::Post => Method::POST,
             Verb::Put => Method::PUT,
         };
-        let verdict = match self.client.send(method, &url, headers, request).await {
+        let verdict = match self.client.send(method, &target.url, headers, request).await {
             Err(failure) => failure.into(),
             Ok(answer) => self.of_answer(&answer),
         };
-        verdict.redacted(&secrets.iter().map(String::as_str).collect::<Vec<_>>())
+        verdict.rotated(&target.shown).redacted(&target.secrets())
     }
 
     /// HEAD changes nothing, whatever stands behind the address. That it is not known there, as by many that take POST
     /// alone, says nothing.
     async fn probe(&self) -> Probe {
-        let (url, headers, secrets) = match self.address() {
-            Ok(address) => address,
+        let target = match self.target() {
+            Ok(target) => target,
             Err(error) => return Probe::Failed(error.to_string()),
         };
         let nothing =
             Request { body: Bytes::new(), encoding: Encoding::None, events: 0, uncompressed_bytes: 0 };
-        let verdict = match self.client.send(Method::HEAD, &url, headers, &nothing).await {
+        let sent = self.client.send(Method::HEAD, &target.url, target.headers.clone(), &nothing).await;
+        let verdict = match sent {
             Err(failure) => failure.into(),
-            Ok(answer) if matches!(answer.status, 300..=399 | 401 | 403 | 407) => {
-                Verdict::from_status(&answer)
-            }
+            Ok(answer) if matches!(answer.status, 300..=399 | 401 | 403) => Verdict::from_status(&answer),
             Ok(_) => Verdict::Accepted { slow_down: false },
         };
-        let secrets: Vec<_> = secrets.iter().map(String::as_str).collect();
-        verdict.redacted(&secrets).into_probe("it answers; whether it takes events, only events show")
+        let ready = "it answers; whether it takes events, only events show";
+        verdict.redacted(&target.secrets()).into_probe(ready)
     }
 }
 
@@ -326,14 +345,14 @@ mod tests {
             ("json_array", Framing::ARRAY, "application/json"),
         ] {
             let output = output(json!({"url": "https://c", "body": body})).unwrap();
-            let (_, headers, _) = output.address().unwrap();
+            let target = output.target().unwrap();
             assert_eq!(
-                (output.framing(), headers.get(CONTENT_TYPE).unwrap().to_str().unwrap()),
+                (output.framing(), target.headers.get(CONTENT_TYPE).unwrap().to_str().unwrap()),
                 (framing, content_type)
             );
         }
         let output = output(json!({"url": "https://c", "headers": {"content-type": "text/x"}})).unwrap();
-        assert_eq!(output.address().unwrap().1.get(CONTENT_TYPE).unwrap(), "text/x");
+        assert_eq!(output.target().unwrap().headers.get(CONTENT_TYPE).unwrap(), "text/x");
     }
 
     #[test]
@@ -358,20 +377,18 @@ mod tests {
         let table =
             json!({"url": "https://c/in?key=hunter2", "headers": {"authorization": "Bearer swordfish"}});
         let output = output(table).unwrap();
-        let (_, headers, secrets) = output.address().unwrap();
-        let secrets: Vec<_> = secrets.iter().map(String::as_str).collect();
-        assert!(!format!("{headers:?} {:?}", output.config).contains("swordfish"));
-        let said = Verdict::retry("no hunter2, no swordfish", None).redacted(&secrets);
+        let target = output.target().unwrap();
+        assert!(!format!("{:?} {:?}", target.headers, output.config).contains("swordfish"));
+        let said = Verdict::retry("no hunter2, no swordfish", None).redacted(&target.secrets());
         assert!(matches!(said, Verdict::Retry { cause, .. } if cause == "no ***, no ***"));
     }
 
     #[test]
     fn a_path_that_the_collector_repeats_is_a_secret() {
         let output = output(json!({"url": "https://hooks.example/services/T0/hunter2?v=1"})).unwrap();
-        let (_, _, secrets) = output.address().unwrap();
-        let secrets: Vec<_> = secrets.iter().map(String::as_str).collect();
+        let target = output.target().unwrap();
         for said in ["Cannot POST /services/T0/hunter2", "no route for /services/T0/hunter2?v=1"] {
-            let said = format!("{:?}", Verdict::retry(said, None).redacted(&secrets));
+            let said = format!("{:?}", Verdict::retry(said, None).redacted(&target.secrets()));
             assert!(!said.contains("hunter2"), "{said}");
         }
     }

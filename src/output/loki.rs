@@ -26,11 +26,11 @@ use crate::component::{BuildError, parse};
 use crate::compress::Encoding;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
-use crate::http::{Client, base_url, header};
+use crate::http::{Client, Shown, base_url, header};
 use crate::json::object::Object;
 use crate::json::{self, write_number};
 use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
-use crate::secret::Secret;
+use crate::secret::{Rotating, Secret};
 use crate::template::Template;
 
 mod streams;
@@ -102,36 +102,38 @@ fn build(table: Value, context: OutputContext) -> Result<Box<dyn Output>, BuildE
 /// How requests authenticate.
 enum Login {
     Anonymous,
-    Basic(String, Secret),
-    Bearer(Secret),
+    Basic(String, Rotating),
+    Bearer(Rotating),
 }
 
 impl Login {
     fn of(config: &Config) -> Result<Self, BuildError> {
         match (&config.username, &config.password, &config.bearer_token) {
             (None, None, None) => Ok(Self::Anonymous),
-            (Some(user), Some(password), None) => Ok(Self::Basic(user.clone(), password.clone())),
-            (None, None, Some(token)) => Ok(Self::Bearer(token.clone())),
+            (Some(user), Some(password), None) => {
+                Ok(Self::Basic(user.clone(), Rotating::new(password.clone())))
+            }
+            (None, None, Some(token)) => Ok(Self::Bearer(Rotating::new(token.clone()))),
             (Some(_), None, None) => Err(BuildError::new("password", "is missing: username needs it")),
             (None, Some(_), None) => Err(BuildError::new("username", "is missing: password needs it")),
             _ => Err(BuildError::new("", "keep one of username with password, and bearer_token")),
         }
     }
 
-    /// The header, and the secrets in it.
-    fn header(&self) -> Result<Option<(HeaderValue, [String; 2])>, BuildError> {
+    /// The header, the secret in it, and how that is written there.
+    fn header(&self) -> Result<Option<(HeaderValue, Shown<'_>, String)>, BuildError> {
         let (key, secret) = match self {
             Self::Anonymous => return Ok(None),
             Self::Basic(_, secret) => ("password", secret),
             Self::Bearer(secret) => ("bearer_token", secret),
         };
-        let secret = secret.reveal().map_err(|error| BuildError::new(key, error))?;
+        let text = secret.reveal().map_err(|error| BuildError::new(key, error))?;
         let (scheme, credentials) = match self {
-            Self::Basic(user, _) => ("Basic", BASE64_STANDARD.encode(format!("{user}:{secret}"))),
-            Self::Bearer(_) | Self::Anonymous => ("Bearer", secret.clone()),
+            Self::Basic(user, _) => ("Basic", BASE64_STANDARD.encode(format!("{user}:{text}"))),
+            Self::Bearer(_) | Self::Anonymous => ("Bearer", text.clone()),
         };
         let (_, value) = header(key, "authorization", &format!("{scheme} {credentials}"), true)?;
-        Ok(Some((value, [secret, credentials])))
+        Ok(Some((value, (secret, text), credentials)))
     }
 }
 
@@ -217,12 +219,12 @@ impl Output for Loki {
 
     async fn send(&self, request: &Request) -> Verdict {
         let mut headers = self.headers.clone();
-        let mut secrets = None;
+        let (mut shown, mut credentials) = (None, String::new());
         match self.login.header() {
             Ok(None) => {}
-            Ok(Some((value, texts))) => {
+            Ok(Some((value, secret, written))) => {
                 headers.insert(AUTHORIZATION, value);
-                secrets = Some(texts);
+                (shown, credentials) = (Some(secret), written);
             }
             Err(error) => return Verdict::hold(HoldReason::Credentials, error.to_string()),
         }
@@ -230,7 +232,9 @@ impl Output for Loki {
             Err(failure) => failure.into(),
             Ok(answer) => verdict::of_answer(&answer, request.events),
         };
-        verdict.redacted(&secrets.iter().flatten().map(String::as_str).collect::<Vec<_>>())
+        let mut secrets = vec![credentials.as_str()];
+        secrets.extend(shown.iter().map(|(_, text)| text.as_str()));
+        verdict.rotated(shown.as_slice()).redacted(&secrets)
     }
 }
 
@@ -311,7 +315,7 @@ mod tests {
             (json!({"url": "http://l", "username": "u", "password": "p"}), Some("Basic dTpw")),
             (json!({"url": "http://l", "bearer_token": "b"}), Some("Bearer b")),
         ] {
-            let value = output(table).unwrap().login.header().unwrap().map(|(value, _)| value);
+            let value = output(table).unwrap().login.header().unwrap().map(|(value, ..)| value);
             assert_eq!(value.as_ref().map(|value| value.to_str().unwrap()), expected);
             assert!(value.is_none_or(|value| value.is_sensitive()));
         }

@@ -16,7 +16,7 @@ use crate::component::{BuildError, parse};
 use crate::compress::Encoding;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
-use crate::http::{Client, base_url, secret_headers};
+use crate::http::{Client, SecretHeaders, Shown, base_url, blots};
 use crate::json::Text;
 use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
 use crate::secret::Secret;
@@ -90,7 +90,7 @@ fn build(table: Value, context: OutputContext) -> Result<Box<dyn Output>, BuildE
 
 struct Otlp {
     url: String,
-    headers: BTreeMap<String, Secret>,
+    headers: SecretHeaders,
     /// The fields before the records, as they are written in `ResourceLogs` and `ScopeLogs`.
     resource: Vec<u8>,
     scope: Vec<u8>,
@@ -109,7 +109,7 @@ impl Otlp {
         http.idle_timeout = Some(IDLE_TIMEOUT);
         let output = Self {
             url: format!("{url}/v1/logs"),
-            headers: config.headers,
+            headers: SecretHeaders::new(config.headers),
             resource: resource(&config.resource),
             scope: scope(),
             warned: Mutex::default(),
@@ -120,10 +120,10 @@ impl Otlp {
     }
 
     /// The headers of a request, and the secrets in them.
-    fn headers(&self) -> Result<(HeaderMap, Vec<String>), BuildError> {
-        let (mut headers, secrets) = secret_headers(&self.headers)?;
+    fn headers(&self) -> Result<(HeaderMap, Vec<Shown<'_>>), BuildError> {
+        let (mut headers, shown) = self.headers.reveal()?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-        Ok((headers, secrets))
+        Ok((headers, shown))
     }
 
     fn pass_on(&self, warning: String) {
@@ -209,7 +209,7 @@ impl Output for Otlp {
     }
 
     async fn send(&self, request: &Request) -> Verdict {
-        let (headers, secrets) = match self.headers() {
+        let (headers, shown) = match self.headers() {
             Ok(headers) => headers,
             Err(error) => return Verdict::hold(HoldReason::Credentials, error.to_string()),
         };
@@ -223,7 +223,7 @@ impl Output for Otlp {
                 verdict
             }
         };
-        verdict.redacted(&secrets.iter().map(String::as_str).collect::<Vec<_>>())
+        verdict.rotated(&shown).redacted(&blots(&shown))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::compress::Encoding;
 use crate::endpoints::{Addresses, Endpoint, Endpoints};
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
-use crate::http::{Answer, Client, NoAnswer, header};
+use crate::http::{Answer, Client, NoAnswer, blots, header};
 use crate::output::{
     ACK_TIMEOUT, AckId, HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict,
 };
@@ -52,6 +52,7 @@ pub const KIND: OutputKind = OutputKind {
 
 /// Splunk closes a busy keep-alive connection after 12 s: ours is closed first.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+const _: () = assert!(IDLE_TIMEOUT.as_secs() < 12);
 
 /// Remark where the server keeps books of acknowledgements for nobody; it refuses requests once they are full.
 const NOBODY_ASKS: &str =
@@ -252,11 +253,16 @@ impl SplunkHec {
 
     /// True if the server says that this one request is safe.
     async fn is_safe(&self, ack: &AckId) -> bool {
-        let Ok((_, authorization)) = self.token() else { return false };
+        let Ok((token, authorization)) = self.token() else { return false };
         let channel =
             Channel { endpoint: ack.endpoint.clone(), id: ack.channel.clone(), cookies: ack.cookies.clone() };
         let question = plain(serde_json::json!({ "acks": [ack.number] }).to_string());
         let Ok(answer) = self.post(&channel, "ack", authorization, &question).await else { return false };
+        if matches!(answer.status, 401 | 403) {
+            // Without events to send, only this shows that the token of before the rotation is to be used.
+            self.token.refused(&token);
+            return false;
+        }
         if verdict::acknowledges_no_more(&answer) {
             if !self.told.swap(true, Ordering::Relaxed) {
                 tracing::warn!("{}; what it answered with 200 counts as delivered", answer.summary());
@@ -321,7 +327,8 @@ impl Output for SplunkHec {
             Some(not_now) => not_now,
             None => self.send_to(endpoint, authorization, request).await,
         };
-        self.rotated(&token, verdict).redacted(&[&token])
+        let shown = [(&self.token, token)];
+        verdict.rotated(&shown).redacted(&blots(&shown))
     }
 
     async fn acknowledged(&self, pending: &[AckId]) -> Vec<AckId> {
@@ -340,22 +347,6 @@ impl Output for SplunkHec {
 
     async fn probe(&self) -> Probe {
         self.ask().await
-    }
-}
-
-impl SplunkHec {
-    /// Learns from a verdict which tokens Splunk knows: a refused one is no reason to hold while another is known.
-    fn rotated(&self, token: &str, verdict: Verdict) -> Verdict {
-        match verdict {
-            Verdict::Hold(alarm) if alarm.reason == HoldReason::Credentials && self.token.refused(token) => {
-                Verdict::retry(format!("{}; meanwhile the token before it is tried", alarm.message), None)
-            }
-            Verdict::Accepted { .. } | Verdict::AcceptedWithRemark(_) | Verdict::PendingAck { .. } => {
-                self.token.accepted(token);
-                verdict
-            }
-            verdict => verdict,
-        }
     }
 }
 

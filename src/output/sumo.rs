@@ -16,7 +16,7 @@ use crate::component::{BuildError, Probe, parse};
 use crate::compress::Encoding;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
-use crate::http::{Answer, Client, base_url, header};
+use crate::http::{Answer, Client, Shown, base_url, header};
 use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
 use crate::secret::{Rotating, Secret};
 use crate::template::Template;
@@ -46,6 +46,7 @@ pub const KIND: OutputKind = OutputKind {
 
 /// Sumo's load balancers close an idle connection after 30 s: ours is closed first.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(25);
+const _: () = assert!(IDLE_TIMEOUT.as_secs() < 30);
 /// Remarks of one answer that are told.
 const MOST_REMARKS: usize = 3;
 /// A larger body that was not read within Sumo's 30 s goes in halves.
@@ -104,12 +105,10 @@ struct Sumo {
 }
 
 /// Where to send to, with which headers, and the secrets in them.
-struct Target {
+struct Target<'a> {
     url: String,
     headers: HeaderMap,
-    /// As they are configured: address and token.
-    address: String,
-    token: Option<String>,
+    shown: Vec<Shown<'a>>,
     /// All that must not be shown.
     secrets: Vec<String>,
 }
@@ -136,7 +135,7 @@ impl Sumo {
         Ok(output)
     }
 
-    fn target(&self, lane: u32) -> Result<Target, BuildError> {
+    fn target(&self, lane: u32) -> Result<Target<'_>, BuildError> {
         let address = self.url.reveal().map_err(|error| BuildError::new("url", error))?;
         let url = base_url("url", &address, true)?;
         let mut headers = self.lanes.headers(lane);
@@ -145,15 +144,15 @@ impl Sumo {
         let mut secrets = vec![url.clone()];
         // With token authentication the path is the same for everybody and ends here.
         secrets.extend(url.rsplit('/').next().filter(|code| *code != "http").map(str::to_owned));
-        let mut token = None;
+        let mut shown = vec![(&self.url, address)];
         if let Some(secret) = &self.token {
             let text = secret.reveal().map_err(|error| BuildError::new("token", error))?;
             let (name, value) = header("token", "x-sumo-token", &text, true)?;
             headers.insert(name, value);
             secrets.push(text.clone());
-            token = Some(text);
+            shown.push((secret, text));
         }
-        Ok(Target { url, headers, address, token, secrets })
+        Ok(Target { url, headers, shown, secrets })
     }
 
     /// Posts a body and learns from the answer which secrets Sumo knows.
@@ -162,36 +161,12 @@ impl Sumo {
             Ok(target) => target,
             Err(error) => return Verdict::hold(HoldReason::Credentials, error.to_string()),
         };
-        let verdict = match self.client.send(Method::POST, &target.url, target.headers.clone(), request).await
-        {
+        let verdict = match self.client.send(Method::POST, &target.url, target.headers, request).await {
             Err(failure) => failure.into(),
             Ok(answer) => of_answer(&answer, request),
         };
-        self.rotated(&target, verdict)
-            .redacted(&target.secrets.iter().map(String::as_str).collect::<Vec<_>>())
-    }
-
-    fn rotated(&self, target: &Target, verdict: Verdict) -> Verdict {
-        let token = self.token.as_ref().zip(target.token.as_deref());
-        match verdict {
-            Verdict::Hold(alarm) if alarm.reason == HoldReason::Credentials => {
-                let another_url = self.url.refused(&target.address);
-                let another_token = token.is_some_and(|(token, text)| token.refused(text));
-                if another_url || another_token {
-                    let cause = format!("{}; meanwhile what was configured before is tried", alarm.message);
-                    return Verdict::retry(cause, None);
-                }
-                Verdict::Hold(alarm)
-            }
-            Verdict::Accepted { .. } | Verdict::AcceptedWithRemark(_) => {
-                self.url.accepted(&target.address);
-                if let Some((token, text)) = token {
-                    token.accepted(text);
-                }
-                verdict
-            }
-            verdict => verdict,
-        }
+        let secrets: Vec<_> = target.secrets.iter().map(String::as_str).collect();
+        verdict.rotated(&target.shown).redacted(&secrets)
     }
 }
 

@@ -6,5 +6,6 @@ mod input;
 mod misbehaviour;
 mod overwrites;
 mod refusals;
+mod rotation;
 mod service;
 mod verdicts;

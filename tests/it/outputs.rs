@@ -24,6 +24,8 @@ use serde_json::{Value, json};
 
 use crate::support::collector::{Collector, Protocol, Step};
 
+mod rotation;
+
 const ACCEPTED: Verdict = Verdict::Accepted { slow_down: false };
 
 fn build(kind: OutputKind, table: Value) -> Box<dyn Output> {
@@ -58,7 +60,9 @@ fn request(output: &dyn Output, ids: &[&str], encoding: Encoding) -> Request {
             frame
         })
         .collect();
-    let mut body = framing.open.to_vec();
+    let lane = output.lane(&event(ids[0]));
+    let mut body = output.envelope(lane, frames.iter().map(Vec::len).sum());
+    body.extend_from_slice(framing.open);
     body.extend(frames.join(framing.terminator));
     body.extend_from_slice(if framing.keep_last { framing.terminator } else { framing.close });
     let uncompressed_bytes = body.len();
@@ -215,25 +219,6 @@ async fn a_server_that_fails_is_left_out_and_one_that_was_swamped_is_asked_for_i
     assert_eq!((fourth.method.as_str(), fourth.path.as_str()), ("GET", "/services/collector/health"));
     second.set_down(None);
     assert_eq!(send(&*alone, &["d"]).await, ACCEPTED);
-}
-
-#[tokio::test]
-async fn while_a_new_token_is_not_known_yet_the_one_before_it_is_used() {
-    let collector = Collector::start(Protocol::Hec).await;
-    collector.want_authorization("Splunk old");
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("token");
-    std::fs::write(&path, "old").unwrap();
-    let output = build(splunk_hec::KIND, json!({"url": collector.url(), "token": {"file": path}}));
-    assert_eq!(send(&*output, &["a"]).await, ACCEPTED);
-    std::fs::write(&path, "new").unwrap();
-    assert_eq!(send(&*output, &["b"]).await.label(), "retry");
-    assert_eq!(send(&*output, &["b"]).await, ACCEPTED);
-    collector.want_authorization("Splunk new");
-    assert_eq!(send(&*output, &["c"]).await.label(), "retry");
-    assert_eq!(send(&*output, &["c"]).await, ACCEPTED);
-    collector.want_authorization("Splunk other");
-    assert_eq!(hold_reason(&send(&*output, &["d"]).await), Some(HoldReason::Credentials));
 }
 
 #[tokio::test]

@@ -6,9 +6,10 @@ use std::time::Duration;
 use auditferry::batch::Request;
 use auditferry::compress::Encoding;
 use auditferry::format::FormatName;
-use auditferry::http::{HttpSettings, TlsSettings};
+use auditferry::http::{Client, HttpSettings, TlsSettings};
 use auditferry::output::{Output, OutputContext, Verdict, sumo};
 use auditferry::units::Period;
+use reqwest::header::HeaderMap;
 use serde_json::json;
 
 use crate::support::collector::{Collector, Protocol, closed_port};
@@ -115,6 +116,22 @@ async fn a_connection_is_used_again_until_it_is_of_age() {
 }
 
 #[tokio::test]
+async fn a_connection_that_was_idle_for_too_long_is_not_used_again() {
+    let collector = Collector::start(Protocol::Any).await;
+    for (idle, connections) in [(Duration::from_secs(300), 1), (Duration::from_millis(20), 3)] {
+        let settings = HttpSettings { idle_timeout: Some(idle), ..direct(TlsSettings::default()) };
+        let client = Client::new(&settings).unwrap();
+        let before = collector.count_connections();
+        for _ in 0..3 {
+            let answer = client.get(collector.url(), HeaderMap::new()).await.unwrap();
+            assert_eq!(answer.status, 200);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(collector.count_connections() - before, connections, "{idle:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_proxy_is_used_but_for_the_hosts_that_are_excepted() {
     let directory = tempfile::tempdir().unwrap();
     let authority = Authority::new("ours");
@@ -131,6 +148,20 @@ async fn a_proxy_is_used_but_for_the_hosts_that_are_excepted() {
     let excepted = HttpSettings { no_proxy: Some("example.com, 127.0.0.0/8".to_owned()), ..settings };
     assert_eq!(send(&*output(collector.url(), excepted)).await, ACCEPTED);
     assert_eq!(proxy.targets().len(), 1);
+}
+
+#[tokio::test]
+async fn a_proxy_that_cannot_be_reached_is_told_from_a_collector_that_cannot() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Authority::new("ours");
+    let collector = Collector::start_tls(Protocol::Sumo, authority.server(None)).await;
+    let settings = HttpSettings {
+        tls: trusting(&authority, directory.path()),
+        proxy: Some(closed_port()),
+        no_proxy: Some(String::new()),
+        ..HttpSettings::default()
+    };
+    is_not_reached(&*output(collector.url(), settings), "the proxy on the way to 127.0.0.1:").await;
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use crate::batch::Request;
 use crate::component::BuildError;
 use crate::endpoints::{Endpoint, Endpoints};
 use crate::http::{Answer, Client, HttpSettings, NoAnswer};
+use crate::output::Verdict;
 
 /// Well below what load balancers in front of a cluster keep idle connections for.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,8 +51,8 @@ impl Cluster {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         let Some(node) = self.nodes.pick() else {
-            let nowhere =
-                NoAnswer { cause: "no node is configured".to_owned(), remedy: "", ambiguous: false };
+            let cause = "no node is configured".to_owned();
+            let nowhere = NoAnswer { cause, remedy: "", ambiguous: false, human: true };
             return Ok(Exchange { answer: Err(nowhere), secrets: Vec::new() });
         };
         let url = format!("{}{path}", node.url());
@@ -63,5 +64,13 @@ impl Cluster {
             Ok(_) => node.works(),
         }
         Ok(Exchange { answer, secrets })
+    }
+
+    /// Learns from the verdict on a request with these secrets which of them the cluster knows.
+    pub(super) fn rotated(&self, verdict: Verdict, secrets: &[String]) -> Verdict {
+        match self.login.secret().zip(secrets.first()) {
+            Some((secret, text)) => verdict.rotated(&[(secret, text.clone())]),
+            None => verdict,
+        }
     }
 }

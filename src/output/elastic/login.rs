@@ -10,13 +10,13 @@ use super::Config;
 use super::sigv4::Signer;
 use crate::component::BuildError;
 use crate::http::header;
-use crate::secret::Secret;
+use crate::secret::Rotating;
 
 pub(super) enum Login {
     Anonymous,
-    ApiKey(Secret),
-    Basic(String, Secret),
-    Bearer(Secret),
+    ApiKey(Rotating),
+    Basic(String, Rotating),
+    Bearer(Rotating),
     #[cfg(feature = "aws")]
     Aws(Signer),
 }
@@ -39,9 +39,11 @@ impl Login {
         }
         let login = match (&config.api_key, &config.username, &config.password, &config.bearer_token) {
             (None, None, None, None) => Self::Anonymous,
-            (Some(key), None, None, None) => Self::ApiKey(key.clone()),
-            (None, Some(user), Some(password), None) => Self::Basic(user.clone(), password.clone()),
-            (None, None, None, Some(token)) => Self::Bearer(token.clone()),
+            (Some(key), None, None, None) => Self::ApiKey(Rotating::new(key.clone())),
+            (None, Some(user), Some(password), None) => {
+                Self::Basic(user.clone(), Rotating::new(password.clone()))
+            }
+            (None, None, None, Some(token)) => Self::Bearer(Rotating::new(token.clone())),
             (None, Some(_), None, None) => {
                 return Err(BuildError::new("password", "is missing: username needs it"));
             }
@@ -67,7 +69,15 @@ impl Login {
         Err(BuildError::new("aws", message))
     }
 
-    /// Adds what a request needs; gives the secrets in it.
+    /// The secret that may be in the middle of its rotation; AWS rotates its keys itself.
+    pub(super) fn secret(&self) -> Option<&Rotating> {
+        match self {
+            Self::ApiKey(secret) | Self::Basic(_, secret) | Self::Bearer(secret) => Some(secret),
+            _ => None,
+        }
+    }
+
+    /// Adds what a request needs; gives the secrets in it, that of [`Self::secret`] first.
     pub(super) async fn add_to(
         &self,
         headers: &mut HeaderMap,

@@ -18,7 +18,6 @@ pub(super) fn of_answer(answer: &Answer, entries: usize) -> Verdict {
         200..=204 => Verdict::Accepted { slow_down: false },
         // Not a success in spite of its number: what a tenant gets whose ingestion is blocked.
         205..=299 => misconfigured("unblock the ingestion of this tenant in Loki"),
-        400 if answer.wants_tls() => Verdict::from_status(answer),
         400 if text.trim_start().starts_with('<') => {
             misconfigured("this is not Loki's answer: check `url` and proxies")
         }
@@ -97,7 +96,6 @@ mod tests {
             (400, "1 errors like: line too long; 2 errors like: timestamp too new", "partial"),
             (400, DISALLOWED, "hold misconfigured"),
             (400, "<html>Bad Request</html>", "hold misconfigured"),
-            (400, "Client sent an HTTP request to an HTTPS server.", "hold misconfigured"),
             (401, "no org id", "hold credentials"),
             (403, "", "hold credentials"),
             (404, "page not found", "hold not_found"),

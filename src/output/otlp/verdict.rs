@@ -29,7 +29,6 @@ pub(super) fn of_answer(answer: &Answer, records: usize) -> Verdict {
     let hold = |reason, advice: &str| Verdict::hold(reason, format!("{said}; {advice}"));
     match answer.status {
         200..=299 => of_success(answer, records),
-        400 if answer.wants_tls() => Verdict::from_status(answer),
         // This is how the OpenTelemetry Collector says 413.
         400 if said.contains("request body too large") => Verdict::TooLarge,
         400 => Verdict::rejected(said),

@@ -89,3 +89,34 @@ async fn what_is_not_acknowledged_in_time_is_sent_again_byte_for_byte_and_counte
         .collect();
     assert_eq!(bodies.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_indexer_that_is_killed_and_comes_back_has_each_of_twenty_thousand_events_once() {
+    let (place, mut indexer) = (Place::new(), Collector::start(Protocol::Hec).await);
+    indexer.set_acknowledging(true);
+    let all = 20_000;
+    let keys = "ack_timeout = '5s'\nbatch.max_events = 100\nin_flight = 4";
+    place.put("a.json", records(0..all));
+    let ferry = place.start("", &[acknowledged(indexer.url(), keys)]).await;
+    let metrics = ferry.route("splunk").metrics.clone();
+    eventually("some are safe", || metrics.events_delivered.get() >= 2_000).await;
+    // What it had not made safe, it had in memory only; its numbers begin at 0 again.
+    let lost = indexer.crash().await;
+    let safe = indexer.ids().len();
+    eventually("it is missed", || metrics.retries.get() > 0).await;
+    indexer.rise().await;
+    eventually("all is safe", || metrics.events_delivered.get() == all as u64).await;
+    ferry.rests().await;
+    ferry.stop().await;
+    assert!(safe >= 2_000 && safe < all, "{safe} were safe when it was killed");
+    let kept = indexer.ids();
+    let distinct: HashSet<&String> = kept.iter().collect();
+    assert_eq!(distinct.len(), all, "nothing is lost");
+    assert!(place.letters().is_empty());
+    // What came more than once was not acknowledged, and is counted, as is what died on its way.
+    let (repeated, resent) =
+        (lost + kept.len() - all, usize::try_from(metrics.ambiguous_resends.get()).unwrap());
+    assert!(lost > 0 && repeated <= resent, "{lost} were lost, {repeated} came again, {resent} were counted");
+    // No more than may wait for an acknowledgement and be under way.
+    assert!(resent <= all - safe, "{resent} were sent again of {} that were not safe", all - safe);
+}

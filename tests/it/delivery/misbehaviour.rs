@@ -234,66 +234,6 @@ async fn a_pending_acknowledgement_holds_up_no_other_request() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_token_holds_everything_until_the_right_one_is_there() {
-    let place = Place::new();
-    let (hec, bulk) = (Collector::start(Protocol::Hec).await, Collector::start(Protocol::Bulk).await);
-    hec.want_authorization("Splunk the right one");
-    bulk.want_authorization("ApiKey the right one");
-    let token = place.beside("token");
-    std::fs::write(&token, "wrong").unwrap();
-    let outputs = [
-        output(&hec, &format!("token = {{ file = '{}' }}", token.display())),
-        output(&bulk, &format!("api_key = {{ file = '{}' }}", token.display())),
-    ];
-    place.put("a.json", records(0..30));
-    let quick = Duration::from_millis(100);
-    let ferry = place.start_with("", &outputs, |app| app.retry_holds_every(quick)).await;
-    for name in ["splunk", "elastic"] {
-        eventually("the hold is shown", || phase(&ferry, name) == Phase::Holding).await;
-        let hold = format!("auditferry_hold{{input=\"audit\",output=\"{name}\",reason=\"credentials\"}}");
-        assert!((metric(&ferry.app, &hold) - 1.0).abs() < f64::EPSILON);
-        assert_eq!(ferry.route(name).metrics.dead_letters(), 0);
-    }
-    std::fs::write(&token, "the right one").unwrap();
-    for collector in [&hec, &bulk] {
-        has(collector, 30).await;
-    }
-    ferry.rests().await;
-    for name in ["splunk", "elastic"] {
-        assert_eq!(phase(&ferry, name), Phase::Running);
-        let hold = format!("auditferry_hold{{input=\"audit\",output=\"{name}\",reason=\"credentials\"}}");
-        assert!(metric(&ferry.app, &hold) < 0.5);
-    }
-    ferry.stop().await;
-    assert_eq!((hec.ids().len(), bulk.ids().len()), (30, 30));
-    assert!(place.letters().is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_that_is_revoked_and_then_rotated_costs_nothing_but_time() {
-    let (place, hec) = (Place::new(), Collector::start(Protocol::Hec).await);
-    hec.want_authorization("Splunk first");
-    let token = place.beside("token");
-    std::fs::write(&token, "first").unwrap();
-    let outputs = [output(&hec, &format!("token = {{ file = '{}' }}", token.display()))];
-    place.put("a.json", records(0..30));
-    let quick = Duration::from_millis(100);
-    let ferry = place.start_with("", &outputs, |app| app.retry_holds_every(quick)).await;
-    has(&hec, 30).await;
-    hec.want_authorization("Splunk second");
-    place.put("b.json", records(30..60));
-    eventually("the hold is shown", || phase(&ferry, "splunk") == Phase::Holding).await;
-    let tried = hec.count_requests();
-    eventually("it is tried again", || hec.count_requests() > tried + 2).await;
-    std::fs::write(&token, "second").unwrap();
-    has(&hec, 60).await;
-    ferry.rests().await;
-    ferry.stop().await;
-    assert_eq!((hec.ids().len(), distinct(&hec)), (60, 60));
-    assert!(place.letters().is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pipelines_to_one_collector_share_its_pace() {
     let (place, hec) = (Place::new(), Collector::start(Protocol::Hec).await);
     hec.set_down(Some(503));

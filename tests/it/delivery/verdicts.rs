@@ -100,8 +100,8 @@ async fn follow(protocol: Protocol, step: Step, length: usize) -> Became {
 fn any(status: u16) -> Option<Became> {
     Some(match status {
         204 => ACCEPTED,
-        301 | 303 | 405 | 406 | 411 | 415 | 431 => held(HoldReason::Misconfigured),
-        401 | 403 | 407 => held(HoldReason::Credentials),
+        301 | 303 | 405 | 406 | 407 | 411 | 415 | 431 => held(HoldReason::Misconfigured),
+        401 | 403 => held(HoldReason::Credentials),
         404 | 410 => held(HoldReason::NotFound),
         408 | 500 | 502 | 504 | 520 => AMBIGUOUS,
         413 => TOO_LARGE,
@@ -212,4 +212,32 @@ async fn every_answer_of_sumo_is_taken_for_what_it_means() {
     ];
     rows.extend(common("no"));
     check(Protocol::Sumo, rows).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_answer_of_any_collector_is_taken_for_what_it_means() {
+    let mut rows = vec![
+        (Step::answer(200, r#"{"ok":"true"}"#).keeping(), 1, ACCEPTED),
+        (Step::answer(202, r#"{"requestId":"a"}"#).keeping(), 1, ACCEPTED),
+        (Step::answer(400, "no"), 1, NARROWED),
+        (Step::answer(422, "no"), 1, NARROWED),
+    ];
+    rows.extend(common("no"));
+    check(Protocol::Any, rows).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nginx_says_of_our_tls_is_no_answer_of_the_collector() {
+    for protocol in [Protocol::Hec, Protocol::Sumo, Protocol::Bulk, Protocol::Any] {
+        let complaint = |text: &str| {
+            let body = format!("<html>\r\n<head><title>400 {text}</title></head>\r\n");
+            (Step::answer(400, body), 1, held(HoldReason::Misconfigured))
+        };
+        let rows = [
+            "The plain HTTP request was sent to HTTPS port",
+            "No required SSL certificate was sent",
+            "The SSL certificate error",
+        ];
+        check(protocol, rows.into_iter().map(complaint).collect()).await;
+    }
 }

@@ -176,7 +176,8 @@ struct State {
     script: VecDeque<Step>,
     script_everything: bool,
     down: Option<u16>,
-    authorization: Option<String>,
+    /// A header and its value that requests must have.
+    wanted: Option<(String, String)>,
     most_bytes: Option<usize>,
     poison: Option<String>,
     items: VecDeque<Vec<Item>>,
@@ -210,7 +211,7 @@ struct Shared {
 pub(crate) struct Collector {
     url: String,
     shared: Arc<Shared>,
-    _server: JoinSet<()>,
+    server: JoinSet<()>,
 }
 
 impl Collector {
@@ -235,26 +236,34 @@ impl Collector {
             connections: AtomicUsize::new(0),
         });
         let mut server = JoinSet::new();
-        let state = Arc::clone(&shared);
-        server.spawn(async move {
-            let mut connections = JoinSet::new();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let (tls, state) = (tls.clone(), Arc::clone(&state));
-                state.connections.fetch_add(1, Ordering::Relaxed);
-                connections.spawn(async move {
-                    match tls {
-                        None => serve(stream, state).await,
-                        Some(config) => {
-                            if let Ok(stream) = TlsAcceptor::from(config).accept(stream).await {
-                                serve(stream, state).await;
-                            }
-                        }
-                    }
-                });
+        server.spawn(listen(listener, tls, Arc::clone(&shared)));
+        Self { url, shared, server }
+    }
+
+    /// Ends it as `kill -9` does: nobody listens any more, and what is under way gets no answer. HEC: what no poll was told
+    /// to be safe is lost with it, and so are its promises. Gives how many events that are.
+    pub(crate) async fn crash(&mut self) -> usize {
+        self.server.shutdown().await;
+        let mut state = self.state();
+        let acks = std::mem::take(&mut state.acks);
+        let owed = acks.into_values().flatten().filter(|promise| !promise.told);
+        let mut owed: Vec<String> = owed.flat_map(|promise| promise.ids).collect();
+        let before = state.events.len();
+        // An event that came twice may be safe once.
+        state.events.retain(|event| match owed.iter().position(|id| *id == event.id) {
+            Some(index) => {
+                owed.swap_remove(index);
+                false
             }
+            None => true,
         });
-        Self { url, shared, _server: server }
+        before - state.events.len()
+    }
+
+    /// Listens again where it did.
+    pub(crate) async fn rise(&mut self) {
+        let listener = TcpListener::bind(self.address()).await.unwrap();
+        self.server.spawn(listen(listener, None, Arc::clone(&self.shared)));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -264,6 +273,11 @@ impl Collector {
     /// Its address, without a path.
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Its host and port.
+    pub(crate) fn address(&self) -> &str {
+        self.url.split_once("://").map_or(&self.url, |(_, address)| address)
     }
 
     /// What it speaks.
@@ -288,7 +302,12 @@ impl Collector {
 
     /// Refuses requests without this `Authorization`.
     pub(crate) fn want_authorization(&self, value: &str) {
-        self.state().authorization = Some(value.to_owned());
+        self.want_header("authorization", value);
+    }
+
+    /// Refuses requests without this header, named in lower case; `:path` stands for the path.
+    pub(crate) fn want_header(&self, name: &str, value: &str) {
+        self.state().wanted = Some((name.to_owned(), value.to_owned()));
     }
 
     /// Answers 413 to longer bodies (uncompressed).
@@ -369,6 +388,25 @@ impl Collector {
 pub(crate) fn closed_port() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}", listener.local_addr().unwrap())
+}
+
+async fn listen(listener: TcpListener, tls: Option<Arc<ServerConfig>>, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let (tls, shared) = (tls.clone(), Arc::clone(&shared));
+        shared.connections.fetch_add(1, Ordering::Relaxed);
+        connections.spawn(async move {
+            match tls {
+                None => serve(stream, shared).await,
+                Some(config) => {
+                    if let Ok(stream) = TlsAcceptor::from(config).accept(stream).await {
+                        serve(stream, shared).await;
+                    }
+                }
+            }
+        });
+    }
 }
 
 async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>) {
@@ -452,8 +490,9 @@ impl Shared {
         if let Some(status) = state.down {
             return Step::answer(status, "down");
         }
-        if state.authorization.as_deref().is_some_and(|value| request.header("authorization") != Some(value))
-        {
+        let shows =
+            |name: &str| if name == ":path" { Some(request.path.as_str()) } else { request.header(name) };
+        if state.wanted.as_ref().is_some_and(|(name, value)| shows(name) != Some(value)) {
             return match self.protocol {
                 Protocol::Hec => Step::answer(403, json!({"text": "Invalid token", "code": 4}).to_string()),
                 _ => Step::answer(401, "who are you?"),

@@ -43,8 +43,13 @@ impl Authority {
 
     /// The certificate and the key of a client, as files.
     pub(crate) fn client(&self, directory: &Path) -> [PathBuf; 2] {
+        self.pair(directory, "client")
+    }
+
+    /// A certificate and its key, as files.
+    pub(crate) fn pair(&self, directory: &Path, name: &str) -> [PathBuf; 2] {
         let (certificate, key) = self.issue();
-        let paths = ["client.pem", "client.key"].map(|name| directory.join(name));
+        let paths = ["pem", "key"].map(|kind| directory.join(format!("{name}.{kind}")));
         std::fs::write(&paths[0], certificate.pem()).unwrap();
         std::fs::write(&paths[1], key.serialize_pem()).unwrap();
         paths
