@@ -1,8 +1,9 @@
 //! Runs the binary with a configuration, a state directory and a file that it delivers to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -32,6 +33,18 @@ impl Ferry {
     /// outputs: if none, it is a file.
     pub(crate) fn configured(url: &str, input: &str, outputs: &str) -> Self {
         Self::in_layout("databricks_delivery", url, input, outputs)
+    }
+
+    /// Reads the directory `logs` in `bucket` and sends to Splunk at an address; `keys` holds further lines of the output.
+    pub(crate) fn to_splunk(bucket: &TempDir, url: &str, keys: &str) -> Self {
+        let direct = if keys.contains("proxy") { "" } else { "proxy = \"none\"\n" };
+        let output = format!(
+            "[outputs.splunk]\ntype = \"splunk_hec\"\nurl = \"{url}\"\ntoken = \"hunter2\"\n\
+             batch.max_age = \"50ms\"\n{direct}{keys}\n"
+        );
+        let root = bucket.path().join("logs");
+        std::fs::create_dir_all(&root).unwrap();
+        Self::configured(&root.display().to_string(), "poll_interval = \"1s\"", &output)
     }
 
     /// The same in another layout.
@@ -146,6 +159,20 @@ impl Running {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
+    /// A counter of the pipeline, as Prometheus would read it.
+    pub(crate) fn metric(&self, name: &str) -> usize {
+        let log = self.log();
+        let Some((_, rest)) = log.split_once("listening on http://") else { return 0 };
+        let address: String =
+            rest.chars().take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':')).collect();
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let line = text.lines().find(|line| line.starts_with(&format!("auditferry_{name}{{")));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
+    }
+
     /// Ends it as systemd does, and it ends well.
     pub(crate) fn stop(mut self) {
         let id = self.child.id().to_string();
@@ -206,6 +233,15 @@ pub(crate) fn record(number: usize) -> String {
 /// The request id of [`record`].
 pub(crate) fn name(number: usize) -> String {
     format!("request-{number:06}")
+}
+
+/// Puts an object of these records into the directory `logs` in `bucket`, as a store does: at once.
+pub(crate) fn put(bucket: &Path, object: &str, numbers: std::ops::Range<usize>) {
+    let path = bucket.join(key(1, object));
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let partial = path.with_file_name(format!(".{object}.partial"));
+    std::fs::write(&partial, content(&numbers.collect::<Vec<_>>())).unwrap();
+    std::fs::rename(partial, path).unwrap();
 }
 
 /// An object's content: records, each with its line end.

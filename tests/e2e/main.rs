@@ -9,6 +9,7 @@
 //! | a Kafka broker, in `java` | `AUDITFERRY_E2E_KAFKA`, the directory of its jars | Maven Central, `org.apache.kafka:kafka_2.13` |
 //! | OpenSearch, with a `java` in `PATH` | `AUDITFERRY_E2E_OPENSEARCH`, its directory | Maven Central, `org.opensearch.distribution.integ-test-zip:opensearch` |
 //! | `nginx` | `AUDITFERRY_E2E_NGINX` | `apt-get install nginx` |
+//! | `tinyproxy` | `AUDITFERRY_E2E_TINYPROXY` | `apt-get install tinyproxy-bin` |
 //! | `loki` | `AUDITFERRY_E2E_LOKI` | `go build github.com/grafana/loki/v3/cmd/loki` in `tests/e2e/loki` |
 //! | `prometheus`, `promtool` | `AUDITFERRY_E2E_PROMETHEUS`, their directory | `apt-get install prometheus` |
 //! | `node` with `playwright-core` | `AUDITFERRY_E2E_PLAYWRIGHT`, its `node_modules` | `npm install playwright-core` |
@@ -35,6 +36,8 @@ mod fake_gcs;
 #[cfg(test)]
 mod ferry;
 #[cfg(test)]
+mod front;
+#[cfg(test)]
 mod gcs;
 #[cfg(test)]
 #[path = "../it/support/collector.rs"]
@@ -59,8 +62,16 @@ mod page;
 #[cfg(test)]
 mod prometheus;
 #[cfg(test)]
+mod proxy;
+#[cfg(test)]
 mod recorder;
 #[cfg(test)]
 mod s3;
 #[cfg(test)]
 mod sqs;
+#[cfg(test)]
+mod tinyproxy;
+#[cfg(test)]
+#[path = "../it/support/tls.rs"]
+#[expect(dead_code, reason = "the tests in process have more to ask of it")]
+mod tls;

@@ -1,6 +1,7 @@
 //! An nginx in front of collectors, for each test its own.
 
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
@@ -10,12 +11,35 @@ use crate::ferry::eventually;
 pub(crate) struct Nginx {
     pub(crate) url: String,
     process: Child,
-    _directory: TempDir,
+    directory: TempDir,
+}
+
+/// A request that nginx answered.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) status: String,
+    /// Number of the connection it came on.
+    pub(crate) connection: String,
+    /// Who issued the client's certificate.
+    pub(crate) issuer: String,
 }
 
 impl Nginx {
     /// Starts one that hands each request to the next of these backends (`host:port`) in turn, whoever sends it.
+    /// `settings` may say `limit_req zone=scarce`: then all but two requests a second are refused.
     pub(crate) fn start(backends: &[&str], settings: &str) -> Self {
+        Self::listening("http", backends, settings)
+    }
+
+    /// Starts one that speaks TLS with this certificate and key.
+    pub(crate) fn start_tls(backends: &[&str], [certificate, key]: &[PathBuf; 2], settings: &str) -> Self {
+        let (certificate, key) = (certificate.display(), key.display());
+        let settings = format!("ssl_certificate {certificate};\nssl_certificate_key {key};\n{settings}");
+        Self::listening("https", backends, &settings)
+    }
+
+    fn listening(scheme: &str, backends: &[&str], settings: &str) -> Self {
+        let ssl = if scheme == "https" { " ssl" } else { "" };
         let directory = tempfile::tempdir().unwrap();
         let here = directory.path().display();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -26,8 +50,9 @@ impl Nginx {
             .collect();
         let text = format!(
             "daemon off;\nmaster_process off;\npid {here}/pid;\nerror_log {here}/error.log;\nevents {{}}\n\
-             http {{\naccess_log off;\n{temporary}upstream hec {{\n{servers}}}\n\
-             server {{\nlisten 127.0.0.1:{port};\n{settings}\nlocation / {{ proxy_pass http://hec; }}\n}}\n}}\n"
+             http {{\nlog_format short '$status|$connection|$ssl_client_i_dn';\naccess_log {here}/access.log short;\n\
+             limit_req_zone $server_port zone=scarce:1m rate=2r/s;\n{temporary}upstream hec {{\n{servers}}}\n\
+             server {{\nlisten 127.0.0.1:{port}{ssl};\n{settings}\nlocation / {{ proxy_pass http://hec; }}\n}}\n}}\n"
         );
         let config = directory.path().join("nginx.conf");
         std::fs::write(&config, text).unwrap();
@@ -45,7 +70,19 @@ impl Nginx {
                 )
             });
         eventually("nginx listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Self { url: format!("http://127.0.0.1:{port}"), process, _directory: directory }
+        Self { url: format!("{scheme}://127.0.0.1:{port}"), process, directory }
+    }
+
+    /// The requests it has answered so far.
+    pub(crate) fn answered(&self) -> Vec<Answered> {
+        let text = std::fs::read_to_string(self.directory.path().join("access.log")).unwrap();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let answered = |line: &str| {
+            let [status, connection, issuer] =
+                line.splitn(3, '|').map(str::to_owned).collect::<Vec<_>>().try_into().unwrap();
+            Answered { status, connection, issuer }
+        };
+        whole.lines().map(answered).collect()
     }
 }
 
