@@ -235,12 +235,17 @@ pub(crate) fn name(number: usize) -> String {
     format!("request-{number:06}")
 }
 
-/// Puts an object of these records into the directory `logs` in `bucket`, as a store does: at once.
+/// Puts an object of these records into the directory `logs` in `bucket`.
 pub(crate) fn put(bucket: &Path, object: &str, numbers: std::ops::Range<usize>) {
+    put_text(bucket, object, &content(&numbers.collect::<Vec<_>>()));
+}
+
+/// Puts an object into the directory `logs` in `bucket`, as a store does: at once.
+pub(crate) fn put_text(bucket: &Path, object: &str, text: &str) {
     let path = bucket.join(key(1, object));
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let partial = path.with_file_name(format!(".{object}.partial"));
-    std::fs::write(&partial, content(&numbers.collect::<Vec<_>>())).unwrap();
+    std::fs::write(&partial, text).unwrap();
     std::fs::rename(partial, path).unwrap();
 }
 

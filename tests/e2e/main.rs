@@ -8,6 +8,7 @@
 //! | `fake-gcs-server` | `AUDITFERRY_E2E_FAKE_GCS` | `go install github.com/fsouza/fake-gcs-server@latest` |
 //! | a Kafka broker, in `java` | `AUDITFERRY_E2E_KAFKA`, the directory of its jars | Maven Central, `org.apache.kafka:kafka_2.13` |
 //! | OpenSearch, with a `java` in `PATH` | `AUDITFERRY_E2E_OPENSEARCH`, its directory | Maven Central, `org.opensearch.distribution.integ-test-zip:opensearch` |
+//! | Elasticsearch, with a `java` in `PATH` | `AUDITFERRY_E2E_ELASTICSEARCH`, its directory | Maven Central, `org.elasticsearch.distribution.integ-test-zip:elasticsearch` |
 //! | `nginx` | `AUDITFERRY_E2E_NGINX` | `apt-get install nginx` |
 //! | `tinyproxy` | `AUDITFERRY_E2E_TINYPROXY` | `apt-get install tinyproxy-bin` |
 //! | `loki` | `AUDITFERRY_E2E_LOKI` | `go build github.com/grafana/loki/v3/cmd/loki` in `tests/e2e/loki` |
@@ -31,6 +32,8 @@ mod collector;
 mod credentials;
 #[cfg(test)]
 mod elastic;
+#[cfg(test)]
+mod elasticsearch;
 #[cfg(test)]
 mod fake_gcs;
 #[cfg(test)]

@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
 /// Whom the server runs as where the tests run as root, which it refuses to: `nobody`.
-const NOBODY: u32 = 65_534;
+pub(crate) const NOBODY: u32 = 65_534;
 
 pub(crate) struct OpenSearch {
     pub(crate) address: SocketAddr,
@@ -178,7 +178,7 @@ fn launch(directory: &Path, settings: &[String], port: u16) -> (Child, SocketAdd
 
 /// Links a directory's files to another place, or copies them where the two are on different disks: the server needs a
 /// home that its user can read, and the cache need not be one.
-fn link(from: &Path, to: &Path) {
+pub(crate) fn link(from: &Path, to: &Path) {
     std::fs::create_dir(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -192,7 +192,7 @@ fn link(from: &Path, to: &Path) {
 }
 
 /// Makes `nobody` the owner of the directories, at any depth; the files in them need only be read.
-fn give(directory: &Path) {
+pub(crate) fn give(directory: &Path) {
     chown(directory, Some(NOBODY), Some(NOBODY)).unwrap();
     for entry in std::fs::read_dir(directory).unwrap() {
         let entry = entry.unwrap();
