@@ -14,6 +14,10 @@ use crate::connection::Connections;
 pub use crate::connection::{HttpSettings, TlsSettings};
 use crate::secret::{Rotating, Secret};
 
+mod no_answer;
+
+pub use no_answer::NoAnswer;
+
 /// Most bytes of an answer that are read.
 pub const MAX_ANSWER_BYTES: usize = 4 << 20;
 
@@ -67,50 +71,6 @@ impl Answer {
     pub fn is_json(&self) -> bool {
         serde_json::from_slice::<serde::de::IgnoredAny>(&self.body).is_ok()
     }
-
-    /// What a proxy or the TLS of what stands before the collector says of the connection: no request gets past it.
-    fn complaint(&self) -> Option<NoAnswer> {
-        let (who, remedy) = match self.status {
-            407 => ("proxy", PROXY_LOGIN),
-            400 => {
-                let text = self.excerpt().to_ascii_lowercase();
-                let known = COMPLAINTS.iter().find(|(complaint, _)| text.contains(complaint));
-                ("collector", known.map(|(_, remedy)| *remedy)?)
-            }
-            _ => return None,
-        };
-        let cause = format!("the {who} answered {}", self.status);
-        Some(NoAnswer { cause, remedy, ambiguous: false, human: true })
-    }
-}
-
-/// Complaints in the words of nginx, Apache and Go, in lower case, and what to do about them.
-const COMPLAINTS: [(&str, &str); 5] = [
-    ("http request to an https server", SPEAKS_TLS),
-    ("http request was sent to https port", SPEAKS_TLS),
-    ("speaking plain http to an ssl", SPEAKS_TLS),
-    ("no required ssl certificate was sent", WANTS_CERTIFICATE),
-    (
-        "the ssl certificate error",
-        "; it does not take our client certificate: check the authority and the dates of `tls.cert_file`",
-    ),
-];
-const SPEAKS_TLS: &str = "; the port speaks TLS: write `url` with https://";
-const WANTS_CERTIFICATE: &str = "; it wants a client certificate: set `tls.cert_file` and `tls.key_file`";
-const PROXY_LOGIN: &str =
-    "; the proxy wants a login: write `proxy` (or HTTPS_PROXY) as http://user:password@host:port";
-
-/// A request without an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoAnswer {
-    /// What happened; holds no address, since that can be a secret.
-    pub cause: String,
-    /// What a user can do about it, where the address is one that is configured as `url`; else empty.
-    pub remedy: &'static str,
-    /// True unless it is certain that the server saw nothing of the request.
-    pub ambiguous: bool,
-    /// True if it stays so until a human changes a setting.
-    pub human: bool,
 }
 
 /// A client with the settings of one output.
@@ -136,8 +96,8 @@ impl Pieces {
     /// [`NoAnswer`] if the connection breaks, or brings nothing for as long as the settings' time-out.
     pub async fn next(&mut self) -> Result<Option<Bytes>, NoAnswer> {
         match tokio::time::timeout(self.timeout, self.response.chunk()).await {
-            Ok(piece) => piece.map_err(no_answer),
-            Err(_) => Err(silence(self.timeout)),
+            Ok(piece) => piece.map_err(NoAnswer::from),
+            Err(_) => Err(NoAnswer::within(self.timeout)),
         }
     }
 }
@@ -168,7 +128,7 @@ impl Client {
             call = call.header(CONTENT_ENCODING, encoding);
         }
         let answer = read_answer(call, MAX_ANSWER_BYTES).await?;
-        answer.complaint().map_or(Ok(answer), Err)
+        no_answer::complaint(&answer).map_or(Ok(answer), Err)
     }
 
     /// Makes a GET request.
@@ -206,19 +166,14 @@ impl Client {
             Ok(Ok(response)) => {
                 Ok(Pieces { status: response.status().as_u16(), response, timeout: self.timeout })
             }
-            Ok(Err(error)) => Err(no_answer(error)),
-            Err(_) => Err(silence(self.timeout)),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(NoAnswer::within(self.timeout)),
         }
     }
 }
 
-fn silence(timeout: Duration) -> NoAnswer {
-    let cause = format!("no answer within {}", humantime::format_duration(timeout));
-    NoAnswer { cause, remedy: "", ambiguous: true, human: false }
-}
-
 async fn read_answer(call: reqwest::RequestBuilder, most_bytes: usize) -> Result<Answer, NoAnswer> {
-    let mut response = call.send().await.map_err(no_answer)?;
+    let mut response = call.send().await?;
     let status = response.status().as_u16();
     let retry_after = response
         .headers()
@@ -244,8 +199,7 @@ async fn read_answer(call: reqwest::RequestBuilder, most_bytes: usize) -> Result
             Err(_) if status == 407 => break,
             // The status was read, but what a 200 says of single events was not.
             Err(error) => {
-                let cause = describe(&error.without_url());
-                return Err(NoAnswer { cause, remedy: "", ambiguous: true, human: false });
+                return Err(NoAnswer::broken_off(status, error));
             }
         }
     }
@@ -255,73 +209,6 @@ async fn read_answer(call: reqwest::RequestBuilder, most_bytes: usize) -> Result
 /// The `name=value` of a `Set-Cookie` header.
 fn cookie(header: &HeaderValue) -> Option<&str> {
     header.to_str().ok()?.split(';').next().map(str::trim)
-}
-
-fn no_answer(error: reqwest::Error) -> NoAnswer {
-    let place = place(&error);
-    let connecting = error.is_connect() || error.is_builder();
-    let place = if no_way_to_proxy(&error) { format!("the proxy on the way to {place}") } else { place };
-    let cause = describe(&error.without_url());
-    // In TLS 1.3 a server looks at our certificate after we think that all is well; it has read nothing until then.
-    let ambiguous = !connecting && !cause.contains("received fatal alert");
-    let reached = if ambiguous { "" } else { "cannot reach " };
-    let remedy = remedy(&cause, ambiguous);
-    NoAnswer { cause: format!("{reached}{place}: {cause}"), remedy, ambiguous, human: remedy == PROXY_LOGIN }
-}
-
-/// True if not even the proxy was reached: what went wrong there says nothing of `url`.
-fn no_way_to_proxy(error: &reqwest::Error) -> bool {
-    let first = error as &dyn std::error::Error;
-    std::iter::successors(Some(first), |error| error.source())
-        .any(|error| error.to_string() == "tunnel error: failed to create underlying connection")
-}
-
-/// As a port does that speaks something else than TLS.
-const HUNG_UP: &str = "; it hung up at once: check that the port speaks TLS, or write `url` with http://";
-
-/// What to do about it: which part of a TLS handshake was wrong, only the innermost message tells.
-fn remedy(cause: &str, ambiguous: bool) -> &'static str {
-    let known = [
-        (
-            "UnknownIssuer",
-            "; its certificate is of an authority that is not trusted: name that in `tls.ca_file`",
-        ),
-        ("certificate", "; check `url` and `tls.ca_file`"),
-        ("InvalidContentType", "; the port does not speak TLS: check the port, or write `url` with http://"),
-        ("onnection reset", HUNG_UP),
-        ("handshake eof", HUNG_UP),
-        ("CertificateRequired", WANTS_CERTIFICATE),
-        ("proxy authorization required", PROXY_LOGIN),
-        (
-            "tunnel error: unsuccessful",
-            "; the proxy would not connect: check the login in `proxy`, what it allows, and that the collector is up",
-        ),
-        ("fatal alert", "; it refuses our TLS: check `tls.cert_file` and `tls.min_version`"),
-        ("onnection refused", "; nothing listens there: check `url` and `proxy`, and that it is up"),
-        ("lookup", "; check the name in `url`"),
-    ];
-    let found = known.iter().find(|(sign, _)| cause.contains(sign)).map(|(_, remedy)| *remedy);
-    match ambiguous {
-        true => "",
-        false => found.unwrap_or("; check `url`, `proxy` and that it is up"),
-    }
-}
-
-/// Host and port of a request's URL, whose path may be a secret.
-fn place(error: &reqwest::Error) -> String {
-    match error.url().and_then(|url| Some((url.host_str()?, url.port_or_known_default()?))) {
-        Some((host, port)) => format!("{host}:{port}"),
-        None => "the collector".to_owned(),
-    }
-}
-
-/// The innermost cause: what stands around it says little more than that a request failed.
-fn describe(error: &reqwest::Error) -> String {
-    let mut innermost: &dyn std::error::Error = error;
-    while let Some(cause) = innermost.source() {
-        innermost = cause;
-    }
-    innermost.to_string()
 }
 
 /// Reads `Retry-After`: seconds, or a date.
@@ -458,45 +345,6 @@ mod tests {
         }
         let answer = cut_in("");
         assert!(Answer { body: "no\nhunter2".into(), ..answer }.excerpt() == "no hunter2");
-    }
-
-    #[test]
-    fn what_stands_before_the_collector_and_complains_is_not_taken_for_it() {
-        let complaint = |status, body: &'static str| {
-            let answer =
-                Answer { status, retry_after: None, body: body.into(), cut: false, cookies: String::new() };
-            answer.complaint().map(|complaint| complaint.cause + complaint.remedy)
-        };
-        for (status, body, advice) in [
-            (400, "Client sent an HTTP request to an HTTPS server.", "with https://"),
-            (400, "<html>The plain HTTP request was sent to HTTPS port</html>", "with https://"),
-            (400, "Reason: You're speaking plain HTTP to an SSL-enabled server port.", "with https://"),
-            (400, "<title>400 No required SSL certificate was sent</title>", "set `tls.cert_file`"),
-            (400, "<title>400 The SSL certificate error</title>", "the dates of `tls.cert_file`"),
-            (407, "", "the proxy wants a login"),
-        ] {
-            assert!(complaint(status, body).unwrap().contains(advice), "{body}");
-        }
-        for (status, body) in [(200, "The SSL certificate error"), (400, "bad"), (403, "")] {
-            assert_eq!(complaint(status, body), None);
-        }
-    }
-
-    #[test]
-    fn what_to_do_follows_from_what_went_wrong() {
-        for (cause, advice) in [
-            ("invalid peer certificate: UnknownIssuer", "name that in `tls.ca_file`"),
-            ("invalid peer certificate: certificate not valid for name", "check `url` and `tls.ca_file`"),
-            ("received corrupt message of type InvalidContentType", "http://"),
-            ("Connection refused (os error 111)", "nothing listens"),
-            ("tunnel error: proxy authorization required", "the proxy wants a login"),
-            ("tunnel error: unsuccessful", "check the login in `proxy`"),
-            ("failed to lookup address information: Name or service not known", "the name in `url`"),
-            ("operation timed out", "`proxy`"),
-        ] {
-            assert!(remedy(cause, false).contains(advice), "{cause}");
-            assert_eq!(remedy(cause, true), "", "something was sent");
-        }
     }
 
     #[test]

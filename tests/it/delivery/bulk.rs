@@ -326,18 +326,24 @@ async fn every_answer_to_one_document_is_acted_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_ten_thousand_events_only_the_poisonous_one_does_not_arrive() {
-    let (place, collector) = (Place::new(), Collector::start(Protocol::Bulk).await);
-    collector.set_poison("r7777\"");
-    place.put("a.json", (0..10_000).map(|number| record(&format!("r{number}")) + "\n").collect::<String>());
-    let ferry = place.start("", &[output(&collector, "")]).await;
-    has(&collector, 9_999).await;
-    ferry.rests().await;
-    ferry.stop().await;
-    has_exactly_but_one(&collector);
-    let letters = place.letters();
-    assert_eq!(letters.len(), 1);
-    assert_eq!(letters[0].letter.record, record("r7777"));
+async fn of_ten_thousand_events_only_the_poisonous_one_does_not_arrive_wherever_it_is() {
+    for poison in [0, 4_999, 5_000, 9_999].map(|number| format!("r{number}")) {
+        let (place, collector) = (Place::new(), Collector::start(Protocol::Bulk).await);
+        collector.set_poison(&format!("\"{poison}\""));
+        place.put(
+            "a.json",
+            (0..10_000).map(|number| record(&format!("r{number}")) + "\n").collect::<String>(),
+        );
+        let ferry = place.start("", &[output(&collector, "")]).await;
+        has(&collector, 9_999).await;
+        ferry.rests().await;
+        ferry.stop().await;
+        has_exactly_but_one(&collector);
+        let letters = place.letters();
+        assert_eq!(letters.len(), 1, "{poison}");
+        assert_eq!(letters[0].letter.record, record(&poison));
+        assert!(letters[0].letter.detail.contains("document_parsing_exception"), "{poison}");
+    }
 }
 
 /// Each event was offered once, the refused one too.
