@@ -139,7 +139,7 @@ mod tests {
         let said = |status, body: &'static str| {
             let answer =
                 Answer { status, retry_after: None, body: body.into(), cut: false, cookies: String::new() };
-            self::complaint(&answer).map(|complaint| complaint.cause + complaint.remedy)
+            complaint(&answer).map(|no| no.cause + no.remedy)
         };
         for (status, body, advice) in [
             (400, "Client sent an HTTP request to an HTTPS server.", "with https://"),
