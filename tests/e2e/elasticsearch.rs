@@ -45,10 +45,10 @@ impl Elasticsearch {
         write_config(&directory, "roles.yml", role);
         write_config(&directory, "users_roles", "superuser:admin\naudit_writer:ferry\n");
         write_config(&directory, "users", &users(HASHES[0].1));
-        let (process, url) = launch(&directory);
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (process, url) = launch(&directory);
         Self { url, directory, process, client, runtime }
     }
 
