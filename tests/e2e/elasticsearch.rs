@@ -117,6 +117,8 @@ fn launch(directory: &TempDir) -> (Child, String) {
         .args(["-Ediscovery.type=single-node", "-Enetwork.host=127.0.0.1", "-Etransport.port=0"])
         .args(["-Ehttp.port=0", "-Expack.security.enabled=true", "-Expack.security.http.ssl.enabled=false"])
         .args(["-Expack.security.transport.ssl.enabled=false", "-Eresource.reload.interval.high=1s"])
+        // How full the disk of this machine is must not matter.
+        .arg("-Ecluster.routing.allocation.disk.threshold_enabled=false")
         .current_dir(here)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -173,6 +175,7 @@ fn a_password_may_be_wrong_and_rotated_and_every_event_is_there_once_and_the_bad
     let server = Elasticsearch::start();
     let mapping = json!({"properties": {"request_params": {"properties": {"port": {"type": "integer"}}}}});
     server.call(Method::PUT, "/audit", Some(&json!({ "mappings": mapping })));
+    server.call(Method::GET, "/_cluster/health/audit?wait_for_status=yellow&timeout=60s", None);
     let bucket = tempfile::tempdir().unwrap();
     let password = bucket.path().join("password");
     std::fs::write(&password, "a wrong password").unwrap();
