@@ -23,7 +23,7 @@
 //! | layer | modules | import |
 //! |---|---|---|
 //! | values | [`event`] [`chunk`] [`batch`] [`buffer`] [`canonical`] [`action`] [`principal`] [`redact`] [`overlap`] [`recent`] [`json`] [`time`] [`units`] [`template`] [`compress`] [`backoff`] [`secret`] [`status`] | values |
-//! | contracts | [`input`] [`decode`] [`format`](mod@format) [`output`] [`state`] [`dead_letter`] [`metrics`] [`http`] [`connection`] [`endpoints`] [`aws`] [`azure_identity`] [`azure_token`] [`azure_workspace`] [`component`] | contracts, values |
+//! | contracts | [`input`] [`decode`] [`format`](mod@format) [`output`] [`state`] [`dead_letter`] [`metrics`] [`http`] [`connection`] [`kafka`] [`endpoints`] [`aws`] [`azure_identity`] [`azure_token`] [`azure_workspace`] [`component`] | contracts, values |
 //! | components | `input/*` `decode/*` `format/*` `output/*` `state/*` `dead_letter/*` | contracts, values; never each other |
 //! | engine | [`pipeline`] | contracts, values: traits, no component's name |
 //! | assembly | [`registry`] [`config`] [`app`] [`server`] [`cli`] [`generate`] `main` | all |
@@ -44,7 +44,8 @@
 //! 6. Bytes read and not committed are bounded by one [`chunk::Budget`] per pipeline, everything between tasks by bounded
 //!    channels. Beyond it go one line longer than a chunk at a time, what the Kafka client fetches ahead (1 MiB a
 //!    partition), the encoded form of what the budget counts (1.5 times its size in Splunk's envelope, 2.2 times as
-//!    ECS, plus the compressed bodies in flight), and at most 8 MiB of buffers that lie ready to be used again.
+//!    ECS, plus the compressed bodies in flight, which the Kafka client copies into a queue of at most 64 MiB), and at
+//!    most 8 MiB of buffers that lie ready to be used again.
 //! 7. Decoding and encoding are pure: no I/O, no clock.
 //! 8. The committer waits for nobody in the pipeline, so no circle of full channels can form.
 //!
@@ -132,6 +133,7 @@ pub mod generate;
 pub mod http;
 pub mod input;
 pub mod json;
+pub mod kafka;
 pub mod metrics;
 pub mod output;
 pub mod overlap;

@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use crate::component::BuildError;
 use crate::input::{Input, InputContext, InputKind};
+use crate::kafka::missing;
 
 mod config;
 
@@ -37,6 +38,8 @@ mod lane;
 mod ledger;
 #[cfg(feature = "kafka")]
 mod member;
+#[cfg(feature = "kafka")]
+mod probe;
 #[cfg(feature = "kafka")]
 mod reader;
 #[cfg(feature = "kafka")]
@@ -70,14 +73,6 @@ pub const KAFKA: InputKind = InputKind {
     gaps,
     build: |table, context| build(table, context, Flavour::Kafka),
 };
-
-/// What is said where the client was left out of the build.
-fn missing() -> BuildError {
-    BuildError::new(
-        "type",
-        "this build has no Kafka client: build with --features kafka, which wants make and perl besides a C compiler",
-    )
-}
 
 fn check(table: Value, flavour: Flavour) -> Result<String, BuildError> {
     let checked = parse(table, flavour)?;

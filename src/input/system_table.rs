@@ -19,7 +19,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
 use crate::chunk::{Budget, Chunk, Origin, Partition, Position, ReadCounts};
-use crate::component::BuildError;
+use crate::component::{BuildError, Probe};
 use crate::decode::Gaps;
 use crate::http::Client;
 use crate::input::{Backlog, Input, InputContext, InputError, InputKind, Read, Resume};
@@ -128,6 +128,18 @@ impl Input for SystemTable {
         for warehouse in &self.warehouses {
             warehouse.cancel().await;
         }
+    }
+
+    /// Starts no warehouse: that takes minutes and costs money.
+    async fn probe(&self) -> Probe {
+        let mut seen = Vec::new();
+        for warehouse in &self.warehouses {
+            match warehouse.probe().await {
+                Ok(what) => seen.push(what),
+                Err(error) => return Probe::Failed(error.to_string()),
+            }
+        }
+        Probe::Ready(seen.join("; "))
     }
 
     fn backlog(&self) -> Backlog {

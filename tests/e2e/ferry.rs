@@ -212,6 +212,18 @@ pub(crate) fn succeeded(output: &Output) {
     );
 }
 
+/// What `check --connect` says of a configuration, and how it ends.
+pub(crate) fn checked(config: &Path) -> (String, Option<i32>) {
+    let output = Command::new("timeout")
+        .args(["120", env!("CARGO_BIN_EXE_auditferry"), "check", "--connect", "--config"])
+        .arg(config)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .output()
+        .unwrap();
+    (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
+}
+
 /// Static keys, which moto takes for good.
 pub(crate) const KEYS: &str = "access_key_id = \"AKIDSTATIC\"\nsecret_access_key = \"secret\"";
 

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::broker::{CONNECTION_STRING, STRANGER, TOKEN_SUBJECT, broker, flush, put};
-use crate::ferry::{record, succeeded};
+use crate::ferry::{checked, record, succeeded};
 
 /// Longest wait for anything: far more than it takes.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -74,6 +74,17 @@ impl Site {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(needles.iter().all(|needle| said.contains(needle)), "{needles:?}: {said}");
+        assert!(!said.contains("SharedAccessKey="), "{said}");
+        self.fails_the_check(needles);
+    }
+
+    /// `check --connect` says the same.
+    fn fails_the_check(&self, needles: &[&str]) {
+        let (said, ended) = checked(&self.path("auditferry.toml"));
+        assert_eq!(ended, Some(1), "{said}");
+        let connections = said.split("connections:\n").nth(1).unwrap();
+        let line = connections.lines().find(|line| line.starts_with("  hub ")).unwrap();
+        assert!(line.contains("FAILED") && needles.iter().all(|needle| line.contains(needle)), "{line}");
         assert!(!said.contains("SharedAccessKey="), "{said}");
     }
 
@@ -190,6 +201,11 @@ fn envelopes_of_every_compression_are_delivered_once_over_tls_and_a_poison_recor
     aborted(topic, &envelope([record(900)]));
 
     let site = Site::new(&event_hubs(topic, &format!("{CONNECTION_STRING:?}")));
+    let (said, ended) = checked(&site.path("auditferry.toml"));
+    assert!(
+        ended == Some(0) && said.contains("hub (event_hubs): ok: 2 partitions of compressions"),
+        "{said}"
+    );
     let output = site.once();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "a dead letter: {said}");
@@ -285,7 +301,7 @@ fn messages_that_expired_unread_are_said_and_the_rest_goes_on() {
 }
 
 /// An Entra ID that gives tokens of no signature, as the broker takes them; what it was asked comes back.
-fn entra_id() -> (String, std::thread::JoinHandle<String>) {
+pub(crate) fn entra_id() -> (String, std::thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let thread = std::thread::spawn(move || {

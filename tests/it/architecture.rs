@@ -41,6 +41,7 @@ const CONTRACTS: &[&str] = &[
     "format",
     "http",
     "input",
+    "kafka",
     "metrics",
     "output",
     "state",

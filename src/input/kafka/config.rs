@@ -1,8 +1,6 @@
 //! The configuration of the inputs `event_hubs` and `kafka`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -10,16 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Flavour;
-use crate::azure_token::{AzureToken, IdentitySettings};
 use crate::component::{self, BuildError};
 use crate::decode::Gaps;
+use crate::kafka::{self, Azure, Login, LoginKeys, MAX_TOPIC_BYTES, Sasl, Tls};
 use crate::secret::Secret;
 use crate::units::{ByteSize, Period};
-
-/// Port of the Kafka endpoint of Event Hubs.
-const EVENT_HUBS_PORT: u16 = 9093;
-/// Longest name of a topic.
-const MAX_TOPIC_BYTES: usize = 249;
 
 /// Configuration of the inputs `event_hubs` and `kafka`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -82,95 +75,6 @@ pub(super) enum Start {
     Latest,
 }
 
-/// `azure`: whose tokens to log in with.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Azure {
-    /// Application (client) id of a service principal or of a user-assigned managed identity.
-    pub(super) client_id: Option<String>,
-    /// Directory (tenant) id of the service principal.
-    pub(super) tenant_id: Option<String>,
-    /// Client secret of the service principal.
-    pub(super) client_secret: Option<Secret>,
-    /// PEM file with the service principal's certificate and its RSA key, in place of a secret.
-    pub(super) client_certificate_file: Option<PathBuf>,
-    /// Entra ID of a sovereign cloud. Default: the public cloud's.
-    pub(super) authority_host: Option<String>,
-}
-
-impl Azure {
-    fn is_empty(&self) -> bool {
-        let Self { client_id, tenant_id, client_secret, client_certificate_file, authority_host } = self;
-        let texts = [client_id, tenant_id, authority_host];
-        texts.iter().all(|text| text.is_none())
-            && client_secret.is_none()
-            && client_certificate_file.is_none()
-    }
-
-    /// Tokens for the namespace at this host.
-    fn token(&self, host: &str) -> Result<AzureToken, BuildError> {
-        let identity = IdentitySettings {
-            table: "azure",
-            client_id: self.client_id.clone(),
-            tenant_id: self.tenant_id.clone(),
-            client_secret: self.client_secret.clone(),
-            client_certificate_file: self.client_certificate_file.clone(),
-            authority_host: self.authority_host.clone(),
-        };
-        AzureToken::new(&identity, &format!("https://{host}/.default"))
-    }
-}
-
-/// `sasl`: how to log in to a broker that is not Event Hubs.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Sasl {
-    /// How the password is shown to the broker.
-    pub(super) mechanism: Mechanism,
-    /// The user. Default: no login.
-    pub(super) username: Option<String>,
-    /// The password; goes with `username`.
-    pub(super) password: Option<Secret>,
-}
-
-/// A SASL mechanism.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-pub(super) enum Mechanism {
-    /// As it is.
-    #[default]
-    #[serde(rename = "plain")]
-    Plain,
-    /// By a challenge with SHA-256.
-    #[serde(rename = "scram_sha_256")]
-    ScramSha256,
-    /// By a challenge with SHA-512.
-    #[serde(rename = "scram_sha_512")]
-    ScramSha512,
-}
-
-/// `tls` of the connections to the brokers.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[cfg_attr(not(feature = "kafka"), allow(dead_code, reason = "checked, and used by nobody"))]
-pub(super) struct Tls {
-    /// Off for brokers that speak no TLS: everything is then readable on the way. Event Hubs always speaks it.
-    pub(super) enabled: bool,
-    /// PEM file of the certificate authorities to trust in place of the system's.
-    pub(super) ca_file: Option<PathBuf>,
-    /// PEM file of the client certificate, for brokers that want one. Goes with `key_file`.
-    pub(super) cert_file: Option<PathBuf>,
-    /// PEM file of the client certificate's key.
-    pub(super) key_file: Option<PathBuf>,
-    /// Accept any certificate. Default false; anybody in between can then read the audit trail, and the login.
-    pub(super) insecure: bool,
-}
-
-impl Default for Tls {
-    fn default() -> Self {
-        Self { enabled: true, ca_file: None, cert_file: None, key_file: None, insecure: false }
-    }
-}
-
 mod defaults {
     use std::time::Duration;
 
@@ -197,18 +101,6 @@ pub(super) struct Checked {
     pub(super) login: Login,
 }
 
-/// How to log in. Secrets are read anew for each login.
-#[derive(Clone, Debug)]
-#[cfg_attr(not(feature = "kafka"), allow(dead_code, reason = "checked, and used by nobody"))]
-pub(super) enum Login {
-    /// Not at all, or by the client certificate.
-    None,
-    /// A user and a password.
-    Password { mechanism: Mechanism, username: String, password: Secret, key: &'static str },
-    /// A token of Entra ID.
-    Azure(Arc<AzureToken>),
-}
-
 pub(super) fn parse(table: Value, flavour: Flavour) -> Result<Checked, BuildError> {
     let config: Config = component::parse(table)?;
     let positive = |key: &str, holds: bool, allowed: &str| {
@@ -216,8 +108,7 @@ pub(super) fn parse(table: Value, flavour: Flavour) -> Result<Checked, BuildErro
     };
     positive("topics", !config.topics.is_empty(), "at least one name")?;
     for topic in &config.topics {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if topic.is_empty() || topic.len() > MAX_TOPIC_BYTES || !topic.chars().all(allowed) {
+        if topic.is_empty() || topic.len() > MAX_TOPIC_BYTES || !topic.chars().all(kafka::is_of_topic) {
             let message = format!("`{topic}` is no name of a topic: letters, digits, `.`, `_` and `-`");
             return Err(BuildError::new("topics", message));
         }
@@ -228,7 +119,7 @@ pub(super) fn parse(table: Value, flavour: Flavour) -> Result<Checked, BuildErro
     positive("max_message_bytes", (1024..=1 << 30).contains(&config.max_message_bytes.0), "1KiB to 1GiB")?;
     let pair = config.tls.cert_file.is_some() == config.tls.key_file.is_some();
     positive("tls", pair, "given both cert_file and key_file, or none of them")?;
-    let servers = servers(&config)?;
+    let servers = kafka::servers(&config.bootstrap_servers, config.connection_string.as_ref())?;
     let login = login(&config, &servers, flavour)?;
     Ok(Checked { config, servers, login })
 }
@@ -242,76 +133,8 @@ fn login(config: &Config, servers: &[String], flavour: Flavour) -> Result<Login,
     if !tls.enabled && flavour == Flavour::EventHubs {
         return Err(BuildError::new("tls.enabled", "must be true: Event Hubs speaks nothing but TLS"));
     }
-    if let Some(connection_string) = connection_string {
-        if sasl.username.is_some() || sasl.password.is_some() {
-            return Err(BuildError::new("sasl", "must be left out beside connection_string"));
-        }
-        return Ok(Login::Password {
-            mechanism: Mechanism::Plain,
-            username: "$ConnectionString".to_owned(),
-            password: connection_string.clone(),
-            key: "connection_string",
-        });
-    }
-    match (&sasl.username, &sasl.password) {
-        (Some(username), Some(password)) => Ok(Login::Password {
-            mechanism: sasl.mechanism,
-            username: username.clone(),
-            password: password.clone(),
-            key: "sasl.password",
-        }),
-        (None, None) if flavour == Flavour::EventHubs => {
-            let host =
-                servers.first().and_then(|server| server.rsplit_once(':')).map_or("", |(host, _)| host);
-            Ok(Login::Azure(Arc::new(azure.token(host)?)))
-        }
-        (None, None) => Ok(Login::None),
-        (Some(_), None) => Err(BuildError::new("sasl.password", "is missing beside sasl.username")),
-        (None, Some(_)) => Err(BuildError::new("sasl.username", "is missing beside sasl.password")),
-    }
-}
-
-/// The brokers to ask first.
-fn servers(config: &Config) -> Result<Vec<String>, BuildError> {
-    for server in &config.bootstrap_servers {
-        let port = server.rsplit_once(':').and_then(|(host, port)| {
-            let plain = !host.is_empty() && !host.contains(['/', ',', ' ']);
-            port.parse::<u16>().ok().filter(|_| plain)
-        });
-        if port.is_none() {
-            let message =
-                format!("`{server}` is not host:port, such as \"acme.servicebus.windows.net:9093\"");
-            return Err(BuildError::new("bootstrap_servers", message));
-        }
-    }
-    if !config.bootstrap_servers.is_empty() {
-        return Ok(config.bootstrap_servers.clone());
-    }
-    let Some(secret) = &config.connection_string else {
-        return Err(BuildError::new(
-            "bootstrap_servers",
-            "is missing: name at least one broker as host:port",
-        ));
-    };
-    let text = secret.reveal().map_err(|error| BuildError::new("connection_string", error))?;
-    let host = namespace(&text).ok_or_else(|| {
-        // What was found is not repeated: it may be a secret of another kind.
-        BuildError::new(
-            "connection_string",
-            "must begin with Endpoint=sb://<namespace>.servicebus.windows.net/;",
-        )
-    })?;
-    Ok(vec![format!("{host}:{EVENT_HUBS_PORT}")])
-}
-
-/// The host of `Endpoint=sb://<host>/` in a connection string.
-fn namespace(connection_string: &str) -> Option<&str> {
-    connection_string.split(';').find_map(|part| {
-        let (name, value) = part.trim().split_once('=')?;
-        let host = value.strip_prefix("sb://")?.trim_end_matches('/');
-        let plain = host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-'));
-        (name.eq_ignore_ascii_case("Endpoint") && plain && !host.is_empty()).then_some(host)
-    })
+    let azure = (flavour == Flavour::EventHubs).then_some(azure);
+    LoginKeys { connection_string: connection_string.as_ref(), sasl, azure }.login(servers)
 }
 
 /// What the configuration says in place of the records.

@@ -1,17 +1,15 @@
 //! From the configuration to the client's properties.
 
 use rdkafka::ClientConfig;
-use rdkafka::config::RDKafkaLogLevel;
 
-use super::config::{Checked, Login, Mechanism, Tls};
+use super::config::Checked;
 use crate::input::InputError;
+use crate::kafka;
 
 /// What the client fetches of one partition ahead of being asked, in KiB: memory beside the budget.
 const AHEAD_KIB: usize = 512;
 /// Bytes of one answer over all partitions.
 const ANSWER_BYTES: usize = 8 << 20;
-/// Azure closes connections that are idle for four minutes without a word.
-const IDLE_MS: u32 = 180_000;
 
 /// The properties of a consumer. Secrets are read now: whoever connects anew gets what they are by then.
 ///
@@ -19,13 +17,13 @@ const IDLE_MS: u32 = 180_000;
 /// [`InputError::Refused`] if a secret cannot be had.
 pub(super) fn properties(checked: &Checked, group: &str) -> Result<ClientConfig, InputError> {
     let Checked { config, servers, login } = checked;
-    let mut client = ClientConfig::new();
-    // Its own idea of what is logged comes from the crate `log`, which nobody listens to here.
-    client.set_log_level(RDKafkaLogLevel::Info);
+    let mut client = kafka::client(servers, login, &config.tls).map_err(|error| InputError::Refused {
+        action: format!("cannot log in to {}", servers.join(", ")),
+        source: error.into(),
+        remedy: format!("check {}", login.remedy()),
+    })?;
     let session_ms = config.session_timeout.0.as_millis();
     for (key, value) in [
-        ("bootstrap.servers", servers.join(",")),
-        ("client.id", "auditferry".to_owned()),
         ("group.id", group.to_owned()),
         ("session.timeout.ms", session_ms.to_string()),
         ("heartbeat.interval.ms", (session_ms / 3).min(3000).to_string()),
@@ -43,60 +41,10 @@ pub(super) fn properties(checked: &Checked, group: &str) -> Result<ClientConfig,
         ("queued.max.messages.kbytes", AHEAD_KIB.to_string()),
         ("fetch.message.max.bytes", (AHEAD_KIB << 10).to_string()),
         ("fetch.max.bytes", ANSWER_BYTES.to_string()),
-        ("topic.metadata.refresh.interval.ms", "60000".to_owned()),
-        ("metadata.max.age.ms", IDLE_MS.to_string()),
-        ("connections.max.idle.ms", IDLE_MS.to_string()),
-        ("socket.keepalive.enable", "true".to_owned()),
-        ("log.connection.close", "false".to_owned()),
     ] {
         client.set(key, value);
     }
-    let secure = config.tls.enabled;
-    let protocol = match (login, secure) {
-        (Login::None, true) => "ssl",
-        (Login::None, false) => "plaintext",
-        (_, true) => "sasl_ssl",
-        (_, false) => "sasl_plaintext",
-    };
-    client.set("security.protocol", protocol);
-    if secure {
-        tls(&config.tls, &mut client);
-    }
-    match login {
-        Login::None => {}
-        Login::Azure(_) => {
-            client.set("sasl.mechanisms", "OAUTHBEARER");
-        }
-        Login::Password { mechanism, username, password, key } => {
-            let password = password.reveal().map_err(|error| InputError::Refused {
-                action: format!("cannot log in to {}", servers.join(", ")),
-                source: error.into(),
-                remedy: format!("check `{key}`"),
-            })?;
-            let mechanism = match mechanism {
-                Mechanism::Plain => "PLAIN",
-                Mechanism::ScramSha256 => "SCRAM-SHA-256",
-                Mechanism::ScramSha512 => "SCRAM-SHA-512",
-            };
-            client.set("sasl.mechanisms", mechanism);
-            client.set("sasl.username", username);
-            client.set("sasl.password", password);
-        }
-    }
     Ok(client)
-}
-
-fn tls(tls: &Tls, client: &mut ClientConfig) {
-    // OpenSSL is built in and knows no system's certificates: `probe` looks where systems keep them.
-    let authorities = tls.ca_file.as_ref().map_or("probe".to_owned(), |path| path.display().to_string());
-    client.set("ssl.ca.location", authorities);
-    if let (Some(certificate), Some(key)) = (&tls.cert_file, &tls.key_file) {
-        client.set("ssl.certificate.location", certificate.display().to_string());
-        client.set("ssl.key.location", key.display().to_string());
-    }
-    if tls.insecure {
-        client.set("enable.ssl.certificate.verification", "false");
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
@@ -21,6 +21,7 @@ use super::ledger::Ledger;
 use super::refusal::Complaint;
 use crate::azure_token::AzureToken;
 use crate::chunk::Partition;
+use crate::kafka;
 
 /// Longest wait for an answer of the broker within a callback.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -170,14 +171,7 @@ impl ClientContext for Group {
     }
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
-        let Some(token) = &self.token else { return Err("no identity is configured".into()) };
-        let token = self.runtime.block_on(token.get())?;
-        let ends = token.ends.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok(OAuthToken {
-            token: token.reveal().to_owned(),
-            principal_name: "auditferry".to_owned(),
-            lifetime_ms: i64::try_from(ends.as_millis()).unwrap_or(i64::MAX),
-        })
+        kafka::oauth_token(self.token.as_deref(), &self.runtime)
     }
 }
 

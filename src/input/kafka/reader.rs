@@ -9,14 +9,17 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio::task::JoinSet;
 
 use super::Flavour;
-use super::config::{Checked, Login};
+use super::config::Checked;
 use super::connect::properties;
 use super::group::Group;
 use super::ledger::Ledger;
 use super::member::{self, Plan, Said};
+use super::probe;
 use super::refusal::Names;
 use crate::chunk::{Partition, Position};
+use crate::component::Probe;
 use crate::input::{Backlog, Input, InputContext, InputError, Read};
+use crate::kafka::Login;
 
 /// Chunks between the member and the engine.
 const CHUNKS_WAITING: usize = 2;
@@ -83,11 +86,16 @@ impl Kafka {
             reads: reads_in,
             stop: Arc::clone(&self.stop),
         };
-        let token = if let Login::Azure(token) = login { Some(Arc::clone(token)) } else { None };
-        let group = Group::new(Arc::clone(&self.ledger), config.start, token, Handle::current());
+        let group = self.group();
         let mut thread = JoinSet::new();
         thread.spawn_blocking(move || member::run(plan, group));
         Ok(Running { reads, thread })
+    }
+
+    fn group(&self) -> Group {
+        let Checked { config, login, .. } = &self.checked;
+        let token = if let Login::Azure(token) = login { Some(Arc::clone(token)) } else { None };
+        Group::new(Arc::clone(&self.ledger), config.start, token, Handle::current())
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -126,6 +134,18 @@ impl Input for Kafka {
         if let Some(member) = self.running.lock().await.take() {
             member.end().await;
         }
+    }
+
+    async fn probe(&self) -> Probe {
+        let Checked { config, servers, login } = &self.checked;
+        let client = match properties(&self.checked, &self.group) {
+            Ok(client) => client,
+            Err(error) => return Probe::Failed(error.to_string()),
+        };
+        let (names, topics, group) =
+            (Names::new(servers, &self.group, login), config.topics.clone(), self.group());
+        let asked = tokio::task::spawn_blocking(move || probe::run(&client, &topics, &names, group)).await;
+        asked.unwrap_or_else(|stopped| Probe::Failed(format!("cannot ask: {stopped}")))
     }
 
     fn backlog(&self) -> Backlog {

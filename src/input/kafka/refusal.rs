@@ -12,8 +12,8 @@
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-use super::config::Login;
 use crate::input::InputError;
+use crate::kafka::Login;
 
 /// What the messages name.
 #[derive(Clone, Debug)]
@@ -30,16 +30,12 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) fn new(servers: &[String], group: &str, login: &Login) -> Self {
-        let (login, right) = match login {
-            Login::None => ("`sasl`: the broker may want a user", "the right Read"),
-            Login::Password { key: "connection_string", .. } => (
-                "`connection_string`: it may be of another namespace, or its key may have been renewed",
-                "the right Listen",
-            ),
-            Login::Password { .. } => ("`sasl.username` and `sasl.password`", "the right Read"),
-            Login::Azure(_) => ("`azure`", "the role Azure Event Hubs Data Receiver"),
+        let right = match login {
+            Login::Password { key: "connection_string", .. } => "the right Listen",
+            Login::None | Login::Password { .. } => "the right Read",
+            Login::Azure(_) => "the role Azure Event Hubs Data Receiver",
         };
-        Self { servers: servers.join(", "), group: group.to_owned(), login, right }
+        Self { servers: servers.join(", "), group: group.to_owned(), login: login.remedy(), right }
     }
 }
 
@@ -57,6 +53,11 @@ impl Complaint {
     pub(super) fn is_of_one_broker(&self) -> bool {
         use Code::{BrokerTransportFailure, OperationTimedOut, Resolve, SSL};
         matches!(self.code, BrokerTransportFailure | OperationTimedOut | Resolve | SSL)
+    }
+
+    /// True if it is about the way to the brokers, which may be open again in a moment.
+    pub(super) fn is_of_brokers(&self) -> bool {
+        self.is_of_one_broker() || self.code == Code::AllBrokersDown
     }
 
     /// True if it passes with the group's next rebalance, which is under way.

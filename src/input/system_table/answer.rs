@@ -77,3 +77,9 @@ impl std::fmt::Debug for Link {
         out.write_str("Link")
     }
 }
+/// What the workspace says of a warehouse.
+#[derive(Debug, Deserialize)]
+pub(super) struct WarehouseState {
+    /// `RUNNING`, `STOPPED` and the like.
+    pub(super) state: String,
+}

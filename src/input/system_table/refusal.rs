@@ -34,6 +34,11 @@ const REMEDIES: &[(&[&str], &str)] = &[
          USE SCHEMA on system.access and SELECT on system.access.audit",
     ),
     (
+        &["'system", "does not exist"],
+        "enable the system schema `access` for the metastore of `url`, and grant the reader USE CATALOG on system, \
+         USE SCHEMA on system.access and SELECT on system.access.audit",
+    ),
+    (
         &["unresolved_column"],
         "the table has other columns than this release reads: look for a newer auditferry",
     ),

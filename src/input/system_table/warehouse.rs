@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::answer::{Answer, ErrorBody, Link, Part, State};
+use super::answer::{Answer, ErrorBody, Link, Part, State, WarehouseState};
 use super::chunks::{Chunks, Source};
 use super::config::{Endpoint, is_loopback};
 use super::login::Login;
@@ -39,6 +39,9 @@ const LARGEST_ANSWER: usize = 32 << 20;
 /// How often a link that expired is asked for again.
 const LINK_TRIES: u32 = 3;
 const STATEMENTS: &str = "/api/2.0/sql/statements";
+const WAREHOUSES: &str = "/api/2.0/sql/warehouses";
+/// The table in Unity Catalog's own API, which needs no warehouse and asks for the same rights as reading does.
+const THE_TABLE: &str = "/api/2.1/unity-catalog/tables/system.access.audit";
 
 /// A query. Its text is always the same: what changes is bound.
 #[derive(Clone, Debug)]
@@ -289,6 +292,34 @@ impl Warehouse {
         let error: ErrorBody = serde_json::from_slice(&answer.body).unwrap_or_default();
         let message = self.login.blot(error.message).await;
         Err(self.failure(answer.status, &error.error_code, &message, answer.retry_after))
+    }
+
+    /// Whether the warehouse may be used and the table be read, as the workspace says without starting the warehouse.
+    ///
+    /// # Errors
+    /// [`InputError`] if either may not.
+    pub(super) async fn probe(&self) -> Result<String, InputError> {
+        let id = &self.endpoint.warehouse_id;
+        let body = self.look(&format!("{WAREHOUSES}/{id}")).await?;
+        let found: WarehouseState = self.parse(&body)?;
+        self.look(THE_TABLE).await?;
+        Ok(format!("the table can be seen, and warehouse {id} is {}", found.state.to_ascii_lowercase()))
+    }
+
+    async fn look(&self, path: &str) -> Result<Bytes, InputError> {
+        let mut answer = self.send(Method::GET, path, Bytes::new()).await?;
+        if answer.status == 401 && self.login.renew().await {
+            answer = self.send(Method::GET, path, Bytes::new()).await?;
+        }
+        if answer.is_success() {
+            return Ok(answer.body);
+        }
+        let error: ErrorBody = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let message = self.login.blot(error.message).await;
+        match self.failure(answer.status, &error.error_code, &message, answer.retry_after) {
+            Failure::Error(error) => Err(error),
+            Failure::TooLarge => Err(self.transient(message)),
+        }
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<http::Answer, InputError> {

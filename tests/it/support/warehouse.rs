@@ -366,6 +366,9 @@ impl Shared {
             let busy = refuse(status, "REQUEST_LIMIT_EXCEEDED", "too many requests");
             return Reply { headers: format!("retry-after: {after}\r\n"), ..busy };
         }
+        if request.method == "GET" && !path.starts_with(STATEMENTS) {
+            return state.described(&path);
+        }
         let below = path.strip_prefix(STATEMENTS).unwrap_or("?");
         let parts: Vec<&str> = below.split('/').skip(1).collect();
         match (request.method.as_str(), parts.as_slice()) {

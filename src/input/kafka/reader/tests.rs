@@ -445,3 +445,30 @@ async fn what_was_there_before_the_first_start_is_left_out_if_so_wished_and_noth
     assert_once(&records(&all(&input).await), 30..33);
     input.close().await;
 }
+
+#[tokio::test]
+async fn a_probe_sees_the_topic_and_its_absence_and_joins_no_group() {
+    let bench = Bench::with_topic();
+    let probe = bench.input(false).probe().await;
+    assert!(matches!(&probe, Probe::Ready(seen) if seen.contains("3 partitions of insights")), "{probe:?}");
+    bench.put_envelopes(0..1);
+    let input = bench.input(true);
+    assert!(matches!(input.probe().await, Probe::Ready(_)));
+    assert_eq!(records(&all(&input).await).len(), 2, "nothing was taken away by the look");
+    input.close().await;
+    let denied = Answer::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    bench.cluster.topic_error(TOPIC, denied).unwrap();
+    let probe = bench.input(false).probe().await;
+    assert!(matches!(&probe, Probe::Failed(why) if why.contains("the right Read")), "{probe:?}");
+    let probe = Bench::new().input(false).probe().await;
+    assert!(matches!(&probe, Probe::Failed(why) if why.contains("check `topics`")), "{probe:?}");
+}
+
+#[tokio::test]
+async fn a_probe_tells_a_cluster_that_does_not_answer() {
+    let bench = Bench::with_topic();
+    bench.cluster.broker_down(1).unwrap();
+    let probe = bench.input(false).probe().await;
+    let Probe::Failed(why) = &probe else { panic!("{probe:?}") };
+    assert!(why.contains("cannot reach") && why.contains("`bootstrap_servers`"), "{why}");
+}

@@ -33,6 +33,33 @@ impl State {
         reply(200, &json!({ "access_token": token, "token_type": "Bearer", "expires_in": life }))
     }
 
+    /// What the workspace tells of the warehouse, or of the table.
+    pub(super) fn described(&self, path: &str) -> Reply {
+        let Rights { no_can_use, no_use_schema, no_select, no_table } = self.rights;
+        let denied = |message: &str| refuse(403, "PERMISSION_DENIED", message);
+        if let Some(id) = path.strip_prefix("/api/2.0/sql/warehouses/") {
+            return match id {
+                WAREHOUSE if no_can_use => denied("You do not have permission to see the SQL Warehouse."),
+                WAREHOUSE => reply(200, &json!({ "id": id, "name": "audit", "state": "STOPPED" })),
+                _ => {
+                    let message = format!("SQL warehouse {id} does not exist.");
+                    refuse(404, "RESOURCE_DOES_NOT_EXIST", &message)
+                }
+            };
+        }
+        assert_eq!(path, "/api/2.1/unity-catalog/tables/system.access.audit");
+        if no_table {
+            return refuse(404, "SCHEMA_DOES_NOT_EXIST", "Schema 'system.access' does not exist.");
+        }
+        if no_use_schema {
+            return denied("User does not have USE SCHEMA on Schema 'system.access'.");
+        }
+        if no_select {
+            return denied("User does not have SELECT on Table 'system.access.audit'.");
+        }
+        reply(200, &json!({ "full_name": "system.access.audit", "table_type": "MANAGED" }))
+    }
+
     pub(super) fn start(&mut self, request: &Request, now: Millis) -> Reply {
         let asked: Value = serde_json::from_slice(&request.body).unwrap();
         let known = [
