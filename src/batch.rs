@@ -205,6 +205,14 @@ pub struct Request {
     pub uncompressed_bytes: usize,
 }
 
+impl Request {
+    /// A request without events, by which a collector is asked whether it would take some.
+    pub fn question(body: &'static [u8]) -> Self {
+        let uncompressed_bytes = body.len();
+        Self { body: Bytes::from_static(body), encoding: Encoding::None, events: 0, uncompressed_bytes }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::{any, prop, prop_assert_eq, proptest};

@@ -11,7 +11,7 @@ use reqwest::header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, RETR
 use crate::batch::Request;
 use crate::component::BuildError;
 use crate::connection::Connections;
-pub use crate::connection::{HttpSettings, TlsSettings};
+pub use crate::connection::{HttpSettings, TlsSettings, TlsVersion};
 use crate::secret::{Rotating, Secret};
 
 mod no_answer;

@@ -18,6 +18,7 @@ pub mod elastic;
 pub mod file;
 pub mod google_secops;
 pub mod http;
+pub mod kafka;
 pub mod loki;
 pub mod otlp;
 pub mod sentinel;
@@ -45,6 +46,8 @@ pub enum Verdict {
         rejected: Vec<(usize, Rejection)>,
         /// How long to wait before the retry.
         after: Option<Duration>,
+        /// The collector may have taken those that are sent again: that may duplicate.
+        ambiguous: bool,
     },
     /// Accepted, but safe only once the collector says so.
     PendingAck {
@@ -375,10 +378,23 @@ pub struct OutputDefaults {
     pub max_bytes: u64,
     /// Events of a batch.
     pub max_events: usize,
+    /// The largest batch that can be configured: the collector would take no larger one. `None` where it does not say.
+    pub most: Option<BatchMost>,
     /// How long a batch waits to fill.
     pub max_age: Duration,
     /// Requests under way at once.
     pub in_flight: usize,
+}
+
+/// The largest batch that a collector takes.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchMost {
+    /// Uncompressed bytes, without the envelope.
+    pub bytes: u64,
+    /// Events, where they are limited.
+    pub events: Option<usize>,
+    /// Whose limit that is, in words.
+    pub why: &'static str,
 }
 
 /// What an output is built with, besides its own configuration.
@@ -479,6 +495,7 @@ mod tests {
                 retry: vec![],
                 rejected: vec![(0, rejection())],
                 after: None,
+                ambiguous: false,
             },
         ] {
             let text = format!("{:?}", verdict.redacted(&["hunter2"]));

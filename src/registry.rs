@@ -23,6 +23,7 @@ pub const OUTPUTS: &[OutputKind] = &[
     output::otlp::KIND,
     output::loki::KIND,
     output::google_secops::KIND,
+    output::kafka::KIND,
     output::http::KIND,
     output::file::KIND,
 ];
@@ -61,6 +62,10 @@ mod tests {
         for kind in OUTPUTS {
             let defaults = &kind.defaults;
             assert!(defaults.compressions.contains(&defaults.compression), "{}", kind.name);
+            if let Some(most) = defaults.most {
+                let events = most.events.unwrap_or(usize::MAX);
+                assert!(defaults.max_bytes <= most.bytes && defaults.max_events <= events, "{}", kind.name);
+            }
             assert!(
                 defaults.max_bytes > 0 && defaults.max_events > 0 && defaults.in_flight > 0,
                 "{}",

@@ -10,7 +10,7 @@ use crate::component;
 use crate::compress::Encoding;
 use crate::format::{FormatName, OcsfVersion};
 use crate::http::HttpSettings;
-use crate::output::OutputDefaults;
+use crate::output::{BatchMost, OutputDefaults};
 use crate::registry::FormatOptions;
 use crate::units::{ByteSize, Period};
 
@@ -122,6 +122,7 @@ pub(super) fn take(
     let http: Option<HttpSettings> = report.each(http, path, component::parse);
     let common = resolve(common?, http?, defaults);
     must_not_be_zero(&common, path, report);
+    must_be_taken(&common.batch, defaults.most, path, report);
     Some(common)
 }
 
@@ -172,5 +173,17 @@ fn must_not_be_zero(common: &OutputCommon, path: &str, report: &mut Report) {
     }
     if common.http.timeout.0.is_zero() {
         report.error(&below(path, "timeout"), "must be longer than 0, such as \"30s\"");
+    }
+}
+
+/// A batch that the collector takes in no case would be refused again and again, and halved each time.
+fn must_be_taken(batch: &BatchLimits, most: Option<BatchMost>, path: &str, report: &mut Report) {
+    let Some(BatchMost { bytes, events, why }) = most else { return };
+    if batch.max_bytes.0 > bytes {
+        let most = ByteSize(bytes);
+        report.error(&below(path, "batch.max_bytes"), format!("must be at most \"{most}\": {why}"));
+    }
+    if let Some(events) = events.filter(|events| batch.max_events > *events) {
+        report.error(&below(path, "batch.max_events"), format!("must be at most {events}: {why}"));
     }
 }

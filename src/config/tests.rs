@@ -15,7 +15,7 @@ use crate::compress::Encoding;
 use crate::decode::Gaps;
 use crate::format::FormatName;
 use crate::input::InputKind;
-use crate::output::{Output, OutputDefaults, OutputKind, Verdict};
+use crate::output::{BatchMost, Output, OutputDefaults, OutputKind, Verdict};
 use crate::secret::Secret;
 use crate::units::{ByteSize, Period};
 
@@ -94,6 +94,7 @@ const KINDS: Kinds = Kinds {
             compressions: &[Encoding::None, Encoding::Gzip],
             max_bytes: 1 << 20,
             max_events: 1000,
+            most: Some(BatchMost { bytes: 1 << 30, events: Some(2000), why: "it takes no more" }),
             max_age: Duration::from_secs(1),
             in_flight: 4,
         },

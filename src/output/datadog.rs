@@ -15,14 +15,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::batch::{Framing, Request};
-use crate::component::{BuildError, parse};
+use crate::component::{BuildError, Probe, parse};
 use crate::compress::Encoding;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
 use crate::http::{Answer, Client, base_url, blots, header};
 use crate::json;
 use crate::output::{
-    HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Oversized, Rejection, Verdict,
+    BatchMost, HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Oversized, Rejection, Verdict,
 };
 use crate::secret::{Rotating, Secret};
 use crate::template::Template;
@@ -38,6 +38,7 @@ pub const KIND: OutputKind = OutputKind {
         // It takes 5 MB and 1,000 entries.
         max_bytes: 4_000_000,
         max_events: 1_000,
+        most: Some(BatchMost { bytes: 5_000_000, events: Some(1_000), why: "Datadog takes no more" }),
         max_age: Duration::from_secs(1),
         in_flight: 4,
     },
@@ -162,6 +163,20 @@ impl Datadog {
         headers.extend([header("api_key", "dd-api-key", &key, true)?]);
         Ok((headers, key))
     }
+
+    /// Makes a request and says what its answer means.
+    async fn judged(&self, request: &Request, judge: impl Fn(&Answer) -> Verdict) -> Verdict {
+        let (headers, key) = match self.headers() {
+            Ok(headers) => headers,
+            Err(error) => return Verdict::hold(HoldReason::Credentials, error.to_string()),
+        };
+        let verdict = match self.client.send(Method::POST, &self.url, headers, request).await {
+            Err(failure) => failure.into(),
+            Ok(answer) => judge(&answer),
+        };
+        let shown = [(&self.api_key, key)];
+        verdict.rotated(&shown).redacted(&blots(&shown))
+    }
 }
 
 #[async_trait]
@@ -209,16 +224,18 @@ impl Output for Datadog {
     }
 
     async fn send(&self, request: &Request) -> Verdict {
-        let (headers, key) = match self.headers() {
-            Ok(headers) => headers,
-            Err(error) => return Verdict::hold(HoldReason::Credentials, error.to_string()),
+        self.judged(request, of_answer).await
+    }
+
+    /// A list without entries stores nothing. The intake looks at the key first; what it makes of the list is not
+    /// documented, and a complaint about it is as good an answer.
+    async fn probe(&self) -> Probe {
+        let judge = |answer: &Answer| match answer.status {
+            400 if answer.is_json() => Verdict::Accepted { slow_down: false },
+            _ => of_answer(answer),
         };
-        let verdict = match self.client.send(Method::POST, &self.url, headers, request).await {
-            Err(failure) => failure.into(),
-            Ok(answer) => of_answer(&answer),
-        };
-        let shown = [(&self.api_key, key)];
-        verdict.rotated(&shown).redacted(&blots(&shown))
+        let ready = "it answers and does not refuse the key; what becomes of events shows in Datadog alone";
+        self.judged(&Request::question(b"[]"), judge).await.into_probe(ready)
     }
 }
 

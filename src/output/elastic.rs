@@ -47,6 +47,7 @@ pub const KIND: OutputKind = OutputKind {
         compressions: &[Encoding::None, Encoding::Gzip],
         max_bytes: 2_000_000,
         max_events: 5_000,
+        most: None,
         max_age: Duration::from_secs(1),
         in_flight: 4,
     },
@@ -279,8 +280,7 @@ impl Output for Elastic {
 
     /// A body without actions does nothing, and is refused only after the login was looked at.
     async fn probe(&self) -> Probe {
-        let nothing =
-            Request { body: Bytes::new(), encoding: Encoding::None, events: 0, uncompressed_bytes: 0 };
+        let nothing = Request::question(b"");
         let judge = |answer: &Answer, events| match answer.status {
             400 if serde_json::from_slice::<IgnoredAny>(&answer.body).is_ok() => {
                 Verdict::Accepted { slow_down: false }

@@ -30,6 +30,7 @@ pub const KIND: OutputKind = OutputKind {
         compressions: &[Encoding::None],
         max_bytes: 1_000_000,
         max_events: 10_000,
+        most: None,
         max_age: Duration::from_millis(200),
         in_flight: 1,
     },

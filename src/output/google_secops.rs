@@ -16,13 +16,13 @@ use serde_json::Value;
 
 use self::token::Tokens;
 use crate::batch::{Framing, Request};
-use crate::component::{BuildError, parse};
+use crate::component::{BuildError, Probe, parse};
 use crate::compress::Encoding;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
 use crate::http::{Answer, Client, base_url, header};
 use crate::json;
-use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
+use crate::output::{BatchMost, HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
 use crate::secret::Secret;
 use crate::template::Template;
 use crate::time::Millis;
@@ -41,6 +41,7 @@ pub const KIND: OutputKind = OutputKind {
         // A request takes 4 MB, in base64 as it is counted here.
         max_bytes: 2_000_000,
         max_events: 5_000,
+        most: Some(BatchMost { bytes: 4_000_000, events: None, why: "Google SecOps takes no more" }),
         max_age: Duration::from_secs(1),
         in_flight: 2,
     },
@@ -140,6 +141,30 @@ impl GoogleSecOps {
             client: Client::new(&http)?,
         })
     }
+
+    /// Makes a request and says what its answer means.
+    async fn judged(&self, request: &Request, judge: impl Fn(&Answer) -> Verdict) -> Verdict {
+        let token = match self.tokens.get().await {
+            Ok(token) => token,
+            Err(verdict) => return verdict,
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        match header("service_account_key", "authorization", &format!("Bearer {token}"), true) {
+            Ok((_, value)) => headers.insert(AUTHORIZATION, value),
+            Err(error) => return Verdict::hold(HoldReason::Credentials, error.to_string()),
+        };
+        let verdict = match self.client.send(Method::POST, &self.url, headers, request).await {
+            Err(failure) => failure.into(),
+            Ok(answer) => {
+                if answer.status == 401 {
+                    self.tokens.forget();
+                }
+                judge(&answer)
+            }
+        };
+        verdict.redacted(&[&token])
+    }
 }
 
 /// Checks a name that becomes a part of the path.
@@ -212,26 +237,18 @@ impl Output for GoogleSecOps {
     }
 
     async fn send(&self, request: &Request) -> Verdict {
-        let token = match self.tokens.get().await {
-            Ok(token) => token,
-            Err(verdict) => return verdict,
+        self.judged(request, of_answer).await
+    }
+
+    /// An import without logs stores nothing. Google looks at the rights first: what it complains of after that is the
+    /// empty list, or a name that it does not know.
+    async fn probe(&self) -> Probe {
+        let judge = |answer: &Answer| match of_answer(answer) {
+            Verdict::Rejected(_) => Verdict::Accepted { slow_down: false },
+            verdict => verdict,
         };
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        match header("service_account_key", "authorization", &format!("Bearer {token}"), true) {
-            Ok((_, value)) => headers.insert(AUTHORIZATION, value),
-            Err(error) => return Verdict::hold(HoldReason::Credentials, error.to_string()),
-        };
-        let verdict = match self.client.send(Method::POST, &self.url, headers, request).await {
-            Err(failure) => failure.into(),
-            Ok(answer) => {
-                if answer.status == 401 {
-                    self.tokens.forget();
-                }
-                of_answer(&answer)
-            }
-        };
-        verdict.redacted(&[&token])
+        let ready = "the instance is there and takes imports of this account; whether it parses them, only events show";
+        self.judged(&Request::question(br#"{"inlineSource":{"logs":[]}}"#), judge).await.into_probe(ready)
     }
 }
 

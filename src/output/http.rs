@@ -30,6 +30,7 @@ pub const KIND: OutputKind = OutputKind {
         compressions: &[Encoding::None, Encoding::Gzip, Encoding::Zstd],
         max_bytes: 1_000_000,
         max_events: 1_000,
+        most: None,
         max_age: Duration::from_secs(1),
         in_flight: 4,
     },
@@ -264,8 +265,7 @@ impl Output for Http {
             Ok(target) => target,
             Err(error) => return Probe::Failed(error.to_string()),
         };
-        let nothing =
-            Request { body: Bytes::new(), encoding: Encoding::None, events: 0, uncompressed_bytes: 0 };
+        let nothing = Request::question(b"");
         let sent = self.client.send(Method::HEAD, &target.url, target.headers.clone(), &nothing).await;
         let verdict = match sent {
             Err(failure) => failure.into(),

@@ -22,14 +22,14 @@ use serde_json::Value;
 
 use self::streams::Streams;
 use crate::batch::{Framing, Request};
-use crate::component::{BuildError, parse};
+use crate::component::{BuildError, Probe, parse};
 use crate::compress::Encoding;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
-use crate::http::{Client, Shown, base_url, header};
+use crate::http::{Answer, Client, Shown, base_url, header};
 use crate::json::object::Object;
 use crate::json::{self, write_number};
-use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
+use crate::output::{BatchMost, HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
 use crate::secret::{Rotating, Secret};
 use crate::template::Template;
 
@@ -47,6 +47,11 @@ pub const KIND: OutputKind = OutputKind {
         // Its rate limit allows bursts of 6 MB at most.
         max_bytes: 1_000_000,
         max_events: 1_000,
+        most: Some(BatchMost {
+            bytes: 6_000_000,
+            events: None,
+            why: "Loki's default rate limit never lets more pass at once",
+        }),
         max_age: Duration::from_secs(1),
         in_flight: 2,
     },
@@ -171,6 +176,27 @@ impl Loki {
             client: Client::new(&http)?,
         })
     }
+
+    /// Makes a request and says what its answer means.
+    async fn judged(&self, request: &Request, judge: impl Fn(&Answer, usize) -> Verdict) -> Verdict {
+        let mut headers = self.headers.clone();
+        let (mut shown, mut credentials) = (None, String::new());
+        match self.login.header() {
+            Ok(None) => {}
+            Ok(Some((value, secret, written))) => {
+                headers.insert(AUTHORIZATION, value);
+                (shown, credentials) = (Some(secret), written);
+            }
+            Err(error) => return Verdict::hold(HoldReason::Credentials, error.to_string()),
+        }
+        let verdict = match self.client.send(Method::POST, &self.url, headers, request).await {
+            Err(failure) => failure.into(),
+            Ok(answer) => judge(&answer, request.events),
+        };
+        let mut secrets = vec![credentials.as_str()];
+        secrets.extend(shown.iter().map(|(_, text)| text.as_str()));
+        verdict.rotated(shown.as_slice()).redacted(&secrets)
+    }
 }
 
 #[async_trait]
@@ -218,23 +244,18 @@ impl Output for Loki {
     }
 
     async fn send(&self, request: &Request) -> Verdict {
-        let mut headers = self.headers.clone();
-        let (mut shown, mut credentials) = (None, String::new());
-        match self.login.header() {
-            Ok(None) => {}
-            Ok(Some((value, secret, written))) => {
-                headers.insert(AUTHORIZATION, value);
-                (shown, credentials) = (Some(secret), written);
-            }
-            Err(error) => return Verdict::hold(HoldReason::Credentials, error.to_string()),
-        }
-        let verdict = match self.client.send(Method::POST, &self.url, headers, request).await {
-            Err(failure) => failure.into(),
-            Ok(answer) => verdict::of_answer(&answer, request.events),
+        self.judged(request, verdict::of_answer).await
+    }
+
+    /// A push without streams stores nothing. Loki looks at the login first, and then either takes it or says, with a 422,
+    /// that a stream is missing.
+    async fn probe(&self) -> Probe {
+        let judge = |answer: &Answer, entries| match verdict::of_answer(answer, entries) {
+            Verdict::Rejected(_) | Verdict::Partial { .. } => Verdict::Accepted { slow_down: false },
+            verdict => verdict,
         };
-        let mut secrets = vec![credentials.as_str()];
-        secrets.extend(shown.iter().map(|(_, text)| text.as_str()));
-        verdict.rotated(shown.as_slice()).redacted(&secrets)
+        let ready = "it answers and does not refuse the login; which entries it keeps, only events show";
+        self.judged(&Request::question(br#"{"streams":[]}"#), judge).await.into_probe(ready)
     }
 }
 

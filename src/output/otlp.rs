@@ -12,13 +12,13 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::batch::{Framing, Request};
-use crate::component::{BuildError, parse};
+use crate::component::{BuildError, Probe, parse};
 use crate::compress::Encoding;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
 use crate::http::{Client, SecretHeaders, Shown, base_url, blots};
 use crate::json::Text;
-use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
+use crate::output::{BatchMost, HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
 use crate::secret::Secret;
 
 mod proto;
@@ -36,6 +36,7 @@ pub const KIND: OutputKind = OutputKind {
         max_bytes: 1_000_000,
         // A collector that refuses some does not say which: all of the batch become dead letters then.
         max_events: 1_000,
+        most: Some(BatchMost { bytes: 20 << 20, events: None, why: "OTLP advises servers to take no more" }),
         max_age: Duration::from_secs(1),
         in_flight: 4,
     },
@@ -224,6 +225,12 @@ impl Output for Otlp {
             }
         };
         verdict.rotated(&shown).redacted(&blots(&shown))
+    }
+
+    /// An export without records is one that OTLP allows, and stores nothing.
+    async fn probe(&self) -> Probe {
+        let ready = "it takes exports; which records it keeps, only events show";
+        self.send(&Request::question(b"")).await.into_probe(ready)
     }
 }
 

@@ -15,14 +15,14 @@ use serde_json::Value;
 
 use crate::azure_token::{AzureToken, IdentitySettings, Token, TokenError};
 use crate::batch::{Framing, Request};
-use crate::component::{BuildError, parse};
+use crate::component::{BuildError, Probe, parse};
 use crate::compress::Encoding;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
 use crate::http::{Answer, Client, base_url, header};
 use crate::json::{self, edit};
 use crate::output::{
-    HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Oversized, Rejection, Verdict,
+    BatchMost, HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Oversized, Rejection, Verdict,
 };
 use crate::secret::Secret;
 
@@ -37,6 +37,7 @@ pub const KIND: OutputKind = OutputKind {
         // A call takes 1 MB, before compression too; the brackets come on top.
         max_bytes: 999_000,
         max_events: 5_000,
+        most: Some(BatchMost { bytes: 999_000, events: None, why: "a call of Azure's takes no more" }),
         max_age: Duration::from_secs(1),
         in_flight: 4,
     },
@@ -134,6 +135,31 @@ impl Sentinel {
             client: Client::new(&http)?,
         })
     }
+
+    /// Makes a request and says what its answer means.
+    async fn judged(&self, request: &Request, judge: impl Fn(&Answer) -> Verdict) -> Verdict {
+        let token = match self.token.get().await {
+            Ok(token) => token,
+            Err(error @ TokenError::Refused { .. }) => {
+                return Verdict::hold(HoldReason::Credentials, error.to_string());
+            }
+            Err(error @ TokenError::Unavailable { .. }) => return Verdict::retry(error.to_string(), None),
+        };
+        let headers = match headers(&token) {
+            Ok(headers) => headers,
+            Err(error) => return Verdict::hold(HoldReason::Credentials, error.to_string()),
+        };
+        let verdict = match self.client.send(Method::POST, &self.url, headers, request).await {
+            Err(failure) => failure.into(),
+            Ok(answer) => {
+                if answer.status == 401 {
+                    self.token.forget(&token).await;
+                }
+                judge(&answer)
+            }
+        };
+        verdict.redacted(&[token.reveal()])
+    }
 }
 
 /// The scope of the tokens that the cloud of this endpoint takes.
@@ -195,27 +221,19 @@ impl Output for Sentinel {
     }
 
     async fn send(&self, request: &Request) -> Verdict {
-        let token = match self.token.get().await {
-            Ok(token) => token,
-            Err(error @ TokenError::Refused { .. }) => {
-                return Verdict::hold(HoldReason::Credentials, error.to_string());
-            }
-            Err(error @ TokenError::Unavailable { .. }) => return Verdict::retry(error.to_string(), None),
+        self.judged(request, of_answer).await
+    }
+
+    /// A list without rows stores nothing. What Azure makes of it is not documented: that it complains of the list, and
+    /// of neither token, rule nor stream, is as good an answer.
+    async fn probe(&self) -> Probe {
+        let judge = |answer: &Answer| match of_answer(answer) {
+            Verdict::Rejected(_) => Verdict::Accepted { slow_down: false },
+            verdict => verdict,
         };
-        let headers = match headers(&token) {
-            Ok(headers) => headers,
-            Err(error) => return Verdict::hold(HoldReason::Credentials, error.to_string()),
-        };
-        let verdict = match self.client.send(Method::POST, &self.url, headers, request).await {
-            Err(failure) => failure.into(),
-            Ok(answer) => {
-                if answer.status == 401 {
-                    self.token.forget(&token).await;
-                }
-                of_answer(&answer)
-            }
-        };
-        verdict.redacted(&[token.reveal()])
+        let ready =
+            "the rule is there and the identity may send to it; whether rows fit the table, only events show";
+        self.judged(&Request::question(b"[]"), judge).await.into_probe(ready)
     }
 }
 

@@ -43,6 +43,7 @@ pub const KIND: OutputKind = OutputKind {
         compressions: &[Encoding::None, Encoding::Gzip],
         max_bytes: 1_000_000,
         max_events: 5_000,
+        most: None,
         max_age: Duration::from_secs(1),
         in_flight: 4,
     },

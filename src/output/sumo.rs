@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use schemars::JsonSchema;
@@ -36,6 +35,7 @@ pub const KIND: OutputKind = OutputKind {
         compressions: &[Encoding::None, Encoding::Gzip, Encoding::Deflate, Encoding::Zstd],
         max_bytes: 1_000_000,
         max_events: 5_000,
+        most: None,
         max_age: Duration::from_secs(1),
         // A source is not made for many connections.
         in_flight: 2,
@@ -203,8 +203,7 @@ impl Output for Sumo {
 
     /// An empty body is no message.
     async fn probe(&self) -> Probe {
-        let nothing =
-            Request { body: Bytes::new(), encoding: Encoding::None, events: 0, uncompressed_bytes: 0 };
+        let nothing = Request::question(b"");
         self.post(0, &nothing).await.into_probe("the address is that of a source that takes events")
     }
 }
@@ -260,6 +259,7 @@ fn of_answer(answer: &Answer, request: &Request) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use serde_json::json;
 
     use super::*;

@@ -214,7 +214,7 @@ impl Deliverer {
                 }
                 self.settle(&piece.batch, Fate::Delivered).await;
             }
-            Verdict::Partial { duplicate, retry, rejected, after: _ } => {
+            Verdict::Partial { duplicate, retry, rejected, after: _, ambiguous } => {
                 let taken = retry.len() + rejected.len() < piece.batch.events();
                 if let Some((_, rejection)) = rejected.first()
                     && !taken
@@ -225,6 +225,9 @@ impl Deliverer {
                 let again = self.partial(&piece, &duplicate, &retry, rejected).await;
                 if !again.is_empty() {
                     self.metrics.retries.inc();
+                    if ambiguous {
+                        self.metrics.ambiguous_resends.inc_by(again.events() as u64);
+                    }
                     pieces.push(Piece::new(again));
                 }
             }
@@ -432,6 +435,7 @@ mod tests {
     use crate::dead_letter::DeadLetterError;
     use crate::metrics::Metrics;
     use crate::output::{ACK_TIMEOUT, AckId};
+    use crate::pipeline::Progress;
 
     /// Takes everything and never acknowledges.
     struct Silent;
@@ -457,11 +461,31 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_single_run_gives_up_at_a_collector_that_never_acknowledges() {
-        let (news, _told) = mpsc::channel(16);
-        let deliverer = Deliverer {
-            output: Arc::new(Silent),
+    /// Keeps the first event of a request and may have lost the answer for the others, once; then takes everything.
+    #[derive(Default)]
+    struct Forgetful(Mutex<Vec<usize>>);
+
+    #[async_trait]
+    impl Output for Forgetful {
+        fn framing(&self) -> Framing {
+            Framing::LINES
+        }
+
+        async fn send(&self, request: &Request) -> Verdict {
+            let mut seen = self.0.lock().unwrap();
+            seen.push(request.events);
+            if seen.len() > 1 {
+                return Verdict::Accepted { slow_down: false };
+            }
+            let (duplicate, rejected) = (Vec::new(), Vec::new());
+            let retry = (1..request.events).collect();
+            Verdict::Partial { duplicate, retry, rejected, after: None, ambiguous: true }
+        }
+    }
+
+    fn deliverer(output: Arc<dyn Output>, once: bool, news: mpsc::Sender<Progress>) -> Deliverer {
+        Deliverer {
+            output,
             encoding: Encoding::None,
             pace: Arc::new(Pace::new(1, 1)),
             hold_interval: HOLD_INTERVAL,
@@ -475,21 +499,44 @@ mod tests {
             dead_letters: Arc::new(NoLetters),
             reporter: Reporter(news),
             name: "in/out".into(),
-            once: true,
+            once,
             gave_up: CancellationToken::new(),
             told: Mutex::default(),
-        };
-        let frame = Frame { end: 2, record_start: 0, record_end: 1, line: 0, occurrence: 0, lane: 0 };
+        }
+    }
+
+    fn batch(events: u32) -> Batch {
+        let frame = |end| Frame { end, record_start: 0, record_end: 1, line: 0, occurrence: 0, lane: 0 };
         let frames = Frames {
             sequence: Sequence(1),
             chunk: Arc::new(Chunk::default()),
-            buffer: b"x\n".to_vec().into(),
-            frames: vec![frame],
+            buffer: b"x\n".repeat(events as usize).into(),
+            frames: (1..=events).map(|number| frame(2 * number)).collect(),
         };
         let mut batch = Batch::default();
-        batch.push(Part { frames: Arc::new(frames), range: 0..1 });
+        batch.push(Part { frames: Arc::new(frames), range: 0..events as usize });
+        batch
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_batch_only_what_may_have_arrived_is_sent_again_and_counts_as_ambiguous() {
+        let (news, mut told) = mpsc::channel(16);
+        let output = Arc::new(Forgetful::default());
+        let deliverer = deliverer(Arc::clone(&output) as Arc<dyn Output>, false, news);
         let slot = Arc::clone(&deliverer.slots).acquire_owned().await.unwrap();
-        let ended = tokio::time::timeout(2 * ACK_TIMEOUT, deliverer.deliver(batch, slot)).await;
+        deliverer.deliver(batch(4), slot).await.unwrap();
+        assert_eq!(*output.0.lock().unwrap(), [4, 3]);
+        assert_eq!(deliverer.metrics.ambiguous_resends.get(), 3);
+        assert_eq!(deliverer.metrics.events_delivered.get(), 4);
+        assert!(told.recv().await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_single_run_gives_up_at_a_collector_that_never_acknowledges() {
+        let (news, _told) = mpsc::channel(16);
+        let deliverer = deliverer(Arc::new(Silent), true, news);
+        let slot = Arc::clone(&deliverer.slots).acquire_owned().await.unwrap();
+        let ended = tokio::time::timeout(2 * ACK_TIMEOUT, deliverer.deliver(batch(1), slot)).await;
         assert!(matches!(ended, Ok(Err(PipelineError::Collector { .. }))), "{ended:?}");
     }
 }

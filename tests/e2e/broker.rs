@@ -38,12 +38,14 @@ pub(crate) struct Broker {
     /// The authority that has signed its certificate.
     pub(crate) ca_file: PathBuf,
     /// Ends with the pipe to it, so also when the tests are killed.
-    _process: Child,
-    _directory: TempDir,
+    process: Child,
+    jars: String,
+    directory: TempDir,
 }
 
 impl Broker {
-    fn start() -> Self {
+    /// One of its own, for a test that ends it.
+    pub(crate) fn start() -> Self {
         let jars = std::env::var("AUDITFERRY_E2E_KAFKA")
             .expect("set AUDITFERRY_E2E_KAFKA to a directory with the jars of org.apache.kafka:kafka_2.13; .ci/run makes one");
         let directory = tempfile::tempdir().unwrap();
@@ -52,47 +54,49 @@ impl Broker {
         let [plain, hubs, controller] = free_ports();
         let properties = here.join("server.properties");
         std::fs::write(&properties, settings(here, plain, hubs, controller)).unwrap();
-        let classpath = format!("{jars}/*");
-        let java = |class: &str| {
-            let mut command = Command::new("sh");
-            // The shell outlives the tests by the blink it takes to end the broker.
-            command.args(["-c", r#"java "$@" & broker=$!; read -r end; kill -9 $broker"#, "sh"]);
-            command.args([
-                "-Xmx512m",
-                "-XX:+UseSerialGC",
-                "-XX:TieredStopAtLevel=1",
-                "-cp",
-                &classpath,
-                class,
-            ]);
-            command.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::piped());
-            command
-        };
         let format = Command::new("java")
-            .args(["-XX:TieredStopAtLevel=1", "-cp", &classpath, "kafka.tools.StorageTool", "format"])
+            .args(["-XX:TieredStopAtLevel=1", "-cp", &classpath(&jars), "kafka.tools.StorageTool", "format"])
             .args(["-t", "YXVkaXRmZXJyeS1lMmUtMQ", "-c"])
             .arg(&properties)
             .output()
             .unwrap_or_else(|error| panic!("cannot start java: {error}; install a JDK of 17 or later"));
         assert!(format.status.success(), "{}", String::from_utf8_lossy(&format.stderr));
-        let mut process = java("kafka.Kafka").arg(&properties).spawn().unwrap();
-        // Its log must be read, or it blocks when the pipe is full.
-        for output in [
-            Box::new(process.stdout.take().unwrap()) as Box<dyn std::io::Read + Send>,
-            Box::new(process.stderr.take().unwrap()),
-        ] {
-            std::thread::spawn(move || BufReader::new(output).lines().for_each(drop));
-        }
         let broker = Self {
             plain: format!("127.0.0.1:{plain}"),
             hubs: format!("localhost:{hubs}"),
             ca_file,
-            _process: process,
-            _directory: directory,
+            process: launch(&jars, &properties),
+            jars,
+            directory,
         };
-        let metadata = broker.producer(&[]).client().fetch_metadata(None, PATIENCE);
-        metadata.unwrap_or_else(|error| panic!("the broker does not answer: {error}"));
+        broker.answers();
         broker
+    }
+
+    fn answers(&self) {
+        let metadata = self.producer(&[]).client().fetch_metadata(None, PATIENCE);
+        metadata.unwrap_or_else(|error| panic!("the broker does not answer: {error}"));
+    }
+
+    /// Ends it at once, as the power does.
+    pub(crate) fn kill(&mut self) {
+        drop(self.process.stdin.take());
+        self.process.wait().unwrap();
+    }
+
+    /// Starts it again at the same address, with what it had on disk.
+    pub(crate) fn restart(&mut self) {
+        self.process = launch(&self.jars, &self.directory.path().join("server.properties"));
+        self.answers();
+    }
+
+    /// Restarts it so that it takes another connection string than [`CONNECTION_STRING`], and that no more.
+    pub(crate) fn restart_with(&mut self, connection_string: &str) {
+        self.kill();
+        let properties = self.directory.path().join("server.properties");
+        let text = std::fs::read_to_string(&properties).unwrap();
+        std::fs::write(&properties, text.replace(CONNECTION_STRING, connection_string)).unwrap();
+        self.restart();
     }
 
     /// A producer without login, with further properties.
@@ -106,7 +110,15 @@ impl Broker {
     }
 
     pub(crate) fn create_topic(&self, topic: &str, partitions: i32) {
-        let wanted = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        self.create_topic_with(topic, partitions, &[]);
+    }
+
+    /// The same with settings of its own.
+    pub(crate) fn create_topic_with(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let mut wanted = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        for (key, value) in settings {
+            wanted = wanted.set(key, value);
+        }
         let made = self.administer(async |admin| admin.create_topics(&[wanted], &AdminOptions::new()).await);
         assert!(made.unwrap().iter().all(Result::is_ok));
     }
@@ -123,6 +135,28 @@ impl Broker {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(act(&admin))
     }
+}
+
+fn classpath(jars: &str) -> String {
+    format!("{jars}/*")
+}
+
+fn launch(jars: &str, properties: &Path) -> Child {
+    let mut command = Command::new("sh");
+    // The shell outlives the tests by the blink it takes to end the broker.
+    command.args(["-c", r#"java "$@" & broker=$!; read -r end; kill -9 $broker"#, "sh"]);
+    command.args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
+    command.args(["-cp", &classpath(jars), "kafka.Kafka"]).arg(properties);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::piped());
+    let mut process = command.spawn().unwrap();
+    // Its log must be read, or it blocks when the pipe is full.
+    for output in [
+        Box::new(process.stdout.take().unwrap()) as Box<dyn std::io::Read + Send>,
+        Box::new(process.stderr.take().unwrap()),
+    ] {
+        std::thread::spawn(move || BufReader::new(output).lines().for_each(drop));
+    }
+    process
 }
 
 /// Sends a message to a partition; `None` is a tombstone.

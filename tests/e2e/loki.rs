@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 use url::form_urlencoded;
 
-use crate::ferry::record;
+use crate::ferry::{checked, record};
 
 /// How long anything may take before the test says that it hangs.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -147,6 +147,8 @@ async fn every_event_is_an_entry_once() {
     let (loki, directory) = (Loki::start().await, tempfile::tempdir().unwrap());
     let lines: String = (0..5000).map(|number| ago(number, MINUTE)).collect();
     assert_eq!(ship(directory.path(), &loki, &lines), Some(0));
+    let (said, ended) = checked(&directory.path().join("auditferry.toml"));
+    assert!(ended == Some(0) && said.contains("loki (loki): ok: it answers"), "{said}");
     loki.has_each_once(5000).await;
     let half = "sum(count_over_time({workspace_id=\"2\"} | service=\"jobs\" | action=\"create\" [1h]))";
     assert_eq!(loki.asked(half).await, Some(2500), "labels and metadata can be searched by");

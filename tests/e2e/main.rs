@@ -49,6 +49,8 @@ mod hec;
 #[cfg(test)]
 mod kafka;
 #[cfg(test)]
+mod kafka_output;
+#[cfg(test)]
 mod loki;
 #[cfg(test)]
 mod metadata;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::ferry::{content, succeeded};
+use crate::ferry::{checked, content, succeeded};
 
 /// How long anything may take before the test says that it hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -156,6 +156,8 @@ fn ferry(config: &Path) -> Command {
 fn every_record_arrives_once_and_readable() {
     let collector = Collector::start("");
     let (_directory, config) = prepare(10, &collector, "");
+    let (said, ended) = checked(&config);
+    assert!(ended == Some(0) && said.contains("otel (otlp): ok: it takes exports"), "{said}");
     succeeded(&ferry(&config).output().unwrap());
     collector.has_each_once(5000);
 }

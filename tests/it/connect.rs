@@ -4,10 +4,13 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::collector::{Collector, Protocol, Step, closed_port};
+use auditferry::time::Millis;
+
+use crate::support::collector::{Collector, Protocol, Step, apis, closed_port};
 use crate::support::place::configured;
 use crate::support::process::run;
 use crate::support::tls::Authority;
+use crate::support::warehouse::{CLIENT, Rights, TOKEN, WAREHOUSE, Workspace};
 
 const CHECK: [&str; 4] = ["check", "--connect", "--config", "a.toml"];
 
@@ -124,6 +127,113 @@ async fn every_other_output_is_asked_too() {
         line_of("type = \"file\"\npath = \"events.ndjson\"", 0).contains("made when the first event comes")
     );
     fails("type = \"file\"\npath = \"/proc/1/mem/events\"", "cannot");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_collectors_that_are_services_are_asked_without_an_event() {
+    let invalid = r#"{"error":{"code":"InvalidPayload","message":"no rows","status":"INVALID_ARGUMENT"}}"#;
+    for (protocol, refusals, ready, body) in [
+        (
+            Protocol::Datadog,
+            [(403, "set `api_key`"), (404, "check `site`")],
+            [(202, "{}"), (400, r#"{"errors":[{"detail":"empty"}]}"#)],
+            "[]",
+        ),
+        (
+            Protocol::Sentinel,
+            [(403, "Monitoring Metrics Publisher"), (404, "check `url`, `rule_id` and `stream`")],
+            [(204, ""), (400, invalid)],
+            "[]",
+        ),
+        (
+            Protocol::Otlp,
+            [(401, "check `headers`"), (404, "/v1/logs is added to it")],
+            [(200, ""), (200, "")],
+            "",
+        ),
+        (
+            Protocol::Loki,
+            [(401, "`bearer_token`"), (404, "/loki/api/v1/push is added to it")],
+            [(204, ""), (422, "error at least one valid stream is required for ingestion")],
+            r#"{"streams":[]}"#,
+        ),
+        (
+            Protocol::SecOps,
+            [(403, "chronicle.logs.import"), (404, "`log_type`")],
+            [(200, "{}"), (400, invalid)],
+            r#"{"inlineSource":{"logs":[]}}"#,
+        ),
+    ] {
+        let collector = Collector::start(protocol).await;
+        collector.script_everything();
+        let output = |url: &str| format!("{}proxy = \"none\"", apis::table(protocol, url));
+        for (status, advice) in refusals {
+            collector.push(Step::answer(status, "{}"));
+            fails(&output(collector.url()), advice);
+        }
+        collector.push(Step::answer(307, "elsewhere"));
+        fails(&output(collector.url()), "307");
+        for (status, said) in ready {
+            collector.push(Step::answer(status, said));
+            let line = line_of(&output(collector.url()), 0);
+            assert!(line.contains(": ok: ") && line.len() < 300, "{line}");
+        }
+        assert!(collector.requests().iter().all(|request| request.body == body), "{protocol:?}");
+        // Entra ID is asked first, and has moved along.
+        let advice = if protocol == Protocol::Sentinel { "no access token" } else { "nothing listens there" };
+        fails(&output(&closed_port()), advice);
+    }
+}
+
+fn wall_clock() -> Millis {
+    Millis::new(jiff::Timestamp::now().as_millisecond()).unwrap()
+}
+
+/// The line of the input `table` when all is checked.
+fn table_line(workspace: &Workspace, keys: &str, code: i32) -> String {
+    let directory = configured(&format!(
+        "[inputs.table]\ntype = \"system_table\"\nurl = \"{}\"\nproxy = \"none\"\n{keys}\n\
+         [outputs.out]\ntype = \"file\"\npath = \"-\"\n",
+        workspace.url()
+    ));
+    let stdout = checked(directory.path(), code);
+    let connections = stdout.split("connections:\n").nth(1).unwrap();
+    let line = connections.lines().find(|line| line.starts_with("  table ")).unwrap().to_owned();
+    assert!(!line.contains("hunter2") && line.len() < 600, "{line}");
+    line
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_system_table_is_looked_at_without_starting_its_warehouse() {
+    let workspace = Workspace::start(wall_clock).await;
+    let by_token = format!("warehouse_id = \"{WAREHOUSE}\"\ntoken = \"{TOKEN}\"");
+    let by_secret = format!(
+        "warehouse_id = \"{WAREHOUSE}\"\nclient_id = \"{}\"\nclient_secret = \"{}\"",
+        CLIENT.0, CLIENT.1
+    );
+    for login in [&by_token, &by_secret] {
+        let line = table_line(&workspace, login, 0);
+        assert!(line.contains("ok: the table can be seen") && line.contains("is stopped"), "{line}");
+    }
+    for (rights, advice) in [
+        (Rights { no_can_use: true, ..Rights::default() }, "CAN USE on the SQL warehouse"),
+        (Rights { no_use_schema: true, ..Rights::default() }, "GRANT USE SCHEMA ON SCHEMA system.access"),
+        (Rights { no_select: true, ..Rights::default() }, "GRANT SELECT ON TABLE system.access.audit"),
+        (Rights { no_table: true, ..Rights::default() }, "enable the system schema `access`"),
+    ] {
+        workspace.set_rights(rights);
+        let line = table_line(&workspace, &by_token, 1);
+        assert!(line.contains("FAILED") && line.contains(advice), "{line}");
+    }
+    workspace.set_rights(Rights::default());
+    let elsewhere = by_token.replace(WAREHOUSE, "0000000000000000");
+    let line = table_line(&workspace, &elsewhere, 1);
+    assert!(line.contains("FAILED") && line.contains("check `warehouse_id`"), "{line}");
+    let line = table_line(&workspace, &by_token.replace(TOKEN, "dapi-hunter2-old"), 1);
+    assert!(line.contains("FAILED") && line.contains("check `token`"), "{line}");
+    let line = table_line(&workspace, &by_secret.replace(CLIENT.1, "hunter2-wrong"), 1);
+    assert!(line.contains("FAILED") && line.contains("`client_secret`"), "{line}");
+    assert_eq!(workspace.asked("/sql/statements"), 0, "no statement was run: {:?}", workspace.log());
 }
 
 #[test]

@@ -207,3 +207,18 @@ fn memory_is_bounded_by_what_the_budget_can_count() {
         assert_eq!(error, "a.toml: memory: must be more than 0 and at most 4GiB, such as \"32MiB\"");
     }
 }
+
+#[test]
+fn a_batch_that_the_collector_would_never_take_is_refused_at_the_start() {
+    let batch = |keys: &str| {
+        let files = Files::new(&[("a.toml", &format!("{MINIMAL}\n{keys}"))]);
+        files.load(&["a.toml"], &[])
+    };
+    let error = batch("batch = { max_bytes = \"2GiB\", max_events = 2001 }").unwrap_err();
+    assert_eq!(
+        error,
+        "a.toml: outputs.splunk.batch.max_bytes: must be at most \"1GiB\": it takes no more\n\
+         a.toml: outputs.splunk.batch.max_events: must be at most 2000: it takes no more"
+    );
+    assert!(batch("batch = { max_bytes = \"1GiB\", max_events = 2000 }").is_ok());
+}

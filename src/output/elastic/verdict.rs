@@ -185,6 +185,7 @@ fn of_items(Bulk { errors, items }: &Bulk, answer: &Answer) -> Verdict {
             .map(|(index, (_, item))| (index, Rejection { reason: describe(&item.create) }))
             .collect(),
         after: answer.retry_after,
+        ambiguous: false,
     }
 }
 

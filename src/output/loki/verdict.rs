@@ -29,6 +29,7 @@ pub(super) fn of_answer(answer: &Answer, entries: usize) -> Verdict {
             retry: Vec::new(),
             rejected: (0..entries).map(|index| (index, Rejection { reason: said.clone() })).collect(),
             after: None,
+            ambiguous: false,
         },
         401 | 403 => hold(
             HoldReason::Credentials,

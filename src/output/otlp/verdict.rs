@@ -65,6 +65,7 @@ fn of_success(answer: &Answer, records: usize) -> Verdict {
         retry: Vec::new(),
         rejected: (0..records).map(|index| (index, Rejection { reason: reason.clone() })).collect(),
         after: None,
+        ambiguous: false,
     }
 }
 
@@ -148,7 +149,7 @@ mod tests {
             (3, "the collector refused 3 of these 3 records: too old"),
             (9, "the collector refused 9 of these 3 records: too old"),
         ] {
-            let Verdict::Partial { duplicate, retry, rejected, after } =
+            let Verdict::Partial { duplicate, retry, rejected, after, .. } =
                 of_answer(&success(rejected, "too old"), 3)
             else {
                 panic!("{rejected} is not partial")

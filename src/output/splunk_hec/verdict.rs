@@ -81,6 +81,7 @@ fn refused_at(reply: &Reply, request: &Request) -> Verdict {
             retry: (number + 1..request.events).collect(),
             rejected: vec![(number, Rejection { reason })],
             after: None,
+            ambiguous: false,
         },
         _ => Verdict::rejected(reason),
     }
@@ -94,6 +95,7 @@ fn busy_at(reply: &Reply, answer: &Answer, request: &Request) -> Verdict {
             retry: (number..request.events).collect(),
             rejected: Vec::new(),
             after: answer.retry_after,
+            ambiguous: false,
         },
         _ => Verdict::retry(answer.summary(), answer.retry_after),
     }
@@ -222,7 +224,8 @@ mod tests {
                     duplicate: vec![],
                     retry: vec![3, 4],
                     rejected: vec![(2, Rejection { reason })],
-                    after: None
+                    after: None,
+                    ambiguous: false
                 }
             );
         }
@@ -257,7 +260,13 @@ mod tests {
         let body = r#"{"text":"Server is busy","code":9,"invalid-event-number":3}"#;
         assert_eq!(
             verdict(503, body, 5, 100),
-            Verdict::Partial { duplicate: vec![], retry: vec![3, 4], rejected: vec![], after: None }
+            Verdict::Partial {
+                duplicate: vec![],
+                retry: vec![3, 4],
+                rejected: vec![],
+                after: None,
+                ambiguous: false
+            }
         );
         let body = r#"{"text":"Server is busy","code":9,"invalid-event-number":0}"#;
         assert_eq!(verdict(503, body, 5, 100).label(), "retry");

@@ -107,7 +107,8 @@ fn places_are_those_of_the_request_and_the_reason_is_the_servers() {
             duplicate: vec![1],
             retry: vec![3],
             rejected: vec![(2, Rejection { reason })],
-            after: None
+            after: None,
+            ambiguous: false
         }
     );
 }
