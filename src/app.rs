@@ -115,6 +115,7 @@ impl App {
                 resume: Resume::new(Arc::clone(&state), &name),
                 budget: budget.clone(),
                 once,
+                until: None,
                 shared: shared.clone(),
                 base: PathBuf::new(),
                 clock: now,

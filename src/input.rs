@@ -159,8 +159,19 @@ impl Resume {
     /// # Errors
     /// [`StateError`] if the state cannot be read.
     pub async fn position(&self, partition: &Partition) -> Result<Option<Position>, StateError> {
-        let found = self.state.range(&self.namespace, partition.as_str(), partition.as_str()).await?;
+        let found = self.positions(vec![partition.clone()]).await?;
         Ok(found.into_iter().next().map(|(_, position)| position))
+    }
+
+    /// The committed positions of those of the partitions that have one, in the order they are asked for.
+    ///
+    /// # Errors
+    /// [`StateError`] if the state cannot be read.
+    pub async fn positions(
+        &self,
+        partitions: Vec<Partition>,
+    ) -> Result<Vec<(Partition, Position)>, StateError> {
+        self.state.positions(&self.namespace, partitions).await
     }
 
     /// The committed positions of all partitions from `first` to `last`, both included, in order of their names.
@@ -213,6 +224,8 @@ pub struct InputContext {
     pub budget: Budget,
     /// True for `--once`: end when all there is has been read.
     pub once: bool,
+    /// Leave out objects that were changed at this time or later: where a state is made anew, they are shipped.
+    pub until: Option<Millis>,
     /// What it has in common with the other inputs of the process.
     pub shared: Shared,
     /// Directory that relative paths start from.

@@ -50,7 +50,10 @@ pub enum StateError {
         known: i64,
     },
     /// The database is no database any more.
-    #[error("the state in {path} is damaged: {source}; restore it, or remove it to read everything again")]
+    #[error(
+        "the state in {path} is damaged: {source}; `auditferry state verify` tells more, `auditferry state rebuild` makes a \
+         new one of what lies in the bucket"
+    )]
     Damaged {
         /// The database.
         path: String,
@@ -58,7 +61,7 @@ pub enum StateError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The database failed.
-    #[error("cannot {action} the state in {path}: {source}")]
+    #[error("cannot {action} the state in {path}: {source}; {remedy}")]
     Database {
         /// What was tried.
         action: &'static str,
@@ -66,6 +69,8 @@ pub enum StateError {
         path: String,
         /// Why it failed.
         source: Box<dyn std::error::Error + Send + Sync>,
+        /// What to do.
+        remedy: &'static str,
     },
 }
 
@@ -78,6 +83,13 @@ pub trait State: Send + Sync {
         namespace: &str,
         first: &str,
         last: &str,
+    ) -> Result<Vec<(Partition, Position)>, StateError>;
+
+    /// Positions of those of the partitions that have one, in the order they are asked for.
+    async fn positions(
+        &self,
+        namespace: &str,
+        partitions: Vec<Partition>,
     ) -> Result<Vec<(Partition, Position)>, StateError>;
 
     /// The notes of a partition, oldest first. Notes may come merged: only their concatenation is kept.

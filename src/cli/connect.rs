@@ -59,6 +59,7 @@ async fn input(config: &Config, name: &str) -> Probe {
         shared: Shared::default(),
         budget: Budget::new(config.memory.get()),
         once: true,
+        until: None,
         base: PathBuf::new(),
         clock: crate::app::now,
     };

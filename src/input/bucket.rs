@@ -290,6 +290,7 @@ impl Bucket {
             retry_interval,
             verify_on_close: config.verify_on_close,
             once: context.once,
+            until: context.until,
             clock,
             found: found_in,
             queue: Arc::clone(&queue),

@@ -17,6 +17,14 @@ impl State for NoState {
         Ok(Vec::new())
     }
 
+    async fn positions(
+        &self,
+        _: &str,
+        _: Vec<Partition>,
+    ) -> Result<Vec<(Partition, Position)>, StateError> {
+        Ok(Vec::new())
+    }
+
     async fn notes(&self, _: &str, _: &Partition) -> Result<Vec<Bytes>, StateError> {
         Ok(Vec::new())
     }

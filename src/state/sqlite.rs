@@ -7,7 +7,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,37 +16,20 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction,
 use crate::chunk::{Note, Partition, Position};
 use crate::state::{Change, State, StateError};
 
-/// Version of the tables below.
-const SCHEMA_VERSION: i64 = 1;
+mod tables;
+mod upkeep;
+
+use tables::SCHEMA_VERSION;
+pub use upkeep::{Findings, Kept, Replacement, verify};
 
 /// A note is added to the last one while that is shorter than this, so that many small notes do not make many rows.
 const NOTE_ROW_BYTES: i64 = 4096;
-
-const TABLES: &str = "
-    CREATE TABLE positions (
-        namespace TEXT NOT NULL,
-        partition TEXT NOT NULL,
-        position TEXT NOT NULL,
-        updated INTEGER NOT NULL, -- seconds since 1970, for whoever looks into the file
-        PRIMARY KEY (namespace, partition)
-    ) WITHOUT ROWID;
-    CREATE TABLE notes (
-        namespace TEXT NOT NULL,
-        partition TEXT NOT NULL,
-        sequence INTEGER NOT NULL,
-        bytes BLOB NOT NULL,
-        PRIMARY KEY (namespace, partition, sequence)
-    ) WITHOUT ROWID;
-    CREATE TABLE counters (
-        namespace TEXT NOT NULL,
-        name TEXT NOT NULL,
-        value INTEGER NOT NULL,
-        PRIMARY KEY (namespace, name)
-    ) WITHOUT ROWID;
-";
+/// A database up to this size is looked through when it is opened: that takes a fraction of a second. In a larger one,
+/// damage shows when it is met.
+const LOOKED_THROUGH_BYTES: u64 = 64 << 20;
 
 /// A [`State`] in `<state_dir>/state.db`. One process at a time: the lock goes with the last clone of the connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SqliteState {
     path: Arc<str>,
     held: Arc<Held>,
@@ -65,19 +48,9 @@ impl SqliteState {
     /// # Errors
     /// [`StateError`] if the directory cannot be written, another process uses it, or the database is damaged or newer.
     pub fn open(directory: &Path) -> Result<Self, StateError> {
-        let failed = |source| StateError::Directory { path: directory.display().to_string(), source };
-        // Positions name objects and workspaces, notes fingerprint records: for this user's eyes only.
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-        let lock = private_file(&directory.join("lock")).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(StateError::InUse { path: directory.display().to_string() });
-            }
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
-        }
-        let database = directory.join("state.db");
-        drop(private_file(&database).map_err(failed)?);
+        let lock = lock(directory)?;
+        let database = directory.join(DATABASE);
+        drop(private_file(&database).map_err(|source| directory_error(directory, source))?);
         let path: Arc<str> = database.display().to_string().into();
         let connection = connect(&database).map_err(|error| database_error("open", &path, error))?;
         let held = Arc::new(Held { connection: Mutex::new(connection), _lock: lock });
@@ -86,19 +59,24 @@ impl SqliteState {
         Ok(state)
     }
 
-    /// Makes the tables, or finds out that they are too new.
+    /// Makes the tables or brings them up to date; finds out that they are too new, or damaged.
     fn prepare(&self) -> Result<(), StateError> {
+        let failed = |error| database_error("open", &self.path, error);
+        if let Some(damage) = self.held.with(|connection| upkeep::damage(connection)).map_err(failed)? {
+            return Err(StateError::Damaged { path: self.path.to_string(), source: damage.into() });
+        }
         let prepared = self.held.with(|connection| {
             let transaction = connection.transaction()?;
-            let found = prepare_tables(&transaction)?;
+            let found = tables::prepare(&transaction)?;
             transaction.commit()?;
             Ok(found)
         });
-        let found = prepared.map_err(|error| database_error("open", &self.path, error))?;
-        if found > SCHEMA_VERSION {
-            return Err(StateError::TooNew { path: self.path.to_string(), found, known: SCHEMA_VERSION });
+        match prepared.map_err(failed)? {
+            found if found > SCHEMA_VERSION => {
+                Err(StateError::TooNew { path: self.path.to_string(), found, known: SCHEMA_VERSION })
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Runs `work` on a thread that may block: a commit waits for the disk.
@@ -110,9 +88,12 @@ impl SqliteState {
         let held = Arc::clone(&self.held);
         match tokio::task::spawn_blocking(move || held.with(work)).await {
             Ok(done) => done.map_err(|error| database_error(action, &self.path, error)),
-            Err(stopped) => {
-                Err(StateError::Database { action, path: self.path.to_string(), source: stopped.into() })
-            }
+            Err(stopped) => Err(StateError::Database {
+                action,
+                path: self.path.to_string(),
+                source: stopped.into(),
+                remedy: "this is a defect, please report it",
+            }),
         }
     }
 }
@@ -124,8 +105,28 @@ impl Held {
     }
 }
 
+/// Name of the database below the state directory.
+const DATABASE: &str = "state.db";
+
+/// Makes the directory if it is not there yet, and takes it for this process.
+fn lock(directory: &Path) -> Result<File, StateError> {
+    let failed = |source| directory_error(directory, source);
+    // Positions name objects and workspaces, notes fingerprint records: for this user's eyes only.
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+    let lock = private_file(&directory.join("lock")).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StateError::InUse { path: directory.display().to_string() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
 fn private_file(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)
+}
+
+fn directory_error(directory: &Path, source: std::io::Error) -> StateError {
+    StateError::Directory { path: directory.display().to_string(), source }
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -142,38 +143,28 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// The version found, after making what a new database lacks.
-fn prepare_tables(transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
-    transaction
-        .execute_batch("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID")?;
-    let version = "SELECT value FROM meta WHERE key = 'schema_version'";
-    if let Some(found) = transaction.query_row(version, [], |row| row.get(0)).optional()? {
-        return Ok(found);
-    }
-    let mut key = [0; 192];
-    getrandom::fill(&mut key).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-    transaction.execute_batch(TABLES)?;
-    transaction.execute("INSERT INTO meta VALUES ('key', ?1)", [key])?;
-    transaction.execute("INSERT INTO meta VALUES ('schema_version', ?1)", [SCHEMA_VERSION])?;
-    Ok(SCHEMA_VERSION)
-}
-
 fn database_error(action: &'static str, path: &str, error: rusqlite::Error) -> StateError {
     let path = path.to_owned();
-    match error.sqlite_error_code() {
+    let remedy = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            StateError::Damaged { path, source: error.into() }
+            return StateError::Damaged { path, source: error.into() };
         }
-        _ => StateError::Database { action, path, source: error.into() },
-    }
+        Some(ErrorCode::DiskFull) => "free space on its disk",
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+            "make it writable for this user"
+        }
+        Some(ErrorCode::SystemIoFailure) => "look at its disk: the system's log names the fault",
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "another program has it open: close that one"
+        }
+        _ => "look at the file and its disk",
+    };
+    StateError::Database { action, path, source: error.into(), remedy }
 }
 
 fn apply(transaction: &Transaction<'_>, namespace: &str, change: &Change) -> rusqlite::Result<()> {
-    let updated = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let partition = change.partition.as_str();
-    transaction
-        .prepare_cached("INSERT OR REPLACE INTO positions VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![namespace, partition, change.position.as_str(), updated.cast_signed()])?;
+    tables::put_position(transaction, namespace, partition, change.position.as_str())?;
     match &change.note {
         Note::Keep => Ok(()),
         Note::Append(bytes) => append_note(transaction, namespace, partition, bytes),
@@ -238,16 +229,23 @@ impl State for SqliteState {
         last: &str,
     ) -> Result<Vec<(Partition, Position)>, StateError> {
         let (namespace, first, last) = (namespace.to_owned(), first.to_owned(), last.to_owned());
+        self.run("read", move |connection| tables::range(connection, &namespace, &first, &last)).await
+    }
+
+    async fn positions(
+        &self,
+        namespace: &str,
+        partitions: Vec<Partition>,
+    ) -> Result<Vec<(Partition, Position)>, StateError> {
+        let namespace = namespace.to_owned();
         self.run("read", move |connection| {
-            let mut select = connection.prepare_cached(
-                "SELECT partition, position FROM positions
-                 WHERE namespace = ?1 AND partition BETWEEN ?2 AND ?3 ORDER BY partition",
-            )?;
-            let rows = select.query_map([namespace, first, last], |row| {
-                let (partition, position) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
-                Ok((Partition::new(partition), Position::new(position)))
-            })?;
-            rows.collect()
+            let mut found = Vec::with_capacity(partitions.len());
+            for partition in partitions {
+                if let Some(position) = tables::position(connection, &namespace, partition.as_str())? {
+                    found.push((partition, position));
+                }
+            }
+            Ok(found)
         })
         .await
     }

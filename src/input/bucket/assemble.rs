@@ -44,6 +44,8 @@ pub(super) struct Assembler<'r> {
     rewritten: bool,
     /// Why the object cannot be decompressed any further.
     broken: Option<String>,
+    /// No fingerprints are kept of the object once all of it is read.
+    fold: bool,
     /// The committed position: nothing is handed on where nothing changed.
     before: Option<ObjectPosition>,
 }
@@ -81,6 +83,7 @@ impl<'r> Assembler<'r> {
             counts: ReadCounts::default(),
             rewritten: false,
             broken: None,
+            fold: found.fold,
             before: None,
         }
     }
@@ -358,7 +361,10 @@ impl<'r> Assembler<'r> {
         self.position.shipped += fingerprints.len() as u64;
         // A comparison needs them to its end: one that is cut short is begun anew.
         let needed = matches!(self.lines, Lines::Compared(_)) && !self.position.done;
-        if self.position.shipped > MAX_FINGERPRINTS && !needed {
+        // One whose date closed long ago is folded with its last chunk, so that a whole history that is read for the first
+        // time leaves no fingerprints behind; until then, a read that is cut short needs them to count equal lines.
+        let folds = self.fold && self.position.done;
+        if folds || (self.position.shipped > MAX_FINGERPRINTS && !needed) {
             self.position.folded = true;
             return Note::Clear;
         }

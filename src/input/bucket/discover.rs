@@ -49,6 +49,8 @@ pub(super) struct Discovery {
     pub(super) retry_interval: Duration,
     pub(super) verify_on_close: bool,
     pub(super) once: bool,
+    /// Objects changed later are left alone.
+    pub(super) until: Option<Millis>,
     pub(super) clock: fn() -> Millis,
     pub(super) found: mpsc::Sender<Found>,
     pub(super) queue: Arc<Queue>,
@@ -303,10 +305,13 @@ impl Discovery {
 
     /// Queues those of the objects that are not as they were committed.
     async fn consider(&mut self, mut batch: Vec<ObjectMeta>, now: Millis) -> Result<(), InputError> {
+        if let Some(until) = self.until {
+            batch.retain(|meta| meta.last_modified.timestamp_millis() < until.get());
+        }
+        // By key, which is the order they lie in.
         batch.sort_by(|a, b| a.location.cmp(&b.location));
-        let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return Ok(()) };
-        let known = self.reader.resume.range(first.location.as_ref(), last.location.as_ref()).await?;
-        let known: HashMap<_, _> = known.into_iter().collect();
+        let asked = batch.iter().map(|meta| Partition::new(meta.location.as_ref())).collect();
+        let known: HashMap<_, _> = self.reader.resume.positions(asked).await?.into_iter().collect();
         for meta in &batch {
             let Some(place) = self.layout.place(&self.prefix, &meta.location) else { continue };
             let mut found = Found::new(meta, place);
@@ -315,9 +320,12 @@ impl Discovery {
             let age = date.map_or(Age::Open, |date| self.schedule.age(date, now));
             let mut changed =
                 plan(position.as_ref(), &found.version, self.reader.verify_whole_below) != Plan::Nothing;
+            let verified = position.as_ref().is_some_and(|position| position.verified);
+            found.fold = age == Age::Old && (verified || !self.verify_on_close);
             if let Some(position) = &position {
                 found.verify =
                     self.verify_on_close && age != Age::Open && !position.verified && !position.folded;
+                found.fold |= found.verify && age == Age::Old;
                 changed |= found.verify || (position.waiting && self.reader.is_overdue(&found, now));
                 if !changed && age == Age::Old && !position.folded {
                     self.fold(&found, position).await;
@@ -379,19 +387,17 @@ fn list_folder(store: Arc<dyn ObjectStore>, prefix: Path, local: bool) -> Batche
     if !local {
         return Box::pin(listing.try_chunks(LOOK_UP).map_err(move |error| refused(error.1)));
     }
-    // A file system lists in any order: sorted, a batch spans few other objects of the state.
-    let sorted = stream::once(async move {
-        let listed: Vec<Result<ObjectMeta, object_store::Error>> = listing.collect().await;
-        let (mut all, mut batches) = (Vec::new(), Vec::new());
+    // In a directory, each name that cannot be looked at is a failure of its own, which must not hide those before it.
+    let batches = listing.ready_chunks(LOOK_UP).flat_map(move |listed| {
+        let (mut found, mut batches) = (Vec::with_capacity(listed.len()), Vec::new());
         for listed in listed {
             match listed {
-                Ok(meta) => all.push(meta),
+                Ok(meta) => found.push(meta),
                 Err(error) => batches.push(Err(refused(error))),
             }
         }
-        all.sort_by(|a, b| a.location.cmp(&b.location));
-        batches.extend(all.chunks(LOOK_UP).map(|batch| Ok(batch.to_vec())));
+        batches.push(Ok(found));
         stream::iter(batches)
     });
-    Box::pin(sorted.flatten())
+    Box::pin(batches)
 }

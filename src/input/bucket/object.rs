@@ -48,6 +48,8 @@ pub(super) struct Found {
     pub(super) modified: Option<Millis>,
     /// Read it whole whatever the position says: its date has closed.
     pub(super) verify: bool,
+    /// Keep no fingerprints of it once it is read: its date closed long ago.
+    pub(super) fold: bool,
     /// Its part of what lies ahead.
     pub(super) queued: Option<Queued>,
 }
@@ -66,6 +68,7 @@ impl Found {
             etag: meta.e_tag.clone(),
             modified,
             verify: false,
+            fold: false,
             queued: None,
         }
     }
@@ -182,6 +185,7 @@ impl ObjectReader {
                     self.until_committed(&found.partition()).await;
                     found = Found {
                         verify: found.verify,
+                        fold: found.fold,
                         queued: found.queued,
                         ..Found::new(&self.store.head(&found.key).await?, found.place)
                     };

@@ -14,8 +14,11 @@
 //!   append, but the seam differs                                    compare, and count a mismatch
 //!   compare, but the fingerprints are gone                          append if it is not smaller, else fresh
 //! ```
+//!
+//! There are millions of positions, so they are written short, in words with a blank between them: a 2, the flags by
+//! letter, the numbers in the order of the fields, the version. Earlier releases wrote JSON, which is still read.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::chunk::Position;
 
@@ -23,7 +26,7 @@ use crate::chunk::Position;
 pub(super) const SEAM_BYTES: usize = 64 << 10;
 
 /// What is committed for an object.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct ObjectPosition {
     /// Version of the object that was read: its ETag, or size and time where the store has none.
@@ -41,38 +44,68 @@ pub(super) struct ObjectPosition {
     /// All of that version was read.
     pub(super) done: bool,
     /// A last line without its end waits to be completed.
-    #[serde(skip_serializing_if = "is_false")]
     pub(super) waiting: bool,
     /// Lines were shipped that this version does not hold: growth must be compared line by line.
-    #[serde(skip_serializing_if = "is_false")]
     pub(super) compare: bool,
     /// The object is compressed; `offset` does not count stored bytes.
-    #[serde(skip_serializing_if = "is_false")]
     pub(super) compressed: bool,
     /// It is a document of records, not lines.
-    #[serde(skip_serializing_if = "is_false")]
     pub(super) document: bool,
     /// Its fingerprints were dropped: its date is closed, or it has too many lines.
-    #[serde(skip_serializing_if = "is_false")]
     pub(super) folded: bool,
     /// It was read whole once more after its date closed.
-    #[serde(skip_serializing_if = "is_false")]
     pub(super) verified: bool,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
-fn is_false(flag: &bool) -> bool {
-    !*flag
-}
+/// Begins a position that is not JSON.
+const SHORT_FORM: &str = "2";
 
 impl ObjectPosition {
     /// Reads a committed position; one that cannot be read counts as none, and the object is read anew.
     pub(super) fn parse(position: &Position) -> Option<Self> {
-        serde_json::from_str(position.as_str()).ok()
+        let text = position.as_str();
+        if text.starts_with('{') {
+            return serde_json::from_str(text).ok();
+        }
+        let mut words = text.splitn(8, ' ');
+        if words.next()? != SHORT_FORM {
+            return None;
+        }
+        let mut position = Self::default();
+        let mut flags = words.next()?.to_owned();
+        for (letter, flag) in position.flags_mut() {
+            *flag = flags.contains(letter);
+            flags.retain(|other| other != letter);
+        }
+        position.offset = words.next()?.parse().ok()?;
+        position.lines = words.next()?.parse().ok()?;
+        position.shipped = words.next()?.parse().ok()?;
+        position.seam_bytes = words.next()?.parse().ok()?;
+        position.seam = u64::from_str_radix(words.next()?, 16).ok()?;
+        position.version = words.next()?.to_owned();
+        flags.is_empty().then_some(position)
     }
 
     pub(super) fn encode(&self) -> Position {
-        Position::new(&serde_json::to_string(self).unwrap_or_default())
+        let Self { version, offset, lines, shipped, seam_bytes, seam, .. } = self;
+        let mut copy = self.clone();
+        let set = copy.flags_mut().into_iter().filter(|(_, flag)| **flag);
+        let flags: String = set.map(|(letter, _)| letter).collect();
+        Position::new(&format!(
+            "{SHORT_FORM} {flags} {offset} {lines} {shipped} {seam_bytes} {seam:x} {version}"
+        ))
+    }
+
+    fn flags_mut(&mut self) -> [(char, &mut bool); 7] {
+        [
+            ('d', &mut self.done),
+            ('w', &mut self.waiting),
+            ('c', &mut self.compare),
+            ('z', &mut self.compressed),
+            ('j', &mut self.document),
+            ('f', &mut self.folded),
+            ('v', &mut self.verified),
+        ]
     }
 }
 
@@ -170,9 +203,37 @@ mod tests {
 
     #[test]
     fn positions_survive_being_written() {
-        let position =
-            ObjectPosition { seam: u64::MAX, seam_bytes: 7, compare: true, waiting: true, ..known() };
-        assert_eq!(ObjectPosition::parse(&position.encode()), Some(position));
-        assert_eq!(ObjectPosition::parse(&Position::new("garbage")), None);
+        let position = ObjectPosition {
+            version: "W/\"a b\" 1".to_owned(),
+            seam: u64::MAX,
+            seam_bytes: 7,
+            compare: true,
+            waiting: true,
+            ..known()
+        };
+        assert_eq!(position.encode().as_str(), "2 dwc 1000 0 0 7 ffffffffffffffff W/\"a b\" 1");
+        for position in [position, ObjectPosition::default(), ObjectPosition { verified: true, ..known() }] {
+            assert_eq!(ObjectPosition::parse(&position.encode()), Some(position));
+        }
+    }
+
+    #[test]
+    fn a_position_of_an_earlier_release_is_read_and_what_is_none_is_not() {
+        let json = r#"{"version":"\"v\"","offset":357,"lines":3,"shipped":3,"seam_bytes":357,"seam":8008333007351973277,"done":true,"folded":true}"#;
+        let expected = ObjectPosition {
+            version: "\"v\"".to_owned(),
+            offset: 357,
+            lines: 3,
+            shipped: 3,
+            seam_bytes: 357,
+            seam: 8_008_333_007_351_973_277,
+            done: true,
+            folded: true,
+            ..ObjectPosition::default()
+        };
+        assert_eq!(ObjectPosition::parse(&Position::new(json)), Some(expected));
+        for text in ["", "garbage", "2", "2 d 1 2 3 4 5", "2 dx 1 2 3 4 5 v", "2 d 1 2 3 4 g v", "3 d 1 2 3 4 5 v"] {
+            assert_eq!(ObjectPosition::parse(&Position::new(text)), None, "{text}");
+        }
     }
 }

@@ -84,6 +84,7 @@ impl Bench {
             resume: Resume::new(Arc::clone(&self.state) as Arc<dyn State>, "audit/out"),
             budget: Budget::new(4 << 20),
             once: true,
+            until: None,
             shared: Shared::default(),
             base: PathBuf::new(),
             clock: self.clock,
@@ -213,6 +214,14 @@ impl State for Stumbling {
         self.state.range(namespace, first, last).await
     }
 
+    async fn positions(
+        &self,
+        namespace: &str,
+        partitions: Vec<Partition>,
+    ) -> Result<Vec<(Partition, Position)>, StateError> {
+        self.state.positions(namespace, partitions).await
+    }
+
     async fn notes(&self, namespace: &str, partition: &Partition) -> Result<Vec<bytes::Bytes>, StateError> {
         self.state.notes(namespace, partition).await
     }
@@ -233,7 +242,8 @@ impl State for Stumbling {
     async fn key(&self) -> Result<[u8; 192], StateError> {
         if !self.stumbled.swap(true, Ordering::Relaxed) {
             let source = std::io::Error::other("locked").into();
-            return Err(StateError::Database { action: "read", path: "state.db".to_owned(), source });
+            let path = "state.db".to_owned();
+            return Err(StateError::Database { action: "read", path, source, remedy: "try again" });
         }
         self.state.key().await
     }

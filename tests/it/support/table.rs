@@ -127,6 +127,7 @@ impl Shelf {
             resume: Resume::new(Arc::clone(&self.state) as Arc<dyn State>, "table/out"),
             budget: Budget::new(self.memory),
             once: self.once,
+            until: None,
             shared: Shared::default(),
             base: PathBuf::new(),
             clock: now,

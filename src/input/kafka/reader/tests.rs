@@ -84,6 +84,7 @@ impl Bench {
             resume: Resume::new(Arc::clone(&self.state) as Arc<dyn State>, pipeline),
             budget: self.budget.clone(),
             once,
+            until: None,
             base: PathBuf::new(),
             shared: Shared::default(),
             clock: || Date::EPOCH.start(),

@@ -1,0 +1,210 @@
+//! Care of the database: whether it is sound, and how a new one takes its place.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::{
+    DATABASE, Held, LOOKED_THROUGH_BYTES, SCHEMA_VERSION, SqliteState, database_error, directory_error, lock, tables,
+};
+use crate::state::StateError;
+
+/// Most findings that are told; a damaged database may have millions.
+const MOST_FINDINGS: usize = 20;
+/// Directory below the state directory in which a new state is made.
+const REPLACEMENT: &str = "rebuilding";
+
+/// What is wrong with a database that was opened, as far as can be seen at once.
+pub(super) fn damage(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    // What lies in the log belongs to the file: only then is its size what the first page says. It may not be moved
+    // there where the disk is full; that stops no start.
+    match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+        Err(error) if is_damage(&error) => return Err(error),
+        _ => {}
+    }
+    let path = connection.path().unwrap_or_default().to_owned();
+    let stored = std::fs::metadata(&path).map_or(0, |file| file.len());
+    let logged = std::fs::metadata(format!("{path}-wal")).map_or(0, |file| file.len());
+    let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
+    let page_bytes: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    let expected = u64::try_from(pages.saturating_mul(page_bytes)).unwrap_or(0);
+    if logged == 0 && stored < expected {
+        return Ok(Some(format!("{stored} of its {expected} bytes are left")));
+    }
+    if stored > LOOKED_THROUGH_BYTES {
+        return Ok(None);
+    }
+    Ok(findings(connection, "PRAGMA quick_check(1)")?.into_iter().next())
+}
+
+/// What a check finds; nothing where all is well.
+fn findings(connection: &Connection, check: &str) -> rusqlite::Result<Vec<String>> {
+    let mut select = connection.prepare(check)?;
+    let found = select.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+    Ok(found.into_iter().filter(|line| line != "ok").map(|line| line.trim().replace('\n', " ")).collect())
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// What a look through a state found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Version of its tables; 0 where that cannot be read.
+    pub version: i64,
+    /// Size of its file.
+    pub bytes: u64,
+    /// What is wrong with it, some of it; empty if it is sound.
+    pub problems: Vec<String>,
+    /// What it keeps, by pipeline.
+    pub kept: Vec<Kept>,
+}
+
+/// What a state keeps for a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// `<input>/<output>`
+    pub namespace: String,
+    /// Objects, partitions of a topic or hours of the table whose position is known.
+    pub positions: u64,
+    /// Bytes kept beside them, such as fingerprints.
+    pub note_bytes: u64,
+}
+
+/// Looks through the state in a directory, also while a process uses it, and changes nothing. `None` if there is none.
+///
+/// # Errors
+/// [`StateError`] if it cannot be opened, or is of a newer release.
+pub fn verify(directory: &Path) -> Result<Option<Findings>, StateError> {
+    let database = directory.join(DATABASE);
+    let bytes = match std::fs::metadata(&database) {
+        Ok(file) => file.len(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(directory_error(directory, source)),
+    };
+    let path = database.display().to_string();
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&database, flags);
+    let connection = connection.map_err(|error| database_error("open", &path, error))?;
+    let mut found = Findings { bytes, ..Findings::default() };
+    match look_through(&connection, &mut found) {
+        Err(error) if is_damage(&error) => found.problems.push(error.to_string()),
+        looked => looked.map_err(|error| database_error("read", &path, error))?,
+    }
+    if found.version > SCHEMA_VERSION {
+        return Err(StateError::TooNew { path, found: found.version, known: SCHEMA_VERSION });
+    }
+    Ok(Some(found))
+}
+
+fn look_through(connection: &Connection, found: &mut Findings) -> rusqlite::Result<()> {
+    found.problems = findings(connection, &format!("PRAGMA integrity_check({MOST_FINDINGS})"))?;
+    found.version = match tables::version(connection) {
+        Ok(version) => version.unwrap_or(0),
+        // A file without tables: a process died before it had made them.
+        Err(error) if found.bytes == 0 || !found.problems.is_empty() => {
+            tracing::debug!("{error}");
+            0
+        }
+        Err(error) => {
+            found.problems.push(error.to_string());
+            0
+        }
+    };
+    if found.version != SCHEMA_VERSION || !found.problems.is_empty() {
+        return Ok(());
+    }
+    let orphans: i64 = connection.query_row(
+        "SELECT count(*) FROM positions WHERE folder NOT IN (SELECT id FROM folders)",
+        [],
+        |row| row.get(0),
+    )?;
+    if orphans > 0 {
+        found.problems.push(format!("{orphans} positions without their folder"));
+    }
+    let keys: i64 = connection.query_row(
+        "SELECT count(*) FROM meta WHERE key = 'key' AND typeof(value) = 'blob' AND length(value) = 192",
+        [],
+        |row| row.get(0),
+    )?;
+    if keys == 0 {
+        found.problems.push("the key of the fingerprints is gone".to_owned());
+    }
+    let mut select = connection.prepare(
+        "SELECT namespace, count(*), (SELECT coalesce(sum(length(bytes)), 0) FROM notes WHERE notes.namespace = folders.namespace)
+         FROM folders JOIN positions ON positions.folder = folders.id GROUP BY namespace ORDER BY namespace",
+    )?;
+    let kept = select.query_map([], |row| {
+        let whole = |index| row.get::<_, i64>(index).map(|value| u64::try_from(value).unwrap_or(0));
+        Ok(Kept { namespace: row.get(0)?, positions: whole(1)?, note_bytes: whole(2)? })
+    })?;
+    found.kept = kept.collect::<rusqlite::Result<_>>()?;
+    Ok(())
+}
+
+/// A state that is being made beside the one it is to replace; the directory is this process's meanwhile.
+#[derive(Debug)]
+pub struct Replacement {
+    directory: PathBuf,
+    state: SqliteState,
+    _lock: std::fs::File,
+}
+
+impl Replacement {
+    /// Begins a new state. What an earlier try left is removed, what is in use so far stays as it is.
+    ///
+    /// # Errors
+    /// [`StateError`] if another process uses the directory, or it cannot be written.
+    pub fn begin(directory: &Path) -> Result<Self, StateError> {
+        let lock = lock(directory)?;
+        let place = directory.join(REPLACEMENT);
+        absent_or(std::fs::remove_dir_all(&place)).map_err(|source| directory_error(&place, source))?;
+        Ok(Self { directory: directory.to_owned(), state: SqliteState::open(&place)?, _lock: lock })
+    }
+
+    /// The new state.
+    pub fn state(&self) -> SqliteState {
+        self.state.clone()
+    }
+
+    /// Puts the new state in the old one's place. The old one is kept under another name, which is given back; `None` if
+    /// there was none.
+    ///
+    /// # Errors
+    /// [`StateError`] if the files cannot be moved; the old state is in place then, or none.
+    pub fn finish(self, suffix: &str) -> Result<Option<PathBuf>, StateError> {
+        let Self { directory, state, _lock } = self;
+        let place = directory.join(REPLACEMENT);
+        // All of it into the one file that is moved.
+        Held::with(&state.held, |connection| {
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        })
+        .map_err(|error| database_error("write", &state.path, error))?;
+        let failed = |source| directory_error(&directory, source);
+        let old = directory.join(DATABASE);
+        let aside = directory.join(format!("{DATABASE}.{suffix}"));
+        // First of all its log: the new database must not be taken for the one that it belongs to.
+        for ending in ["-wal", "-shm"] {
+            let from = directory.join(format!("{DATABASE}{ending}"));
+            absent_or(std::fs::rename(from, directory.join(format!("{DATABASE}.{suffix}{ending}"))))
+                .map_err(failed)?;
+        }
+        let kept = absent_or(std::fs::hard_link(&old, &aside)).map_err(failed)?;
+        std::fs::rename(place.join(DATABASE), &old).map_err(failed)?;
+        std::fs::File::open(&directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
+        drop(state);
+        // What is left is empty; the next try would remove it too.
+        let _ = std::fs::remove_dir_all(place);
+        Ok(kept.then_some(aside))
+    }
+}
+
+/// Whether something was there to be done with.
+fn absent_or(done: std::io::Result<()>) -> std::io::Result<bool> {
+    match done {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
