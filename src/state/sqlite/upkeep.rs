@@ -22,19 +22,24 @@ pub(super) fn damage(connection: &Connection) -> rusqlite::Result<Option<String>
         Err(error) if is_damage(&error) => return Err(error),
         _ => {}
     }
+    let cut = cut_off(connection)?;
+    let bytes = connection.path().and_then(|path| std::fs::metadata(path).ok()).map_or(0, |file| file.len());
+    if cut.is_some() || bytes > LOOKED_THROUGH_BYTES {
+        return Ok(cut);
+    }
+    Ok(findings(connection, "PRAGMA quick_check(1)")?.into_iter().next())
+}
+
+/// Says so where the file is shorter than its first page tells.
+fn cut_off(connection: &Connection) -> rusqlite::Result<Option<String>> {
     let path = connection.path().unwrap_or_default().to_owned();
     let stored = std::fs::metadata(&path).map_or(0, |file| file.len());
     let logged = std::fs::metadata(format!("{path}-wal")).map_or(0, |file| file.len());
     let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
     let page_bytes: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
     let expected = u64::try_from(pages.saturating_mul(page_bytes)).unwrap_or(0);
-    if logged == 0 && stored < expected {
-        return Ok(Some(format!("{stored} of its {expected} bytes are left")));
-    }
-    if stored > LOOKED_THROUGH_BYTES {
-        return Ok(None);
-    }
-    Ok(findings(connection, "PRAGMA quick_check(1)")?.into_iter().next())
+    let cut = logged == 0 && stored < expected;
+    Ok(cut.then(|| format!("{stored} of its {expected} bytes are left")))
 }
 
 /// What a check finds; nothing where all is well.
@@ -99,7 +104,8 @@ pub fn verify(directory: &Path) -> Result<Option<Findings>, StateError> {
 }
 
 fn look_through(connection: &Connection, found: &mut Findings) -> rusqlite::Result<()> {
-    found.problems = findings(connection, &format!("PRAGMA integrity_check({MOST_FINDINGS})"))?;
+    found.problems.extend(cut_off(connection)?);
+    found.problems.extend(findings(connection, &format!("PRAGMA integrity_check({MOST_FINDINGS})"))?);
     found.version = match tables::version(connection) {
         Ok(version) => version.unwrap_or(0),
         // A file without tables: a process died before it had made them.
