@@ -15,6 +15,7 @@ mod dead_letters;
 mod run;
 mod setup;
 mod simulate;
+mod state;
 mod summary;
 
 /// What went wrong, in lines for the terminal.
@@ -76,6 +77,9 @@ enum Command {
     /// Records that no collector took: list, show, replay
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersCommand),
+    /// The record of what was shipped: whether it is sound, and how to make it anew
+    #[command(subcommand)]
+    State(state::StateCommand),
     /// Prepare a collector for what is sent to it
     #[command(subcommand)]
     Setup(setup::SetupCommand),
@@ -120,6 +124,26 @@ impl ConfigFiles {
     }
 }
 
+/// `--config` or `--state-dir`
+#[derive(clap::Args, Debug)]
+pub(crate) struct Place {
+    #[command(flatten)]
+    files: ConfigFiles,
+    /// State directory [default: that of the configuration]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+impl Place {
+    /// The state directory.
+    pub(crate) fn state_dir(&self) -> Result<PathBuf, CommandError> {
+        match &self.state_dir {
+            Some(directory) => Ok(directory.clone()),
+            None => Ok(self.files.load()?.state_dir),
+        }
+    }
+}
+
 impl Cli {
     /// Runs the command. Errors go to stderr, one line each.
     pub fn run(self) -> ExitCode {
@@ -159,6 +183,10 @@ impl Cli {
                 self.start_log(None)?;
                 drop(stdout);
                 return dead_letters::run(command);
+            }
+            Command::State(command) => {
+                self.start_log(None)?;
+                return state::run(command, &mut stdout);
             }
             Command::Setup(command) => return setup::run(command, &mut stdout),
             Command::Schema { reference: true } => write!(stdout, "{}", config::reference())?,

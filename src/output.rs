@@ -20,6 +20,7 @@ pub mod google_secops;
 pub mod http;
 pub mod kafka;
 pub mod loki;
+pub mod nowhere;
 pub mod otlp;
 pub mod sentinel;
 pub mod splunk_hec;

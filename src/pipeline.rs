@@ -35,7 +35,7 @@ use crate::decode::Decoder;
 use crate::format::Format;
 use crate::input::{Input, InputError};
 use crate::metrics::PipelineMetrics;
-use crate::output::{HoldReason, Output};
+use crate::output::Output;
 use crate::overlap::Overlap;
 use crate::recent::RecentEvents;
 use crate::state::State;
@@ -46,6 +46,7 @@ mod acks;
 mod batcher;
 mod commit;
 mod deliver;
+mod disk;
 mod encode;
 mod pace;
 mod progress;
@@ -57,6 +58,7 @@ pub use batcher::BatchLimits;
 use batcher::{Batcher, LearnedSize};
 use commit::Committer;
 use deliver::Deliverer;
+use disk::Disk;
 use encode::{Codec, Encoded};
 pub use pace::Pace;
 use progress::{Fate, Progress, Reporter};
@@ -90,6 +92,14 @@ pub enum PipelineError {
         /// `<input>/<output>`
         pipeline: String,
         /// What it said, and what to do.
+        message: String,
+    },
+    /// The disk under the state or the dead letters refuses.
+    #[error("{pipeline}: {message}")]
+    Disk {
+        /// `<input>/<output>`
+        pipeline: String,
+        /// What it refuses, and what to do.
         message: String,
     },
     /// A body cannot be compressed: memory is the sole thing written to, so this is a defect.
@@ -179,6 +189,7 @@ impl Pipeline {
         };
         let result = tokio::select! {
             result = join_all(&mut tasks) => result,
+            error = failure(&mut committer) => Err(error),
             () = grace_is_over() => unfinished(),
         };
         // Whatever ended the others: what was settled until then is committed, or it would be sent again. The committer
@@ -209,6 +220,15 @@ impl Pipeline {
         let (news_in, news) = mpsc::channel(NEWS_WAITING);
         let reporter = Reporter(news_in);
         let learned = Arc::new(LearnedSize::new(self.limits.max_bytes));
+        let (name, status, metrics, once) =
+            (Arc::clone(&self.name), self.status.clone(), self.metrics.clone(), self.once);
+        let disk = |side| Disk {
+            side,
+            name: Arc::clone(&name),
+            status: status.clone(),
+            metrics: metrics.clone(),
+            once,
+        };
         let reader = Reader {
             input: Arc::clone(&self.input),
             chunks: chunks_in,
@@ -232,7 +252,7 @@ impl Pipeline {
             batches: batches_in,
             dead_letters: Arc::clone(&self.dead_letters),
             reporter: reporter.clone(),
-            status: self.status.clone(),
+            disk: disk(Side::DeadLetters),
             metrics: self.metrics.clone(),
             name: Arc::clone(&self.name),
         };
@@ -246,8 +266,9 @@ impl Pipeline {
             refusals: Refusals::new(self.hold_after_refusals),
             learned,
             pool: self.budget.pool().clone(),
-            status: self.status.clone(),
+            status: self.status,
             metrics: self.metrics.clone(),
+            disk: disk(Side::DeadLetters),
             dead_letters: self.dead_letters,
             reporter,
             name: Arc::clone(&self.name),
@@ -260,7 +281,7 @@ impl Pipeline {
             input: self.input,
             state: self.state,
             budget: self.budget,
-            status: self.status,
+            disk: disk(Side::State),
             metrics: self.metrics,
             clock: self.clock,
             tracker: tracker::Tracker::default(),
@@ -271,10 +292,7 @@ impl Pipeline {
         tasks.spawn(encoder.run(chunks));
         tasks.spawn(send(Arc::new(deliverer), batches));
         let mut committing = JoinSet::new();
-        committing.spawn(async move {
-            committer.run(news).await;
-            Ok(())
-        });
+        committing.spawn(committer.run(news));
         (tasks, committing)
     }
 }
@@ -292,6 +310,17 @@ async fn join_all(tasks: &mut Tasks) -> Result<(), PipelineError> {
         }
     }
     first_error
+}
+
+/// Waits until one of the tasks fails.
+async fn failure(tasks: &mut Tasks) -> PipelineError {
+    while let Some(ended) = tasks.join_next().await {
+        match ended.map_err(PipelineError::Task) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) | Err(error) => return error,
+        }
+    }
+    std::future::pending().await
 }
 
 /// Sends batches, several at once.
@@ -334,7 +363,7 @@ struct Encoder {
     batches: mpsc::Sender<Batch>,
     dead_letters: Arc<dyn DeadLetters>,
     reporter: Reporter,
-    status: Status,
+    disk: Disk,
     metrics: PipelineMetrics,
     name: Arc<str>,
 }
@@ -357,7 +386,7 @@ impl Encoder {
             let due = self.batcher.due();
             tokio::select! {
                 next = encoded.next() => match next {
-                    Some(encoded) => self.batch(encoded?).await,
+                    Some(encoded) => self.batch(encoded?).await?,
                     None => break,
                 },
                 () = sleep_until(due), if due.is_some() => {
@@ -373,7 +402,7 @@ impl Encoder {
         Ok(())
     }
 
-    async fn batch(&mut self, encoded: Encoded) {
+    async fn batch(&mut self, encoded: Encoded) -> Result<(), PipelineError> {
         let Encoded { frames, dead, newest, redactions, overlaps } = encoded;
         self.metrics.redactions.inc_by(redactions.into());
         if overlaps > 0 && self.metrics.overlaps.get() == 0 {
@@ -387,12 +416,13 @@ impl Encoder {
         let events = frames.frames.len() + dead_count;
         self.reporter.tell(Progress::Counted { sequence, events, newest }).await;
         if dead_count > 0 {
-            keep_letters(&*self.dead_letters, dead, &self.status, &self.metrics, &self.name).await;
+            keep_letters(&*self.dead_letters, dead, &self.disk).await?;
             self.reporter.tell(Progress::Settled { sequence, events: dead_count, fate: Fate::Dead }).await;
         }
         for batch in self.batcher.add(&Arc::new(frames), Instant::now()) {
             let _ended = self.batches.send(batch).await;
         }
+        Ok(())
     }
 }
 
@@ -403,25 +433,19 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
-/// Keeps dead letters, again and again while the disk refuses: their events may not be settled before.
+/// Keeps dead letters: their events may not be settled before.
 async fn keep_letters(
     dead_letters: &dyn DeadLetters,
     letters: Vec<DeadLetter>,
-    status: &Status,
-    metrics: &PipelineMetrics,
-    name: &str,
-) {
+    disk: &Disk,
+) -> Result<(), PipelineError> {
+    let mut failures = 0;
     while let Err(error) = dead_letters.keep(letters.clone()).await {
-        metrics.hold(HoldReason::State, true);
-        if status.trouble(Side::Local, Phase::Holding, &error.to_string()) {
-            tracing::error!(pipeline = name, "{error}");
-        }
-        tokio::time::sleep(deliver::LOCAL_RETRY).await;
+        disk.refuses(&error, &mut failures).await?;
     }
-    if status.recovered(Side::Local) {
-        metrics.hold(HoldReason::State, false);
-    }
+    disk.takes();
     for letter in &letters {
-        metrics.dead_letter(&letter.reason);
+        disk.metrics.dead_letter(&letter.reason);
     }
+    Ok(())
 }

@@ -32,7 +32,7 @@ pub struct Snapshot {
     pub reason: Option<String>,
 }
 
-/// The shared status of one pipeline: how its two ends and the local disk see it.
+/// The shared status of one pipeline: how its two ends and the local disks see it.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
     inner: Arc<Mutex<Sides>>,
@@ -43,7 +43,8 @@ struct Sides {
     phase: Phase,
     input: Option<(Phase, String)>,
     output: Option<(Phase, String)>,
-    local: Option<(Phase, String)>,
+    state: Option<(Phase, String)>,
+    dead_letters: Option<(Phase, String)>,
 }
 
 /// Which end of a pipeline speaks.
@@ -53,8 +54,10 @@ pub enum Side {
     Input,
     /// The sender.
     Output,
-    /// State and dead letters.
-    Local,
+    /// The disk under the state.
+    State,
+    /// The disk under the dead letters.
+    DeadLetters,
 }
 
 impl Status {
@@ -77,11 +80,16 @@ impl Status {
         self.lock().side(side).take().is_some()
     }
 
+    /// True if a side is in trouble.
+    pub fn is_troubled(&self, side: Side) -> bool {
+        self.lock().side(side).is_some()
+    }
+
     /// The state now; a hold outweighs a retry.
     pub fn snapshot(&self) -> Snapshot {
         let sides = self.lock();
         let mut troubles: Vec<_> =
-            [&sides.local, &sides.output, &sides.input].into_iter().flatten().collect();
+            [&sides.state, &sides.dead_letters, &sides.output, &sides.input].into_iter().flatten().collect();
         troubles.sort_by_key(|(phase, _)| *phase != Phase::Holding);
         match troubles.first() {
             Some((phase, reason)) if sides.phase == Phase::Running => {
@@ -101,7 +109,8 @@ impl Sides {
         match side {
             Side::Input => &mut self.input,
             Side::Output => &mut self.output,
-            Side::Local => &mut self.local,
+            Side::State => &mut self.state,
+            Side::DeadLetters => &mut self.dead_letters,
         }
     }
 }

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use tokio_util::sync::CancellationToken;
 
-use super::{CommandError, ConfigFiles, Ended, runtime};
+use super::{CommandError, ConfigFiles, Ended, Place, runtime};
 use crate::app::{self, Source};
 use crate::chunk::{Budget, Chunk, Origin, Partition, Position, Record};
 use crate::config::Config;
@@ -49,24 +49,6 @@ pub(super) enum DeadLettersCommand {
         #[arg(long, value_name = "PIPELINE")]
         pipeline: Option<String>,
     },
-}
-
-#[derive(Args, Debug)]
-pub(super) struct Place {
-    #[command(flatten)]
-    files: ConfigFiles,
-    /// State directory [default: that of the configuration]
-    #[arg(long, value_name = "DIR")]
-    state_dir: Option<PathBuf>,
-}
-
-impl Place {
-    fn state_dir(&self) -> Result<PathBuf, CommandError> {
-        match &self.state_dir {
-            Some(directory) => Ok(directory.clone()),
-            None => Ok(self.files.load()?.state_dir),
-        }
-    }
 }
 
 pub(super) fn run(command: &DeadLettersCommand) -> Result<Ended, CommandError> {

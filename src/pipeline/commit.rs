@@ -6,15 +6,14 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::deliver::LOCAL_RETRY;
+use super::PipelineError;
+use super::disk::Disk;
 use super::progress::{Fate, Progress};
 use super::tracker::Tracker;
 use crate::chunk::{Budget, Credit};
 use crate::input::Input;
 use crate::metrics::PipelineMetrics;
-use crate::output::HoldReason;
 use crate::state::{Change, State};
-use crate::status::{Phase, Side, Status};
 use crate::time::Millis;
 
 /// Shortest time between two commits: one fsync for many acknowledgements.
@@ -27,7 +26,7 @@ pub(crate) struct Committer {
     pub(crate) input: Arc<dyn Input>,
     pub(crate) state: Arc<dyn State>,
     pub(crate) budget: Budget,
-    pub(crate) status: Status,
+    pub(crate) disk: Disk,
     pub(crate) metrics: PipelineMetrics,
     pub(crate) clock: fn() -> Millis,
     pub(crate) tracker: Tracker<Uncommitted>,
@@ -52,7 +51,7 @@ pub(crate) struct Counts {
 
 impl Committer {
     /// Runs until all that could tell news are gone; commits what is settled by then.
-    pub(crate) async fn run(mut self, mut news: mpsc::Receiver<Progress>) {
+    pub(crate) async fn run(mut self, mut news: mpsc::Receiver<Progress>) -> Result<(), PipelineError> {
         let mut batch = Vec::with_capacity(AT_ONCE);
         let mut last_commit = Instant::now() - COMMIT_INTERVAL;
         loop {
@@ -60,7 +59,7 @@ impl Committer {
             let news_in =
                 tokio::time::timeout(Duration::from_secs(1), news.recv_many(&mut batch, AT_ONCE)).await;
             if news_in == Ok(0) {
-                break;
+                return Ok(());
             }
             if last_commit.elapsed() < COMMIT_INTERVAL && !news.is_closed() {
                 tokio::time::sleep_until(last_commit + COMMIT_INTERVAL).await;
@@ -71,7 +70,7 @@ impl Committer {
             for progress in batch.drain(..) {
                 self.take_in(progress);
             }
-            if self.commit().await {
+            if self.commit().await? {
                 last_commit = Instant::now();
             }
             let oldest = self.tracker.oldest().map_or(0.0, |read_at| read_at.elapsed().as_secs_f64());
@@ -105,13 +104,13 @@ impl Committer {
     }
 
     /// Makes the settled prefix durable; `false` if there is none.
-    async fn commit(&mut self) -> bool {
+    async fn commit(&mut self) -> Result<bool, PipelineError> {
         let (changes, riders) = self.tracker.take_committable();
         if changes.is_empty() {
-            return false;
+            return Ok(false);
         }
         let counts = std::mem::take(&mut self.counts);
-        self.write(&changes, &counts).await;
+        self.write(&changes, &counts).await?;
         self.metrics.commits.inc();
         // After the fsync and not before: the input may let go of what it holds.
         for change in &changes {
@@ -124,11 +123,10 @@ impl Committer {
             }
             drop(credit);
         }
-        true
+        Ok(true)
     }
 
-    /// Commits, again and again while the disk refuses: without it nothing may be forgotten and nothing new is read.
-    async fn write(&self, changes: &[Change], counts: &Counts) {
+    async fn write(&self, changes: &[Change], counts: &Counts) -> Result<(), PipelineError> {
         let counts = || {
             vec![
                 ("events_delivered", counts.delivered),
@@ -136,15 +134,11 @@ impl Committer {
                 ("dead_letters", counts.dead),
             ]
         };
+        let mut failures = 0;
         while let Err(error) = self.state.commit(&self.namespace, changes.to_vec(), counts()).await {
-            self.metrics.hold(HoldReason::State, true);
-            if self.status.trouble(Side::Local, Phase::Holding, &error.to_string()) {
-                tracing::error!(pipeline = %self.namespace, "{error}; waiting, nothing is lost");
-            }
-            tokio::time::sleep(LOCAL_RETRY).await;
+            self.disk.refuses(&error, &mut failures).await?;
         }
-        if self.status.recovered(Side::Local) {
-            self.metrics.hold(HoldReason::State, false);
-        }
+        self.disk.takes();
+        Ok(())
     }
 }

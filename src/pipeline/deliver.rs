@@ -23,12 +23,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::batcher::LearnedSize;
+use super::disk::Disk;
 use super::encode::refused_letter;
 use super::pace::{Pace, Turn};
 use super::progress::{Fate, Reporter};
 use super::refusals::Refusals;
 use super::{PipelineError, keep_letters};
-use crate::backoff::HOLD_INTERVAL;
 use crate::batch::{Batch, Request};
 use crate::buffer::Pool;
 use crate::compress::Encoding;
@@ -57,6 +57,7 @@ pub(crate) struct Deliverer {
     pub(crate) status: Status,
     pub(crate) metrics: PipelineMetrics,
     pub(crate) dead_letters: Arc<dyn DeadLetters>,
+    pub(crate) disk: Disk,
     pub(crate) reporter: Reporter,
     pub(crate) name: Arc<str>,
     pub(crate) once: bool,
@@ -222,7 +223,7 @@ impl Deliverer {
                 {
                     return self.hold(self.suspicion(rejection), piece, pieces);
                 }
-                let again = self.partial(&piece, &duplicate, &retry, rejected).await;
+                let again = self.partial(&piece, &duplicate, &retry, rejected).await?;
                 if !again.is_empty() {
                     self.metrics.retries.inc();
                     if ambiguous {
@@ -352,7 +353,7 @@ impl Deliverer {
         duplicate: &[usize],
         retry: &[usize],
         rejected: Vec<(usize, Rejection)>,
-    ) -> Batch {
+    ) -> Result<Batch, PipelineError> {
         let duplicate: HashSet<usize> = duplicate.iter().copied().collect();
         let retry: HashSet<usize> = retry.iter().copied().collect();
         let refused: HashSet<usize> = rejected.iter().map(|(index, _)| *index).collect();
@@ -367,15 +368,16 @@ impl Deliverer {
                 tracing::warn!(pipeline = %self.name, "the collector puts every event off; trying again, nothing is lost");
             }
         }
-        for (index, rejection) in rejected {
-            let one = batch.select(|at| at == index);
-            self.dead_letter(&one, "rejected", &rejection).await;
-        }
         let gone =
             |index: usize| duplicate.contains(&index) || retry.contains(&index) || refused.contains(&index);
         self.settle(&batch.select(|index| duplicate.contains(&index)), Fate::Duplicate).await;
         self.settle(&batch.select(|index| !gone(index)), Fate::Delivered).await;
-        batch.select(|index| retry.contains(&index))
+        // Last: a disk that refuses dead letters must not keep what was delivered from being committed.
+        for (index, rejection) in rejected {
+            let one = batch.select(|at| at == index);
+            self.dead_letter(&one, "rejected", &rejection).await?;
+        }
+        Ok(batch.select(|index| retry.contains(&index)))
     }
 
     /// Halves a batch; a single event is dead-lettered.
@@ -394,17 +396,22 @@ impl Deliverer {
             return self.hold(self.suspicion(rejection), piece, pieces);
         }
         self.works();
-        self.dead_letter(&piece.batch, reason, rejection).await;
-        Ok(())
+        self.dead_letter(&piece.batch, reason, rejection).await
     }
 
-    async fn dead_letter(&self, batch: &Batch, reason: &str, rejection: &Rejection) {
+    async fn dead_letter(
+        &self,
+        batch: &Batch,
+        reason: &str,
+        rejection: &Rejection,
+    ) -> Result<(), PipelineError> {
         let letters: Vec<DeadLetter> = batch
             .each()
             .filter_map(|(frames, index)| refused_letter(frames, index, reason, &rejection.reason))
             .collect();
-        keep_letters(&*self.dead_letters, letters, &self.status, &self.metrics, &self.name).await;
+        keep_letters(&*self.dead_letters, letters, &self.disk).await?;
         self.settle(batch, Fate::Dead).await;
+        Ok(())
     }
 }
 
@@ -421,15 +428,13 @@ fn stopped_at_refusal(retry: &[usize], rejected: &[(usize, Rejection)], events: 
     rejected.last().is_some_and(|(index, _)| retry.iter().copied().eq(index + 1..events))
 }
 
-/// How long to wait before a local disk is tried again.
-pub(super) const LOCAL_RETRY: Duration = HOLD_INTERVAL;
-
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::backoff::HOLD_INTERVAL;
     use crate::batch::{Frame, Frames, Framing, Part, Sequence};
     use crate::chunk::Chunk;
     use crate::dead_letter::DeadLetterError;
@@ -484,6 +489,14 @@ mod tests {
     }
 
     fn deliverer(output: Arc<dyn Output>, once: bool, news: mpsc::Sender<Progress>) -> Deliverer {
+        let metrics = Metrics::new().unwrap().pipeline("in", "out");
+        let disk = Disk {
+            side: Side::DeadLetters,
+            name: "in/out".into(),
+            status: Status::default(),
+            metrics: metrics.clone(),
+            once,
+        };
         Deliverer {
             output,
             encoding: Encoding::None,
@@ -495,8 +508,9 @@ mod tests {
             learned: Arc::new(LearnedSize::new(1000)),
             pool: Pool::default(),
             status: Status::default(),
-            metrics: Metrics::new().unwrap().pipeline("in", "out"),
+            metrics,
             dead_letters: Arc::new(NoLetters),
+            disk,
             reporter: Reporter(news),
             name: "in/out".into(),
             once,

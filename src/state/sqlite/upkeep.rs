@@ -169,6 +169,25 @@ impl Replacement {
         Ok(Self { directory: directory.to_owned(), state: SqliteState::open(&place)?, _lock: lock })
     }
 
+    /// Takes over what the old state knows of a pipeline; how many positions that are.
+    ///
+    /// # Errors
+    /// [`StateError`] if the old state cannot be read, or is of another version.
+    pub fn take_over(&self, namespace: &str) -> Result<usize, StateError> {
+        let old = self.directory.join(DATABASE);
+        if !old.exists() {
+            return Ok(0);
+        }
+        let path = old.display().to_string();
+        let taken = Held::with(&self.state.held, |connection| {
+            connection.execute("ATTACH ?1 AS old", [&path])?;
+            let taken = take_rows(connection, namespace);
+            connection.execute_batch("DETACH old")?;
+            taken
+        });
+        taken.map_err(|error| database_error("read", &path, error))
+    }
+
     /// The new state.
     pub fn state(&self) -> SqliteState {
         self.state.clone()
@@ -204,6 +223,29 @@ impl Replacement {
         let _ = std::fs::remove_dir_all(place);
         Ok(kept.then_some(aside))
     }
+}
+
+fn take_rows(connection: &mut Connection, namespace: &str) -> rusqlite::Result<usize> {
+    let transaction = connection.transaction()?;
+    let mut taken = 0;
+    {
+        let mut select = transaction.prepare(
+            "SELECT folders.folder, name, position FROM old.folders JOIN old.positions ON positions.folder = folders.id
+             WHERE namespace = ?1",
+        )?;
+        let mut rows = select.query([namespace])?;
+        while let Some(row) = rows.next()? {
+            let partition = format!("{}{}", row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
+            tables::put_position(&transaction, namespace, &partition, row.get_ref(2)?.as_str()?)?;
+            taken += 1;
+        }
+    }
+    for table in ["notes", "counters"] {
+        let copy = format!("INSERT INTO main.{table} SELECT * FROM old.{table} WHERE namespace = ?1");
+        transaction.execute(&copy, [namespace])?;
+    }
+    transaction.commit()?;
+    Ok(taken)
 }
 
 /// Whether something was there to be done with.
