@@ -53,3 +53,26 @@ impl Disk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_single_run_gives_up_and_a_service_never_does() {
+        let disk = |once| Disk {
+            side: Side::State,
+            name: "in/out".into(),
+            status: Status::default(),
+            metrics: Metrics::new().unwrap().pipeline("in", "out"),
+            once,
+        };
+        let tried = async |disk: Disk| {
+            let mut failures = 0;
+            while failures < 1000 && disk.refuses(&"full", &mut failures).await.is_ok() {}
+            failures
+        };
+        assert_eq!((tried(disk(true)).await, tried(disk(false)).await), (ONCE_TRIES, 1000));
+    }
+}

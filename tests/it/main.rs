@@ -20,6 +20,9 @@ mod crash;
 #[cfg(test)]
 mod delivery;
 #[cfg(test)]
+#[cfg(target_os = "linux")]
+mod disk;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod outputs;
@@ -30,6 +33,8 @@ mod run;
 #[cfg(test)]
 #[cfg(feature = "aws")]
 mod sigv4;
+#[cfg(test)]
+mod state;
 #[cfg(test)]
 mod sumo_app;
 #[cfg(test)]

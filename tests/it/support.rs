@@ -2,6 +2,8 @@
 
 pub(crate) mod balancer;
 pub(crate) mod collector;
+#[cfg(target_os = "linux")]
+pub(crate) mod disk;
 pub(crate) mod ferry;
 pub(crate) mod place;
 pub(crate) mod process;

@@ -75,9 +75,19 @@ pub(crate) struct Process {
 impl Process {
     /// Starts in this directory. What it prints goes to files, so that it never waits for a reader.
     pub(crate) fn start(arguments: &[&str], directory: &Path) -> Self {
+        Self::start_with(arguments, directory, &[])
+    }
+
+    /// Starts with more in its environment.
+    pub(crate) fn start_with(
+        arguments: &[&str],
+        directory: &Path,
+        environment: &[(&str, PathBuf)],
+    ) -> Self {
         let output = tempfile::tempdir().unwrap();
         let file = |name: &str| Stdio::from(File::create(output.path().join(name)).unwrap());
         let child = command(arguments, directory)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(file("stdout"))
             .stderr(file("stderr"))
