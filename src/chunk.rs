@@ -234,6 +234,12 @@ impl Credit {
         }
     }
 
+    /// Takes so many of its bytes out, as far as there are as many.
+    pub fn split(&mut self, bytes: usize) -> Self {
+        let part = self.bytes.as_mut().and_then(|permit| permit.split(bytes.min(permit.num_permits())));
+        Self { bytes: part, slot: None }
+    }
+
     /// Holds a slot along with the bytes: what goes beyond the budget (one long line at a time) is bounded by slots.
     pub fn hold(&mut self, slot: OwnedSemaphorePermit) {
         self.slot = Some(slot);

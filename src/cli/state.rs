@@ -87,10 +87,20 @@ fn verify(directory: PathBuf, out: &mut impl Write) -> Result<Ended, CommandErro
         writeln!(out, "there is no state in {} yet: a run begins with all there is", directory.display())?;
         return Ok(Ended::Well);
     };
-    writeln!(out, "state in {}: version {}, {}", directory.display(), found.version, HumanBytes(found.bytes))?;
+    writeln!(
+        out,
+        "state in {}: version {}, {}",
+        directory.display(),
+        found.version,
+        HumanBytes(found.bytes)
+    )?;
     for kept in &found.kept {
         let notes = HumanBytes(kept.note_bytes);
-        writeln!(out, "  {:<24} {:>10} positions, {notes} of fingerprints and ids", kept.namespace, kept.positions)?;
+        writeln!(
+            out,
+            "  {:<24} {:>10} positions, {notes} of fingerprints and ids",
+            kept.namespace, kept.positions
+        )?;
     }
     if found.problems.is_empty() {
         writeln!(out, "it is sound")?;
@@ -135,7 +145,10 @@ async fn rebuild(config: &Config, until: Millis, out: &mut impl Write) -> Result
         let (objects, dead) = (metrics.objects_read.get(), metrics.dead_letters());
         writeln!(out, "{name}: {objects} objects, {} lines taken for delivered", metrics.records_read.get())?;
         if dead > 0 {
-            writeln!(out, "{name}: {dead} of the lines can be no events and are dead letters, again or for the first time")?;
+            writeln!(
+                out,
+                "{name}: {dead} of the lines can be no events and are dead letters, again or for the first time"
+            )?;
             ended = Ended::WithRest;
         }
     }

@@ -38,6 +38,10 @@ use mapping::Mapping;
 /// Envelopes are opened so deep, a batch of envelopes included; a record could nest more than the stack can take.
 const MAX_ENVELOPES: usize = 4;
 
+/// Records of one envelope. Azure sends some thousands at most; ten thousand times as many, of two bytes each, would be as
+/// many events all the same.
+const MOST_RECORDS: usize = 50_000;
+
 /// Decodes audit records.
 #[derive(Clone, Debug, Default)]
 pub struct AuditDecoder {
@@ -72,7 +76,8 @@ impl Decoder for AuditDecoder {
             detail: format!("the record is not UTF-8 from byte {} on", error.valid_up_to()),
         })?;
         let seen = HashMap::new();
-        let mut reader = Reader { decoder: self, origin, scratch, each, seen, record: text, raw: None };
+        let mut reader =
+            Reader { decoder: self, origin, scratch, each, seen, records: 0, record: text, raw: None };
         let Err(error) = reader.value(text, occurrence) else { return Ok(()) };
         // Databricks' writers let invalid escapes through; a second, lenient pass costs only the broken lines.
         if error.reason == "not_json"
@@ -93,6 +98,8 @@ struct Reader<'r> {
     each: &'r mut dyn FnMut(&mut AuditEvent<'_>),
     /// How often a derived id came up in this record's envelope.
     seen: HashMap<[u8; 32], u32>,
+    /// Records of envelopes met so far.
+    records: usize,
     /// The record as it was read.
     record: &'r str,
     /// The same, where `value` is given a repaired text.
@@ -172,6 +179,13 @@ impl Reader<'_> {
         let mut any = false;
         for element in json::elements(array) {
             any = true;
+            self.records += 1;
+            if self.records > MOST_RECORDS {
+                return Err(Undecodable {
+                    reason: "too_many_records",
+                    detail: format!("the envelope holds more than {MOST_RECORDS} records"),
+                });
+            }
             let mut members = Members::new();
             match json::kind(element) {
                 Kind::Object => parse_members(element, &mut members)?,

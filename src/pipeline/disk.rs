@@ -30,7 +30,11 @@ impl Disk {
     ///
     /// # Errors
     /// [`PipelineError::Disk`] if a single run gives up.
-    pub(crate) async fn refuses(&self, error: &(dyn Display + Sync), failures: &mut u32) -> Result<(), PipelineError> {
+    pub(crate) async fn refuses(
+        &self,
+        error: &(dyn Display + Sync),
+        failures: &mut u32,
+    ) -> Result<(), PipelineError> {
         let (pipeline, message) = (self.name.to_string(), error.to_string());
         *failures += 1;
         if self.once && *failures >= ONCE_TRIES {

@@ -13,6 +13,12 @@ use crate::overlap::Overlap;
 use crate::recent::RecentEvents;
 use crate::time::Millis;
 
+/// Most bytes that the events of one record take, where it is not larger itself: see [`MOST_EXPANSION`].
+const MOST_OF_A_RECORD: usize = 16 << 20;
+/// Most bytes of events for each of their record. The longest format takes 2.2; an envelope of a million records of two
+/// bytes would take 300.
+const MOST_EXPANSION: usize = 4;
+
 /// What a pipeline encodes with.
 #[derive(Clone)]
 pub(crate) struct Codec {
@@ -52,9 +58,16 @@ impl Codec {
         let shown_from = chunk.records.len().saturating_sub(self.recent.capacity());
         for (index, record) in chunk.records.iter().enumerate() {
             let bytes = chunk.record(record);
+            let before = (buffer.len(), frames.len(), dead.len());
+            let most = before.0 + MOST_OF_A_RECORD.max(bytes.len().saturating_mul(MOST_EXPANSION));
+            let mut too_much = false;
             let result =
                 self.decoder.decode(bytes, record.occurrence, &chunk.origin, &mut scratch, &mut |event| {
                     let start = buffer.len();
+                    too_much |= start > most;
+                    if too_much {
+                        return;
+                    }
                     self.output.encode(event, &*self.format, &mut buffer);
                     newest = newest.max(event.event_time);
                     let (record_start, record_end) =
@@ -80,8 +93,17 @@ impl Codec {
                         lane: self.output.lane(event),
                     });
                 });
-            if let Err(error) = result {
-                dead.push(record_letter(&chunk, record, error.reason, error.detail));
+            let refused = match result {
+                Ok(()) if too_much => Some(("too_large", "its events take many times its size".to_owned())),
+                Ok(()) => None,
+                Err(error) => Some((error.reason, error.detail)),
+            };
+            if let Some((reason, detail)) = refused {
+                // All of a record, or none of it: what is kept as a dead letter is sent whole when it is replayed.
+                buffer.truncate(before.0);
+                frames.truncate(before.1);
+                dead.truncate(before.2);
+                dead.push(record_letter(&chunk, record, reason, detail));
             }
         }
         dead.extend(chunk.malformed.iter().map(|malformed| malformed_letter(&chunk.origin, malformed)));

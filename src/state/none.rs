@@ -17,11 +17,7 @@ impl State for NoState {
         Ok(Vec::new())
     }
 
-    async fn positions(
-        &self,
-        _: &str,
-        _: Vec<Partition>,
-    ) -> Result<Vec<(Partition, Position)>, StateError> {
+    async fn positions(&self, _: &str, _: Vec<Partition>) -> Result<Vec<(Partition, Position)>, StateError> {
         Ok(Vec::new())
     }
 

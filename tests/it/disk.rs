@@ -1,8 +1,6 @@
 //! The disk under the state and the dead letters fills up, breaks or becomes read-only beneath the running binary: the
 //! flow stops and says so, goes on by itself when the disk is well again, and nothing is lost.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -23,26 +21,14 @@ fn place() -> TempDir {
     directory
 }
 
-/// What the server of a process answers.
-fn get(process: &Process, path: &str) -> String {
-    let log = process.stderr();
-    let (_, address) = log.split_once("listening on http://").unwrap();
-    let address = address.split(['"', ',', '\n']).next().unwrap();
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
-
 fn held(process: &Process) -> bool {
-    get(process, "/metrics").contains("auditferry_hold{input=\"in\",output=\"out\",reason=\"state\"} 1")
+    process.get("/metrics").contains("auditferry_hold{input=\"in\",output=\"out\",reason=\"state\"} 1")
 }
 
 fn start(directory: &Path, disk: &Disk) -> Process {
     let mut process = Process::start_with(&RUN, directory, &disk.environment());
     process.until("the first record shipped", |_| !lines(&directory.join("out.ndjson")).is_empty());
-    process.until("ready", |process| get(process, "/readyz").starts_with("HTTP/1.1 200"));
+    process.until("ready", |process| process.get("/readyz").starts_with("HTTP/1.1 200"));
     process
 }
 
@@ -64,14 +50,14 @@ fn holds_for_the_state(number: u32, calls: &str, said: &str) {
     let mut process = start(directory, &disk);
     disk.fails(number, calls, "/state/state.db");
     deliver(directory, "second", &[2, 3]);
-    process.until("held", |process| get(process, "/readyz").starts_with("HTTP/1.1 503"));
-    assert!(held(&process), "{}", get(&process, "/metrics"));
-    let answer = get(&process, "/readyz");
+    process.until("held", |process| process.get("/readyz").starts_with("HTTP/1.1 503"));
+    assert!(held(&process), "{}", process.get("/metrics"));
+    let answer = process.get("/readyz");
     assert!(answer.contains("in/out: cannot write the state in") && answer.contains(said), "{answer}");
     deliver(directory, "third", &[4]);
     assert_eq!(process.stderr().matches("cannot write the state").count(), 1, "{}", process.stderr());
     disk.recovers();
-    process.until("ready again", |process| get(process, "/readyz").starts_with("HTTP/1.1 200"));
+    process.until("ready again", |process| process.get("/readyz").starts_with("HTTP/1.1 200"));
     assert!(!held(&process));
     process.until_logged("the disk can be written again");
     process.until("all shipped", |_| shipped(directory).len() >= 4);
@@ -113,7 +99,7 @@ fn holds_for_dead_letters(number: u32, calls: &str, killed: bool) {
     let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
     let object = directory.join(format!("bucket/workspaceId=7/date={date}/auditlogs_bad.json"));
     std::fs::write(object, format!("{}\n{{\"cut\n{}\n", record(2), record(3))).unwrap();
-    process.until("held", |process| get(process, "/readyz").contains("cannot write dead letters"));
+    process.until("held", |process| process.get("/readyz").contains("cannot write dead letters"));
     assert!(held(&process));
     deliver(directory, "third", &[4]);
     if killed {
@@ -121,7 +107,7 @@ fn holds_for_dead_letters(number: u32, calls: &str, killed: bool) {
         disk.recovers();
     } else {
         disk.recovers();
-        process.until("ready again", |process| get(process, "/readyz").starts_with("HTTP/1.1 200"));
+        process.until("ready again", |process| process.get("/readyz").starts_with("HTTP/1.1 200"));
         process.until("all shipped", |_| shipped(directory).len() >= 4);
         process.signal("TERM");
         process.end().with(0);
@@ -160,10 +146,10 @@ async fn a_commit_does_not_hide_that_dead_letters_cannot_be_written() {
     process.until("held", held);
     deliver(directory, "third", &[4]);
     let committed = |process: &Process| {
-        get(process, "/metrics").contains("auditferry_commits_total{input=\"in\",output=\"out\"} 2")
+        process.get("/metrics").contains("auditferry_commits_total{input=\"in\",output=\"out\"} 2")
     };
     process.until("the third one committed", committed);
-    assert!(held(&process), "{}", get(&process, "/readyz"));
+    assert!(held(&process), "{}", process.get("/readyz"));
     disk.recovers();
     process.until("going on", |process| !held(process));
     process.signal("TERM");

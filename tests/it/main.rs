@@ -8,6 +8,9 @@ mod azure;
 #[cfg(test)]
 mod bodies;
 #[cfg(test)]
+#[cfg(target_os = "linux")]
+mod bounds;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod collectors;

@@ -31,10 +31,16 @@ fn what_is_verified_is_told() {
     assert!(none.contains("there is no state in"), "{none}");
     run(&ONCE, directory.path()).with(0);
     let sound = state(&["verify"], directory.path()).with(0).stdout;
-    assert!(sound.contains("version 2") && sound.contains("in/out") && sound.contains(" 1 positions"), "{sound}");
+    assert!(
+        sound.contains("version 2") && sound.contains("in/out") && sound.contains(" 1 positions"),
+        "{sound}"
+    );
     damage(directory.path());
     let damaged = state(&["verify"], directory.path()).with(1).stdout;
-    assert!(damaged.contains("damaged: ") && damaged.contains("auditferry state rebuild --until"), "{damaged}");
+    assert!(
+        damaged.contains("damaged: ") && damaged.contains("auditferry state rebuild --until"),
+        "{damaged}"
+    );
 }
 
 #[test]
@@ -43,10 +49,9 @@ fn a_state_in_use_can_be_verified_and_not_rebuilt_or_shared() {
     let mut service = Process::start(&RUN, directory.path());
     service.until("shipped", |_| lines(&directory.path().join("out.ndjson")).len() == 1);
     state(&["verify"], directory.path()).with(0);
-    for ended in [
-        run(&ONCE, directory.path()),
-        state(&["rebuild", "--replace", "--until", "now"], directory.path()),
-    ] {
+    for ended in
+        [run(&ONCE, directory.path()), state(&["rebuild", "--replace", "--until", "now"], directory.path())]
+    {
         let ended = ended.with(2);
         assert!(ended.stderr.contains("is in use by another auditferry"), "{}", ended.stderr);
     }
@@ -87,8 +92,10 @@ fn what_came_after_the_time_of_a_rebuild_is_shipped() {
     let before = jiff::Timestamp::now();
     let file = |name: &str| {
         let date = before.strftime("%Y-%m-%d");
-        std::fs::File::open(directory.path().join(format!("bucket/workspaceId=7/date={date}/auditlogs_{name}.json")))
-            .unwrap()
+        std::fs::File::open(
+            directory.path().join(format!("bucket/workspaceId=7/date={date}/auditlogs_{name}.json")),
+        )
+        .unwrap()
     };
     deliver(directory.path(), "late", &[5]);
     let hour = std::time::Duration::from_secs(3600);

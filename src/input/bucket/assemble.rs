@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::cutter::Cutter;
-use super::decompress::{Decompressor, MAGIC_BYTES};
+use super::decompress::{Decompressor, Expansion, MAGIC_BYTES};
 use super::fingerprint::{self, Repeats, Shipped};
 use super::lines::{Cut, LineCutter, LongLine};
 use super::object::{Found, ObjectError, ObjectReader, Tail};
@@ -15,6 +15,9 @@ use crate::input::Read;
 
 /// Lines of one object whose fingerprints are kept; an object with more is no longer compared line by line.
 pub(super) const MAX_FINGERPRINTS: u64 = 2_000_000;
+
+/// Reason of the dead letter of an object whose compression is damaged.
+const BROKEN: &str = "broken_compression";
 
 enum Lines {
     /// All are new; equal ones are counted.
@@ -42,8 +45,10 @@ pub(super) struct Assembler<'r> {
     counts: ReadCounts,
     /// A new line came before all shipped ones had been met: the shipped part was rewritten.
     rewritten: bool,
-    /// Why the object cannot be decompressed any further.
-    broken: Option<String>,
+    /// How far the object expands.
+    expansion: Expansion,
+    /// Why the object cannot be, or is not, decompressed any further: in one word and in a sentence.
+    broken: Option<(&'static str, String)>,
     /// No fingerprints are kept of the object once all of it is read.
     fold: bool,
     /// The committed position: nothing is handed on where nothing changed.
@@ -82,6 +87,7 @@ impl<'r> Assembler<'r> {
             credit: None,
             counts: ReadCounts::default(),
             rewritten: false,
+            expansion: Expansion::default(),
             broken: None,
             fold: found.fold,
             before: None,
@@ -207,14 +213,35 @@ impl<'r> Assembler<'r> {
     fn feed(&mut self, piece: &[u8]) {
         let Some(decompressor) = &mut self.decompressor else { return };
         let cutter = &mut self.cutter;
-        if self.broken.is_none()
-            && let Err(error) = decompressor.feed(piece, |text| cutter.push(text))
-        {
-            self.broken = Some(error.to_string());
+        if self.broken.is_some() {
+            return;
         }
+        let mut text_bytes = 0;
+        let fed = decompressor.feed(piece, |text| {
+            text_bytes += text.len();
+            cutter.push(text);
+        });
+        let broken = fed.err().map(|error| (BROKEN, error.to_string()));
+        self.broken = broken.or_else(|| match decompressor.is_plain() {
+            true => None,
+            false => self.expansion.count(piece.len(), text_bytes).map(|error| ("decompression_bomb", error)),
+        });
+    }
+
+    /// Hands on what is more than a chunk of it takes, each with its part of the credit.
+    async fn hand_on_crowd(&mut self) -> Result<(), ObjectError> {
+        while self.cutter.is_crowded() {
+            let Some(cut) = self.cutter.cut() else { return Ok(()) };
+            let mut rest = self.credit.take();
+            self.credit = rest.as_mut().map(|credit| credit.split(cut.text.len()));
+            self.hand_on(Some(cut)).await?;
+            self.credit = rest;
+        }
+        Ok(())
     }
 
     async fn hand_on_whole_lines(&mut self) -> Result<(), ObjectError> {
+        self.hand_on_crowd().await?;
         match self.cutter.cut() {
             Some(cut) => self.hand_on(Some(cut)).await,
             None => {
@@ -245,9 +272,11 @@ impl<'r> Assembler<'r> {
         }
         if let (Some(decompressor), None) = (&mut self.decompressor, &self.broken) {
             let cutter = &mut self.cutter;
-            self.broken = decompressor.finish(|text| cutter.push(text)).err().map(|error| error.to_string());
+            let finished = decompressor.finish(|text| cutter.push(text));
+            self.broken = finished.err().map(|error| (BROKEN, error.to_string()));
         }
         self.cutter.tell();
+        self.hand_on_crowd().await?;
         let taken = match self.cutter.unterminated() {
             None => true,
             // What an object that cannot be decompressed any further ends with is no line.
@@ -295,7 +324,7 @@ impl<'r> Assembler<'r> {
             }
         }
         if self.position.done {
-            malformed.extend(self.broken.take().map(|error| broken(&error, offset, line)));
+            malformed.extend(self.broken.take().map(|(reason, error)| broken(reason, &error, offset, line)));
             self.conclude();
         }
         self.tail.extend(&text);
@@ -386,12 +415,12 @@ fn too_long(long: LongLine, max_line_bytes: usize) -> Malformed {
     }
 }
 
-fn broken(error: &str, offset: u64, line: u64) -> Malformed {
+fn broken(reason: &'static str, error: &str, offset: u64, line: u64) -> Malformed {
     Malformed {
         record: Bytes::new(),
-        reason: "broken_compression",
+        reason,
         detail: format!(
-            "the object cannot be decompressed any further: {error}; it is read again once it changes"
+            "the object is not decompressed any further: {error}; it is read again once it changes"
         ),
         offset,
         line,

@@ -56,7 +56,12 @@ impl Cutter {
         }
     }
 
-    /// Cuts off all whole records, if there are any. Call it when enough is buffered.
+    /// True if there are more whole records than a cut takes.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.records.as_ref().map_or_else(|| self.lines.is_crowded(), RecordCutter::is_crowded)
+    }
+
+    /// Cuts off whole records, if there are any: all, or as many as a cut takes. Call it when enough is buffered.
     pub(super) fn cut(&mut self) -> Option<Cut> {
         self.records.as_mut().map_or_else(|| self.lines.cut(), RecordCutter::cut)
     }

@@ -9,6 +9,32 @@ use crate::compress::Encoding;
 
 /// Compressed bytes fed at once: bounds what one step can expand to (about 1,000 times) whatever the object holds.
 const FEED_BYTES: usize = 2 << 10;
+/// The same for zstd, which needs no more than four bytes for a block of 128 KiB.
+const FEED_BYTES_ZSTD: usize = 64;
+
+/// Most bytes of text for each stored one. Audit logs compress to a tenth, at most to a fiftieth.
+const MOST_EXPANSION: u64 = 200;
+/// Text that is never too much: what is small may repeat itself.
+const FREE_EXPANSION_BYTES: u64 = 16 << 20;
+
+/// How far an object expands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Expansion {
+    stored: u64,
+    text: u64,
+}
+
+impl Expansion {
+    /// Counts what was fed and what it gave; says so where that is more than any log.
+    pub(super) fn count(&mut self, stored: usize, text: usize) -> Option<String> {
+        self.stored += stored as u64;
+        self.text += text as u64;
+        let most = self.stored.saturating_mul(MOST_EXPANSION).max(FREE_EXPANSION_BYTES);
+        (self.text > most).then(|| {
+            format!("its first {} bytes expand to more than {MOST_EXPANSION} times their size", self.stored)
+        })
+    }
+}
 
 /// Most memory that a zstd object may ask for, as a power of two: 16 MiB. All levels but the "ultra" ones need less.
 const MAX_WINDOW_LOG: u32 = 24;
@@ -72,7 +98,11 @@ impl Decompressor {
 
     /// Most stored bytes to feed at once.
     pub(super) fn step(&self) -> usize {
-        if self.is_plain() { usize::MAX } else { FEED_BYTES }
+        match self {
+            Self::Plain => usize::MAX,
+            Self::Gzip(_) => FEED_BYTES,
+            Self::Zstd(_) => FEED_BYTES_ZSTD,
+        }
     }
 
     /// Feeds stored bytes, at most a [`step`](Self::step) of them; hands over the text they give.

@@ -11,6 +11,10 @@ use crate::buffer::{Buffer, Pool};
 /// Bytes of an over-long line that are kept for its dead letter.
 pub(super) const KEPT_OF_LONG_LINE: usize = 64 << 10;
 
+/// Most lines of a cut. Each is an event that takes some hundred bytes at least, so that a chunk of lines of two or three
+/// bytes would take hundreds of its size.
+pub(super) const MOST_LINES: usize = 4096;
+
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A line within the text of a [`Cut`], without its end and never blank.
@@ -111,7 +115,12 @@ impl LineCutter {
         self.buffer.extend_from_slice(piece);
     }
 
-    /// Cuts off all whole lines, if there are any. Call it when enough is buffered.
+    /// True if there are more whole lines than a cut takes.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.buffer.len() > MOST_LINES && memchr_iter(b'\n', &self.buffer).nth(MOST_LINES).is_some()
+    }
+
+    /// Cuts off whole lines, if there are any: all, or as many as a cut takes. Call it when enough is buffered.
     pub(super) fn cut(&mut self) -> Option<Cut> {
         let Some(last) = memrchr(b'\n', &self.buffer) else {
             if self.buffer.len() > self.max_line_bytes {
@@ -123,22 +132,17 @@ impl LineCutter {
     }
 
     fn cut_at(&mut self, end: usize) -> Cut {
-        let text = self.take(end);
         let (offset, line) = (self.offset, self.line);
-        self.offset += text.len() as u64;
-        let mut lines = Vec::with_capacity(text.len() / 512 + 1);
+        let text = self.buffer.get(..end).unwrap_or_default();
+        let mut lines = Vec::with_capacity((text.len() / 512 + 1).min(MOST_LINES));
+        let mut long = Vec::new();
         let mut start =
             if offset == 0 && text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
         let mut number = 0;
-        for end in memchr_iter(b'\n', &text).chain((text.last() != Some(&b'\n')).then_some(text.len())) {
+        for end in memchr_iter(b'\n', text).chain((text.last() != Some(&b'\n')).then_some(text.len())) {
             let content = text.get(start..end).unwrap_or_default().trim_ascii();
             if content.len() > self.max_line_bytes {
-                self.long.push(LongLine {
-                    head: text.slice(start..start + KEPT_OF_LONG_LINE.min(end - start)),
-                    bytes: content.len() as u64,
-                    offset: offset + start as u64,
-                    line: line + u64::from(number),
-                });
+                long.push((start..end, content.len() as u64, number));
             } else if !content.is_empty() {
                 let lead = (end - start) - text.get(start..end).unwrap_or_default().trim_ascii_start().len();
                 let first = narrow(start + lead);
@@ -146,8 +150,19 @@ impl LineCutter {
             }
             start = end + 1;
             number += 1;
+            if lines.len() == MOST_LINES {
+                break;
+            }
         }
+        let text = self.take(start.min(end));
+        self.offset += text.len() as u64;
         self.line += u64::from(number);
+        self.long.extend(long.into_iter().map(|(span, bytes, number)| LongLine {
+            head: text.slice(span.start..span.start + KEPT_OF_LONG_LINE.min(span.len())),
+            bytes,
+            offset: offset + span.start as u64,
+            line: line + u64::from(number),
+        }));
         Cut { offset, line, text, lines }
     }
 
@@ -180,7 +195,7 @@ impl LineCutter {
         (!rest.is_empty() || self.dropping.is_some()).then_some(rest)
     }
 
-    /// At the end of the stream: takes what is left as a line.
+    /// At the end of the stream: takes what is left as a line, where it is not [crowded](Self::is_crowded).
     pub(super) fn finish(&mut self) -> Option<Cut> {
         if let Some(long) = self.dropping.take() {
             self.long.push(long);
@@ -258,6 +273,22 @@ mod tests {
             [(22, 3, 1), (16, 32, 3)]
         );
         assert_eq!(cutter.position(), (53, 5));
+    }
+
+    #[test]
+    fn a_cut_takes_so_many_lines_and_the_rest_stays_for_the_next() {
+        let mut cutter = LineCutter::new(0, 0, 100, &Pool::default(), 64);
+        cutter.push(&b"a\n\n".repeat(2 * MOST_LINES + 1));
+        let mut cuts = Vec::new();
+        while cutter.is_crowded() {
+            cuts.extend(cutter.cut());
+        }
+        cuts.extend(cutter.finish());
+        let (most, lines) = (MOST_LINES, MOST_LINES as u64);
+        assert!(cuts.iter().all(|cut| cut.lines.len() <= most), "{:?}", cuts.len());
+        assert_eq!(cuts.iter().map(|cut| cut.lines.len()).sum::<usize>(), 2 * most + 1);
+        assert_eq!((cuts[1].offset, cuts[1].line), (3 * lines - 1, 2 * lines - 1));
+        assert_eq!(cutter.position(), (6 * lines + 3, 4 * lines + 2));
     }
 
     proptest! {

@@ -232,7 +232,9 @@ mod tests {
             ..ObjectPosition::default()
         };
         assert_eq!(ObjectPosition::parse(&Position::new(json)), Some(expected));
-        for text in ["", "garbage", "2", "2 d 1 2 3 4 5", "2 dx 1 2 3 4 5 v", "2 d 1 2 3 4 g v", "3 d 1 2 3 4 5 v"] {
+        for text in
+            ["", "garbage", "2", "2 d 1 2 3 4 5", "2 dx 1 2 3 4 5 v", "2 d 1 2 3 4 g v", "3 d 1 2 3 4 5 v"]
+        {
             assert_eq!(ObjectPosition::parse(&Position::new(text)), None, "{text}");
         }
     }

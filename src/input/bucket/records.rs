@@ -13,7 +13,7 @@
 use bytes::{Bytes, BytesMut};
 use memchr::memchr_iter;
 
-use super::lines::{Cut, KEPT_OF_LONG_LINE, Line, LongLine, narrow};
+use super::lines::{Cut, KEPT_OF_LONG_LINE, Line, LongLine, MOST_LINES, narrow};
 
 /// Bytes that tell a document of records from lines, blanks between them included.
 pub(super) const TELLING_BYTES: usize = 64;
@@ -238,8 +238,17 @@ impl RecordCutter {
         text
     }
 
-    /// Cuts off all whole records, or what is none, if there are any. Call it when enough is buffered.
+    /// True if there are more whole records than a cut takes.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.whole.len() > MOST_LINES
+    }
+
+    /// Cuts off whole records, or what is none, if there are any: all, or as many as a cut takes. Call it when enough is
+    /// buffered.
     pub(super) fn cut(&mut self) -> Option<Cut> {
+        if let Some(&(_, end)) = self.whole.get(MOST_LINES - 1) {
+            return Some(self.cut_at(end));
+        }
         match (self.whole.last(), self.record.or(self.document)) {
             (Some(&(_, end)), _) => Some(self.cut_at(end)),
             // Blanks without end.
@@ -250,8 +259,14 @@ impl RecordCutter {
 
     fn cut_at(&mut self, end: usize) -> Cut {
         let (offset, line) = (self.offset, self.line);
+        let later = self.whole.split_off(self.whole.partition_point(|(_, record_end)| *record_end <= end));
         let whole = std::mem::take(&mut self.whole);
-        let text = self.advance(end);
+        let mut text = self.advance(end);
+        if !later.is_empty() {
+            // What is cut off shares its memory with what stays, and must not hold all of it.
+            text = Bytes::copy_from_slice(&text);
+        }
+        self.whole.extend(later.into_iter().map(|(start, record_end)| (start - end, record_end - end)));
         let mut lines = Vec::with_capacity(whole.len());
         let (mut number, mut counted) = (0, 0);
         for (start, end) in whole {
@@ -390,6 +405,23 @@ mod tests {
         }
         cutter.push(b",{\"b\":1}]}");
         assert_eq!(texts(&cutter.cut().unwrap()), ["{\"b\":1}"]);
+    }
+
+    #[test]
+    fn a_cut_takes_so_many_records_and_the_rest_stays_for_the_next() {
+        let mut cutter = RecordCutter::new(0, 0, 1000);
+        cutter.push(format!("{{\"records\":[{}{{\"a\":1}}]}}", "{},".repeat(2 * MOST_LINES)).as_bytes());
+        let mut cuts = Vec::new();
+        while cutter.is_crowded() {
+            cuts.extend(cutter.cut());
+        }
+        cuts.extend(cutter.finish());
+        assert_eq!(cuts.iter().map(|cut| cut.lines.len()).collect::<Vec<_>>(), [MOST_LINES, MOST_LINES, 1]);
+        assert!(cuts[..2].iter().flat_map(texts).all(|text| text == "{}"));
+        assert_eq!(
+            (texts(&cuts[2]), cutter.position().0),
+            (vec!["{\"a\":1}".to_owned()], cuts[2].offset + 8)
+        );
     }
 
     proptest! {

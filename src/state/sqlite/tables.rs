@@ -81,11 +81,13 @@ fn make(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
 }
 
 fn from_version_1(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    tracing::info!("bringing the state up to version {SCHEMA_VERSION}; with millions of objects this takes a minute");
+    tracing::info!(
+        "bringing the state up to version {SCHEMA_VERSION}; with millions of objects this takes a minute"
+    );
     transaction.execute_batch("ALTER TABLE positions RENAME TO positions_1")?;
     transaction.execute_batch(POSITIONS)?;
-    let mut select =
-        transaction.prepare("SELECT namespace, partition, position FROM positions_1 ORDER BY namespace, partition")?;
+    let mut select = transaction
+        .prepare("SELECT namespace, partition, position FROM positions_1 ORDER BY namespace, partition")?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
         let (namespace, partition) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
@@ -156,8 +158,9 @@ pub(super) fn range(
 ) -> rusqlite::Result<Vec<(Partition, Position)>> {
     let mut found = Vec::new();
     for (id, folder) in folders(connection, namespace, first, last)? {
-        let mut select = connection
-            .prepare_cached("SELECT name, position FROM positions WHERE folder = ?1 AND name >= ?2 ORDER BY name")?;
+        let mut select = connection.prepare_cached(
+            "SELECT name, position FROM positions WHERE folder = ?1 AND name >= ?2 ORDER BY name",
+        )?;
         // What a folder holds comes after its name, and so the names of it that come before `first` begin like that.
         let mut rows = select.query(params![id, first.strip_prefix(folder.as_str()).unwrap_or_default()])?;
         while let Some(row) = rows.next()? {

@@ -255,7 +255,8 @@ async fn a_torn_log_of_the_last_commits_costs_those_commits_only() {
     for round in 0..20 {
         state.commit("p", vec![change("a", &round.to_string(), Note::Keep)], vec![]).await.unwrap();
     }
-    let (crashed, log) = (tempfile::tempdir().unwrap(), std::fs::read(directory.path().join("state.db-wal")).unwrap());
+    let (crashed, log) =
+        (tempfile::tempdir().unwrap(), std::fs::read(directory.path().join("state.db-wal")).unwrap());
     std::fs::copy(directory.path().join("state.db"), crashed.path().join("state.db")).unwrap();
     let mut last = 20;
     for left in (0..=log.len()).rev().step_by(1013) {
@@ -313,7 +314,8 @@ async fn an_object_whose_date_is_closed_takes_less_than_180_bytes() {
             let etag = "0123456789abcdef".repeat(2);
             let name = format!(
                 "audit/workspaceId=7405611902334455/date=2025-{:02}-{:02}/auditlogs_0a1b2c3d4e5f6a7b_{object:04}.json",
-                date / 31 + 1, date % 31 + 1
+                date / 31 + 1,
+                date % 31 + 1
             );
             change(&name, &format!("2 df 1048000 1000 0 65536 0123456789abcdef \"{etag}\""), Note::Clear)
         };

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{
-    DATABASE, Held, LOOKED_THROUGH_BYTES, SCHEMA_VERSION, SqliteState, database_error, directory_error, lock, tables,
+    DATABASE, Held, LOOKED_THROUGH_BYTES, SCHEMA_VERSION, SqliteState, database_error, directory_error, lock,
+    tables,
 };
 use crate::state::StateError;
 

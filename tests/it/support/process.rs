@@ -1,6 +1,8 @@
 //! Runs the real binary: alone, with signals, with a sudden end.
 
 use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -43,6 +45,8 @@ pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+    /// The most memory it was seen to hold.
+    pub(crate) peak_bytes: u64,
 }
 
 impl Ended {
@@ -79,11 +83,7 @@ impl Process {
     }
 
     /// Starts with more in its environment.
-    pub(crate) fn start_with(
-        arguments: &[&str],
-        directory: &Path,
-        environment: &[(&str, PathBuf)],
-    ) -> Self {
+    pub(crate) fn start_with(arguments: &[&str], directory: &Path, environment: &[(&str, PathBuf)]) -> Self {
         let output = tempfile::tempdir().unwrap();
         let file = |name: &str| Stdio::from(File::create(output.path().join(name)).unwrap());
         let child = command(arguments, directory)
@@ -146,14 +146,36 @@ impl Process {
     /// Waits for its end.
     pub(crate) fn end(mut self) -> Ended {
         let start = Instant::now();
+        let mut peak_bytes = 0;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
             assert!(start.elapsed() < PATIENCE, "it does not end\n{}", self.stderr());
+            peak_bytes = self.peak_bytes().max(peak_bytes);
             pause();
         };
-        Ended { code: status.code(), stdout: self.stdout(), stderr: self.stderr() }
+        Ended { code: status.code(), stdout: self.stdout(), stderr: self.stderr(), peak_bytes }
+    }
+
+    /// What its server answers, which it has logged the address of.
+    pub(crate) fn get(&self, path: &str) -> String {
+        let log = self.stderr();
+        let (_, address) = log.split_once("listening on http://").unwrap();
+        let address = address.split(['"', ',', '\n']).next().unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// The most memory it has held so far; 0 where the system does not tell.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kilobytes.unwrap_or_default() * 1024
     }
 }
 
