@@ -68,6 +68,16 @@
 //! Where a path does not say the workspace, as none of Azure's does, the input finds its id ([`azure_workspace`]) and
 //! hands it on in the records' [`chunk::Origin`]: decoding asks nobody.
 //!
+//! # The state
+//!
+//! A position is a row under its folder, notes are kept while a date is open; an object whose date closed long ago is
+//! *folded*: its fingerprints are dropped, with its last chunk where it is first read then, and a seam must do
+//! (`state/sqlite/tables.rs`). Listings look their objects up by key, so that a poll touches the rows of what it lists and
+//! no others, however many are known.
+//!
+//! A lost state is made anew by running the same pipelines to an output that sends nothing ([`output::nowhere`]), into a
+//! database that takes the old one's place when all is read (`state/sqlite/upkeep.rs`).
+//!
 //! # Groups
 //!
 //! Event Hubs and Kafka hand out partitions to the members of a consumer group, and with each the offset that the group has

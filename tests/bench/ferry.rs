@@ -87,20 +87,28 @@ pub(crate) fn run(
         .map_err(|error| format!("{error}\n{}", fs::read_to_string(&log).unwrap_or_default()).into())
 }
 
-/// Runs a command to its end.
-pub(crate) fn measure(mut command: Command) -> Result<Cost> {
+/// Runs a command to its end, which must be a good one.
+pub(crate) fn measure(command: Command) -> Result<Cost> {
+    let shown = format!("{command:?}");
+    let (cost, code) = measure_any(command)?;
+    if code != Some(0) {
+        return Err(format!("{shown} ended with {code:?}").into());
+    }
+    Ok(cost)
+}
+
+/// Runs a command to its end, whatever that is; its exit code besides.
+pub(crate) fn measure_any(mut command: Command) -> Result<(Cost, Option<i32>)> {
     let started = Instant::now();
     let mut child = command.spawn()?;
     let (used, sampled) = wait(&mut child)?;
-    if !used.status.success() {
-        return Err(format!("{command:?} ended with {}", used.status).into());
-    }
     let usage = used.rusage;
-    Ok(Cost {
+    let cost = Cost {
         wall: started.elapsed(),
         cpu: usage.utime + usage.stime,
         peak_bytes: sampled.unwrap_or(usage.maxrss),
-    })
+    };
+    Ok((cost, used.status.code()))
 }
 
 /// Waits for the process while a thread reads its peak: the one that the kernel reports in the end counts what this

@@ -1,0 +1,144 @@
+//! How the state does with millions of objects: what it takes on disk, how long commits, look-ups and the start take.
+//!
+//! `cargo bench --bench state -- [--objects N]`. A million objects take some seconds, ten million some minutes; for their
+//! sake it is no part of a plain `cargo bench`. Ends with 1 where a promise is not kept.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use auditferry::chunk::{Note, Partition, Position};
+use auditferry::state::sqlite::SqliteState;
+use auditferry::state::{Change, State};
+use auditferry::time::Date;
+use clap::Parser;
+use tokio::time::Instant;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Dates, of each workspace.
+const DATES: i64 = 400;
+/// Objects of a workspace and date.
+const OBJECTS_A_DATE: u64 = 20;
+/// Bytes that a million objects may take.
+const MOST_BYTES_A_MILLION: u64 = 200_000_000;
+/// Objects of a commit while the state is filled.
+const FILLED_AT_ONCE: usize = 1000;
+/// Commits and look-ups that are timed.
+const TIMED: u32 = 2000;
+/// Longest that 99 of 100 of them may take.
+const MOST_OF_99: Duration = Duration::from_millis(1);
+/// Longest start.
+const MOST_TO_START: Duration = Duration::from_secs(1);
+const NAMESPACE: &str = "audit/splunk";
+
+#[derive(Parser)]
+struct Args {
+    /// Objects that are known
+    #[arg(long, default_value_t = 1_000_000)]
+    objects: u64,
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn key(workspace: u64, date: Date, object: u64) -> Partition {
+    Partition::new(&format!(
+        "audit/workspaceId={}/date={date}/auditlogs_{:016x}.json",
+        7_405_611_902_334_455 + workspace,
+        object.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+    ))
+}
+
+/// What is kept of an object whose date is closed.
+fn folded(number: u64) -> Position {
+    let seam = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    Position::new(&format!("2 df 1048000 1000 0 65536 {seam:x} \"{:032x}\"", u128::from(seam) << 32))
+}
+
+fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(measure(args.objects))
+}
+
+async fn measure(objects: u64) -> Result<ExitCode> {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let first = Date::parse("2025-01-01").ok_or("date")?;
+    let workspaces = (objects / OBJECTS_A_DATE / DATES.unsigned_abs()).max(1);
+    let state = SqliteState::open(directory.path())?;
+    let begun = Instant::now();
+    let mut known = 0;
+    // Day after day, as they come.
+    let mut changes = Vec::new();
+    for day in 0..DATES {
+        for workspace in 0..workspaces {
+            for number in known..known + OBJECTS_A_DATE {
+                let partition = key(workspace, first.plus_days(day), number);
+                changes.push(Change { partition, position: folded(number), note: Note::Keep });
+            }
+            known += OBJECTS_A_DATE;
+            if changes.len() >= FILLED_AT_ONCE || workspace + 1 == workspaces {
+                state.commit(NAMESPACE, std::mem::take(&mut changes), Vec::new()).await?;
+            }
+        }
+    }
+    let filled = begun.elapsed();
+    drop(state);
+    let bytes = std::fs::metadata(directory.path().join("state.db"))?.len();
+    let begun = Instant::now();
+    let state = SqliteState::open(directory.path())?;
+    let started = begun.elapsed();
+
+    let today = first.plus_days(DATES);
+    let (mut commits, mut lookups) = (Vec::new(), Vec::new());
+    for number in 0..u64::from(TIMED) {
+        let workspace = number * 7919 % workspaces;
+        let partition = key(workspace, today, number / workspaces);
+        let change = Change { partition, position: folded(number), note: Note::Append(vec![7; 80].into()) };
+        let begun = Instant::now();
+        state.commit(NAMESPACE, vec![change], vec![("events_delivered", 1)]).await?;
+        commits.push(begun.elapsed());
+        // Any object, of any date.
+        let any = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % known;
+        let of_date = any / OBJECTS_A_DATE;
+        let date = first.plus_days(i64::try_from(of_date / workspaces)?);
+        let begun = Instant::now();
+        let found = state.positions(NAMESPACE, vec![key(of_date % workspaces, date, any)]).await?;
+        lookups.push(begun.elapsed());
+        if found.len() != 1 {
+            return Err("an object that was kept is not known".into());
+        }
+    }
+    let (commit, lookup) = (of_99(&mut commits), of_99(&mut lookups));
+    let a_million = bytes.saturating_mul(1_000_000) / known;
+    let kept = [
+        a_million <= MOST_BYTES_A_MILLION,
+        started <= MOST_TO_START,
+        commit <= MOST_OF_99,
+        lookup <= MOST_OF_99,
+    ];
+    let word = |kept: bool| if kept { "met" } else { "MISSED" };
+    writeln!(
+        io::stdout(),
+        "{known} objects of {workspaces} workspaces and {DATES} dates, committed in {:.0} s:\n\
+         {} MB, {} MB a million ({}); start {started:.1?} ({}); 99 of 100 commits within {commit:.2?} ({}), half within \
+         {:.2?}; look-ups within {lookup:.2?} ({}), half within {:.2?}",
+        filled.as_secs_f64(),
+        bytes / 1_000_000,
+        a_million / 1_000_000,
+        word(kept[0]),
+        word(kept[1]),
+        word(kept[2]),
+        commits[commits.len() / 2],
+        word(kept[3]),
+        lookups[lookups.len() / 2],
+    )?;
+    Ok(if kept == [true; 4] { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What 99 of 100 are within; sorts them.
+fn of_99(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() * 99 / 100).copied().unwrap_or_default()
+}
