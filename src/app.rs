@@ -229,6 +229,7 @@ mod tests {
     use super::*;
     use crate::chunk::{Chunk, Partition, Position, Record};
     use crate::input::{InputError, Read};
+    use crate::state::Change;
 
     /// An input of one record, which writes down what it is told.
     #[derive(Default)]
@@ -262,24 +263,78 @@ mod tests {
         }
     }
 
+    /// A disk that takes no commit.
+    struct Full;
+
+    #[async_trait]
+    impl State for Full {
+        async fn range(&self, _: &str, _: &str, _: &str) -> Result<Vec<(Partition, Position)>, StateError> {
+            Ok(Vec::new())
+        }
+
+        async fn positions(
+            &self,
+            _: &str,
+            _: Vec<Partition>,
+        ) -> Result<Vec<(Partition, Position)>, StateError> {
+            Ok(Vec::new())
+        }
+
+        async fn notes(&self, _: &str, _: &Partition) -> Result<Vec<Bytes>, StateError> {
+            Ok(Vec::new())
+        }
+
+        async fn commit(
+            &self,
+            _: &str,
+            _: Vec<Change>,
+            _: Vec<(&'static str, u64)>,
+        ) -> Result<(), StateError> {
+            let source = "database or disk is full".into();
+            let (path, remedy) = ("state.db".to_owned(), "free space on its disk");
+            Err(StateError::Database { action: "write", path, source, remedy })
+        }
+
+        async fn counters(&self, _: &str) -> Result<Vec<(String, u64)>, StateError> {
+            Ok(Vec::new())
+        }
+
+        async fn key(&self) -> Result<[u8; 192], StateError> {
+            Ok([0; 192])
+        }
+    }
+
+    /// A single run from this input to a file, with this state.
+    fn single_run(directory: &Path, told: &Arc<Told>, state: Arc<dyn State>) -> Pipeline {
+        let file = directory.join("a.toml");
+        let text = "[inputs.in]\ntype = 'bucket'\nurl = '/none'\n[outputs.out]\ntype = 'file'\npath = ";
+        std::fs::write(&file, format!("{text}{:?}", directory.join("events"))).unwrap();
+        let config = Config::load(&[file], &BTreeMap::new()).unwrap();
+        let input = Arc::clone(told) as Arc<dyn Input>;
+        let source = Source { name: "in/out", input, budget: Budget::new(1000), state, once: true };
+        let metrics = Metrics::new().unwrap().pipeline("in", "out");
+        pipeline(&config, "out", source, directory, metrics).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_single_run_ends_where_the_state_cannot_be_written_and_says_why() {
+        let (directory, told) = (tempfile::tempdir().unwrap(), Arc::<Told>::default());
+        let pipeline = single_run(directory.path(), &told, Arc::new(Full));
+        let ended =
+            tokio::time::timeout(Duration::from_secs(60), pipeline.run(CancellationToken::new())).await;
+        let error = ended.unwrap().unwrap_err().to_string();
+        assert!(
+            error.contains("in/out: cannot write the state in state.db") && error.contains("free"),
+            "{error}"
+        );
+        assert!(!told.0.lock().unwrap().contains(&"committed"), "nothing is let go");
+    }
+
     #[tokio::test]
     async fn an_input_takes_leave_after_the_last_commit() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("a.toml");
-        let text = "[inputs.in]\ntype = 'bucket'\nurl = '/none'\n[outputs.out]\ntype = 'file'\npath = ";
-        std::fs::write(&file, format!("{text}{:?}", directory.path().join("events"))).unwrap();
-        let config = Config::load(&[file], &BTreeMap::new()).unwrap();
-        let told = Arc::<Told>::default();
-        let source = Source {
-            name: "in/out",
-            input: Arc::clone(&told) as Arc<dyn Input>,
-            budget: Budget::new(1000),
-            state: Arc::new(SqliteState::open(directory.path()).unwrap()),
-            once: true,
-        };
-        let metrics = Metrics::new().unwrap().pipeline("in", "out");
-        let pipeline = pipeline(&config, "out", source, directory.path(), metrics).unwrap();
-        pipeline.run(CancellationToken::new()).await.unwrap();
+        let (directory, told) = (tempfile::tempdir().unwrap(), Arc::<Told>::default());
+        let state = Arc::new(SqliteState::open(directory.path()).unwrap());
+        single_run(directory.path(), &told, state).run(CancellationToken::new()).await.unwrap();
         assert_eq!(*told.0.lock().unwrap(), ["read", "read", "committed", "close"]);
     }
 }

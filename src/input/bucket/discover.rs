@@ -269,7 +269,7 @@ impl Discovery {
         self.missed.iter().any(|folder| lane.prefix_matches(folder) || folder.prefix_matches(lane))
     }
 
-    /// Objects below these folders, in batches that are sorted by key.
+    /// Objects below these folders, in batches.
     fn list(&self, prefixes: Vec<Path>) -> Batches {
         let store = Arc::clone(&self.reader.store);
         let local = self.local;

@@ -293,6 +293,39 @@ async fn a_new_state_takes_the_old_ones_place_at_once() {
 }
 
 #[tokio::test]
+async fn a_new_state_takes_over_what_the_old_one_knew_of_a_pipeline() {
+    let directory = filled().await;
+    {
+        let state = SqliteState::open(directory.path()).unwrap();
+        let changes =
+            vec![change("table/h1", "open", Note::Append("ids".into())), change("x", "1", Note::Keep)];
+        state.commit("table/out", changes, vec![("events_delivered", 3)]).await.unwrap();
+    }
+    let replacement = Replacement::begin(directory.path()).unwrap();
+    assert_eq!(replacement.take_over("table/out").unwrap(), 2);
+    assert_eq!(replacement.take_over("nobody/out").unwrap(), 0);
+    replacement.finish("before").unwrap();
+    let state = SqliteState::open(directory.path()).unwrap();
+    let found = positions(&state, "table/out", ALL.0, ALL.1).await;
+    assert_eq!(found, [("table/h1".into(), "open".into()), ("x".into(), "1".into())]);
+    assert_eq!(state.notes("table/out", &Partition::new("table/h1")).await.unwrap(), ["ids"]);
+    assert_eq!(state.counters("table/out").await.unwrap(), [("events_delivered".into(), 3)]);
+    assert_eq!(positions(&state, "in/out", ALL.0, ALL.1).await, []);
+}
+
+#[tokio::test]
+async fn what_cannot_be_taken_over_of_a_damaged_state_is_said_and_the_new_one_is_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("state.db"), "no database ".repeat(1000)).unwrap();
+    let replacement = Replacement::begin(directory.path()).unwrap();
+    let error = replacement.take_over("table/out").unwrap_err();
+    assert!(matches!(error, StateError::Damaged { .. }), "{error}");
+    replacement.state().commit("in/out", vec![change("a", "1", Note::Keep)], vec![]).await.unwrap();
+    replacement.finish("before").unwrap();
+    assert_eq!(verify(directory.path()).unwrap().unwrap().problems, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_new_state_that_was_not_finished_changes_nothing() {
     let directory = filled().await;
     let replacement = Replacement::begin(directory.path()).unwrap();
