@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::{Batch, Sequence};
 use crate::chunk::{Budget, Chunk};
 use crate::compress::Encoding;
-use crate::dead_letter::{DeadLetter, DeadLetters};
+use crate::dead_letter::DeadLetters;
 use crate::decode::Decoder;
 use crate::format::Format;
 use crate::input::{Input, InputError};
@@ -416,7 +416,7 @@ impl Encoder {
         let events = frames.frames.len() + dead_count;
         self.reporter.tell(Progress::Counted { sequence, events, newest }).await;
         if dead_count > 0 {
-            keep_letters(&*self.dead_letters, dead, &self.disk).await?;
+            self.disk.keep(&*self.dead_letters, dead).await?;
             self.reporter.tell(Progress::Settled { sequence, events: dead_count, fate: Fate::Dead }).await;
         }
         for batch in self.batcher.add(&Arc::new(frames), Instant::now()) {
@@ -431,21 +431,4 @@ async fn sleep_until(due: Option<Instant>) {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
-}
-
-/// Keeps dead letters: their events may not be settled before.
-async fn keep_letters(
-    dead_letters: &dyn DeadLetters,
-    letters: Vec<DeadLetter>,
-    disk: &Disk,
-) -> Result<(), PipelineError> {
-    let mut failures = 0;
-    while let Err(error) = dead_letters.keep(letters.clone()).await {
-        disk.refuses(&error, &mut failures).await?;
-    }
-    disk.takes();
-    for letter in &letters {
-        disk.metrics.dead_letter(&letter.reason);
-    }
-    Ok(())
 }

@@ -22,13 +22,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::PipelineError;
 use super::batcher::LearnedSize;
 use super::disk::Disk;
 use super::encode::refused_letter;
 use super::pace::{Pace, Turn};
 use super::progress::{Fate, Reporter};
 use super::refusals::Refusals;
-use super::{PipelineError, keep_letters};
 use crate::batch::{Batch, Request};
 use crate::buffer::Pool;
 use crate::compress::Encoding;
@@ -409,7 +409,7 @@ impl Deliverer {
             .each()
             .filter_map(|(frames, index)| refused_letter(frames, index, reason, &rejection.reason))
             .collect();
-        keep_letters(&*self.dead_letters, letters, &self.disk).await?;
+        self.disk.keep(&*self.dead_letters, letters).await?;
         self.settle(batch, Fate::Dead).await;
         Ok(())
     }

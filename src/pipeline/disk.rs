@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::PipelineError;
+use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::metrics::PipelineMetrics;
 use crate::output::HoldReason;
 use crate::status::{Phase, Side, Status};
@@ -26,6 +27,26 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
+    /// Keeps dead letters: their events may not be settled before.
+    ///
+    /// # Errors
+    /// [`PipelineError::Disk`] if a single run gives up.
+    pub(crate) async fn keep(
+        &self,
+        dead_letters: &dyn DeadLetters,
+        letters: Vec<DeadLetter>,
+    ) -> Result<(), PipelineError> {
+        let mut failures = 0;
+        while let Err(error) = dead_letters.keep(letters.clone()).await {
+            self.refuses(&error, &mut failures).await?;
+        }
+        self.takes();
+        for letter in &letters {
+            self.metrics.dead_letter(&letter.reason);
+        }
+        Ok(())
+    }
+
     /// Says that the disk refuses, and waits before it is tried again. `failures` counts them, from 0.
     ///
     /// # Errors
