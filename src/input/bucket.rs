@@ -270,6 +270,7 @@ impl Bucket {
             verify_whole_below,
             partial_line_wait: (local || layout.is_several()).then_some(partial_line_wait),
             documents: layout.has_documents(),
+            until: context.until,
             workspaces,
         });
         let watcher = match &store.root {
@@ -290,7 +291,6 @@ impl Bucket {
             retry_interval,
             verify_on_close: config.verify_on_close,
             once: context.once,
-            until: context.until,
             clock,
             found: found_in,
             queue: Arc::clone(&queue),

@@ -49,8 +49,6 @@ pub(super) struct Discovery {
     pub(super) retry_interval: Duration,
     pub(super) verify_on_close: bool,
     pub(super) once: bool,
-    /// Objects changed later are left alone.
-    pub(super) until: Option<Millis>,
     pub(super) clock: fn() -> Millis,
     pub(super) found: mpsc::Sender<Found>,
     pub(super) queue: Arc<Queue>,
@@ -305,9 +303,7 @@ impl Discovery {
 
     /// Queues those of the objects that are not as they were committed.
     async fn consider(&mut self, mut batch: Vec<ObjectMeta>, now: Millis) -> Result<(), InputError> {
-        if let Some(until) = self.until {
-            batch.retain(|meta| meta.last_modified.timestamp_millis() < until.get());
-        }
+        batch.retain(|meta| !self.reader.is_left_out(meta));
         // By key, which is the order they lie in.
         batch.sort_by(|a, b| a.location.cmp(&b.location));
         let asked = batch.iter().map(|meta| Partition::new(meta.location.as_ref())).collect();

@@ -142,6 +142,8 @@ pub(super) struct ObjectReader {
     pub(super) partial_line_wait: Option<Duration>,
     /// True where objects may be documents of records.
     pub(super) documents: bool,
+    /// Objects changed at this time or later are left out.
+    pub(super) until: Option<Millis>,
     /// Workspace ids of Azure's resources, where its records may come.
     pub(super) workspaces: Option<Arc<Workspaces>>,
 }
@@ -183,11 +185,15 @@ impl ObjectReader {
                 Err(ObjectError::Moved) if moves < MOVES_FOLLOWED => {
                     moves += 1;
                     self.until_committed(&found.partition()).await;
+                    let now = self.store.head(&found.key).await?;
+                    if self.is_left_out(&now) {
+                        return Ok(());
+                    }
                     found = Found {
                         verify: found.verify,
                         fold: found.fold,
                         queued: found.queued,
-                        ..Found::new(&self.store.head(&found.key).await?, found.place)
+                        ..Found::new(&now, found.place)
                     };
                 }
                 Err(error) if error.passes() && failures < FAILURES_BORNE => {
@@ -198,6 +204,11 @@ impl ObjectReader {
                 result => return result,
             }
         }
+    }
+
+    /// True for an object that was changed too late to be read.
+    pub(super) fn is_left_out(&self, meta: &ObjectMeta) -> bool {
+        self.until.is_some_and(|until| meta.last_modified.timestamp_millis() >= until.get())
     }
 
     /// Waits until what was handed on of an object is committed: only then does the state tell where to go on. Reading
