@@ -154,6 +154,8 @@ pub mod redact;
 pub mod registry;
 pub mod secret;
 pub mod server;
+#[cfg(test)]
+mod simulation;
 pub mod state;
 pub mod status;
 pub mod template;

@@ -53,6 +53,7 @@ mod progress;
 mod read;
 mod refusals;
 mod tracker;
+mod workers;
 
 pub use batcher::BatchLimits;
 use batcher::{Batcher, LearnedSize};
@@ -378,7 +379,7 @@ impl Encoder {
         let encoded = received
             .map(|(sequence, chunk)| {
                 let codec = codec.clone();
-                tokio::task::spawn_blocking(move || codec.encode(sequence, chunk))
+                workers::on_a_core(move || codec.encode(sequence, chunk))
             })
             .buffered(cores);
         futures::pin_mut!(encoded);

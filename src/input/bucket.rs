@@ -114,19 +114,22 @@ fn build(table: Value, context: InputContext) -> Result<Box<dyn Input>, BuildErr
     let store = open_store(&checked.config, &checked.layout, &context.base)?;
     let workspaces = azure::workspaces(&checked.config)?;
     let queue = BucketQueue::open(&checked.config.url, &checked.config.s3)?;
-    Ok(Box::new(Bucket {
-        plan: Mutex::new(Some(Plan {
-            checked,
-            store,
-            workspaces,
-            queue,
-            context,
-            clock: now,
-            retry_interval: RETRY_INTERVAL,
-        })),
-        running: OnceCell::new(),
-        tasks: AsyncMutex::new(JoinSet::new()),
-    }))
+    let chunk_bytes = chunk_bytes(&context, &checked.config);
+    Ok(Box::new(Bucket::new(Plan {
+        checked,
+        store,
+        workspaces,
+        queue,
+        context,
+        chunk_bytes,
+        clock: now,
+        retry_interval: RETRY_INTERVAL,
+    })))
+}
+
+/// Most bytes of a chunk: every reader must be able to hold one while another one waits to be committed.
+fn chunk_bytes(context: &InputContext, config: &Config) -> usize {
+    (context.budget.total() / (2 * config.concurrency)).clamp(64 << 10, CHUNK_BYTES)
 }
 
 /// Goes down the last folder of each level, as far as there is one, and reads the first byte of an object that lies there.
@@ -159,6 +162,7 @@ struct Plan {
     workspaces: Option<Arc<Workspaces>>,
     queue: Option<BucketQueue>,
     context: InputContext,
+    chunk_bytes: usize,
     clock: fn() -> Millis,
     retry_interval: Duration,
 }
@@ -233,6 +237,14 @@ impl Input for Bucket {
 }
 
 impl Bucket {
+    fn new(plan: Plan) -> Self {
+        Self {
+            plan: Mutex::new(Some(plan)),
+            running: OnceCell::new(),
+            tasks: AsyncMutex::new(JoinSet::new()),
+        }
+    }
+
     async fn start(&self) -> Result<Running, InputError> {
         let plan = || self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         let resume = plan().as_ref().map(|plan| plan.context.resume.clone());
@@ -247,7 +259,8 @@ impl Bucket {
                 source: "it has been started before".into(),
             });
         };
-        let Plan { checked, store, workspaces, queue: notices, context, clock, retry_interval } = plan;
+        let Plan { checked, store, workspaces, queue: notices, context, chunk_bytes, clock, retry_interval } =
+            plan;
         let Checked { config, layout, schedule, verify_whole_below, partial_line_wait } = checked;
         let (reads_in, reads) = mpsc::channel(4);
         let (found_in, found) = mpsc::channel(QUEUED);
@@ -260,8 +273,7 @@ impl Bucket {
             cloud: store.cloud,
             key,
             resume: context.resume,
-            // Every reader must be able to hold a chunk while another one waits to be committed.
-            chunk_bytes: (context.budget.total() / (2 * config.concurrency)).clamp(64 << 10, CHUNK_BYTES),
+            chunk_bytes,
             budget: context.budget,
             long_line: Arc::new(Semaphore::new(1)),
             open: Arc::clone(&open),
@@ -392,3 +404,6 @@ fn refusal(action: String, error: &object_store::Error) -> InputError {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use tests::over;

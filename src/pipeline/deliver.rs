@@ -29,6 +29,7 @@ use super::encode::refused_letter;
 use super::pace::{Pace, Turn};
 use super::progress::{Fate, Reporter};
 use super::refusals::Refusals;
+use super::workers::on_a_core;
 use crate::batch::{Batch, Request};
 use crate::buffer::Pool;
 use crate::compress::Encoding;
@@ -185,7 +186,7 @@ impl Deliverer {
     async fn request(&self, batch: &Batch) -> Result<Request, PipelineError> {
         let (encoding, framing, batch) = (self.encoding, self.output.framing(), batch.clone());
         let (envelope, pool) = (self.output.envelope(batch.lane(), batch.bytes()), self.pool.clone());
-        let compressed = tokio::task::spawn_blocking(move || {
+        let compressed = on_a_core(move || {
             let slices = batch.body(&envelope, framing);
             let uncompressed_bytes = slices.iter().map(|slice| slice.len()).sum();
             let body = encoding.compress(&slices, &pool)?;

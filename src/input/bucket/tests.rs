@@ -27,6 +27,30 @@ fn noon() -> Millis {
     Millis::parse("2026-01-05T12:00:00Z").unwrap()
 }
 
+/// The input over any store, as if that were S3, with the prefix `logs` and chunks of so many bytes.
+pub(crate) fn over(
+    store: Arc<dyn ObjectStore>,
+    settings: Value,
+    context: InputContext,
+    chunk_bytes: usize,
+) -> Arc<dyn Input> {
+    Arc::new(bucket_over(store, settings, context, chunk_bytes))
+}
+
+fn bucket_over(
+    store: Arc<dyn ObjectStore>,
+    settings: Value,
+    context: InputContext,
+    chunk_bytes: usize,
+) -> Bucket {
+    let checked = parse(settings).unwrap();
+    let workspaces = azure::workspaces(&checked.config).unwrap();
+    let store = Store { store, prefix: Path::from("logs"), scheme: Scheme::S3, root: None, cloud: None };
+    let (clock, retry_interval) = (context.clock, RETRY_INTERVAL);
+    let queue = None;
+    Bucket::new(Plan { checked, store, workspaces, queue, context, chunk_bytes, clock, retry_interval })
+}
+
 /// A bucket in memory and the state of a pipeline that reads it.
 struct Bench {
     store: Arc<InMemory>,
@@ -78,8 +102,6 @@ impl Bench {
     }
 
     fn bucket(&self) -> Bucket {
-        let checked = parse(self.settings.clone()).unwrap();
-        let workspaces = azure::workspaces(&checked.config).unwrap();
         let context = InputContext {
             name: "audit".to_owned(),
             resume: Resume::new(Arc::clone(&self.state) as Arc<dyn State>, "audit/out"),
@@ -90,26 +112,15 @@ impl Bench {
             base: PathBuf::new(),
             clock: self.clock,
         };
-        let store = Store {
-            store: match &self.wrapped {
-                Some(store) => Arc::clone(store),
-                None => Arc::new(ChunkedStore::new(
-                    Arc::clone(&self.store) as Arc<dyn ObjectStore>,
-                    self.piece_bytes,
-                )),
-            },
-            prefix: Path::from("logs"),
-            scheme: Scheme::S3,
-            root: None,
-            cloud: None,
+        let store = match &self.wrapped {
+            Some(store) => Arc::clone(store),
+            None => Arc::new(ChunkedStore::new(
+                Arc::clone(&self.store) as Arc<dyn ObjectStore>,
+                self.piece_bytes,
+            )),
         };
-        let (clock, retry_interval) = (self.clock, RETRY_INTERVAL);
-        let plan = Plan { checked, store, workspaces, queue: None, context, clock, retry_interval };
-        Bucket {
-            plan: Mutex::new(Some(plan)),
-            running: OnceCell::new(),
-            tasks: AsyncMutex::new(JoinSet::new()),
-        }
+        let chunk_bytes = chunk_bytes(&context, &parse(self.settings.clone()).unwrap().config);
+        bucket_over(store, self.settings.clone(), context, chunk_bytes)
     }
 
     async fn run(&self) -> Outcome {

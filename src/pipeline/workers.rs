@@ -1,0 +1,13 @@
+//! Work that keeps a core busy, off the threads that serve the network.
+
+use tokio::task::JoinHandle;
+
+/// Does it on a thread of its own. In a test with a single thread it is done there: what happens then happens in the
+/// same order each time, and time that is paused does not wait for another thread.
+pub(super) fn on_a_core<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    #[cfg(test)]
+    if tokio::runtime::Handle::current().runtime_flavor() == tokio::runtime::RuntimeFlavor::CurrentThread {
+        return tokio::spawn(async { work() });
+    }
+    tokio::task::spawn_blocking(work)
+}

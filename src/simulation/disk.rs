@@ -1,0 +1,164 @@
+//! The state and the dead letters on a disk: what was written before the process died is there, all of it or nothing.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::schedule::Step;
+use super::world::World;
+use crate::chunk::{Note, Partition, Position};
+use crate::dead_letter::{DeadLetter, DeadLetterError, DeadLetters};
+use crate::state::{Change, State, StateError};
+
+/// What a [`State`] keeps of one pipeline.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    positions: BTreeMap<String, Position>,
+    notes: BTreeMap<String, Vec<u8>>,
+    counters: BTreeMap<String, u64>,
+}
+
+impl Tables {
+    pub(super) fn apply(&mut self, changes: &[Change], counts: &[(&'static str, u64)]) {
+        for change in changes {
+            let partition = change.partition.to_string();
+            match &change.note {
+                Note::Keep => {}
+                Note::Append(bytes) => self.notes.entry(partition.clone()).or_default().extend(bytes),
+                Note::Clear => drop(self.notes.remove(&partition)),
+            }
+            self.positions.insert(partition, change.position.clone());
+        }
+        for (name, added) in counts {
+            *self.counters.entry((*name).to_owned()).or_default() += added;
+        }
+    }
+
+    pub(super) fn range(&self, first: &str, last: &str) -> Vec<(Partition, Position)> {
+        let found = self.positions.range::<str, _>((
+            std::ops::Bound::Included(first),
+            std::ops::Bound::Included(last),
+        ));
+        found.map(|(name, position)| (Partition::new(name), position.clone())).collect()
+    }
+
+    pub(super) fn notes(&self, partition: &Partition) -> Vec<u8> {
+        self.notes.get(partition.as_str()).cloned().unwrap_or_default()
+    }
+}
+
+/// The disk.
+#[derive(Debug)]
+pub(super) struct Disk {
+    world: Arc<World>,
+    tables: Mutex<Tables>,
+}
+
+impl Disk {
+    pub(super) fn new(world: Arc<World>) -> Arc<Self> {
+        Arc::new(Self { world, tables: Mutex::default() })
+    }
+
+    async fn slow(&self) {
+        let world = &self.world;
+        let millis = if world.strikes(&world.schedule.disk) { 0..2000 } else { 0..8 };
+        world.pass(millis).await;
+    }
+
+    fn fails(&self, what: &str) -> bool {
+        let fails = self.world.strikes(&self.world.schedule.disk) && self.world.chance(30);
+        if fails {
+            self.world.note(format!("the disk refuses to {what}"));
+        }
+        fails
+    }
+
+    fn read_error(&self) -> Result<(), StateError> {
+        if self.fails("read") { Err(failed("read")) } else { Ok(()) }
+    }
+}
+
+fn failed(action: &'static str) -> StateError {
+    StateError::Database { action, path: "state.db".to_owned(), source: io::Error::other("EIO").into() }
+}
+
+/// Checks that a position passes nothing that is not settled.
+fn check(world: &World, change: &Change) {
+    let Some(number) = change.partition.as_str().rsplit_once("auditlogs_").map(|(_, rest)| rest) else { return };
+    let object = format!("o{}", number.trim_end_matches(".json"));
+    let position: serde_json::Value = serde_json::from_str(change.position.as_str()).unwrap();
+    world.ledger().committed(&object, position["shipped"].as_u64().unwrap());
+}
+
+#[async_trait]
+impl State for Disk {
+    async fn range(
+        &self,
+        _namespace: &str,
+        first: &str,
+        last: &str,
+    ) -> Result<Vec<(Partition, Position)>, StateError> {
+        self.slow().await;
+        self.read_error()?;
+        Ok(self.tables.lock().unwrap().range(first, last))
+    }
+
+    async fn notes(&self, _namespace: &str, partition: &Partition) -> Result<Vec<Bytes>, StateError> {
+        self.slow().await;
+        self.read_error()?;
+        Ok(vec![self.tables.lock().unwrap().notes(partition).into()])
+    }
+
+    async fn commit(
+        &self,
+        _namespace: &str,
+        changes: Vec<Change>,
+        counts: Vec<(&'static str, u64)>,
+    ) -> Result<(), StateError> {
+        self.world.step(Step::Committing).await;
+        self.slow().await;
+        if self.fails("commit") {
+            return Err(failed("write"));
+        }
+        for change in &changes {
+            check(&self.world, change);
+            self.world.note(format!("commit {} {}", change.partition, change.position.as_str()));
+        }
+        self.tables.lock().unwrap().apply(&changes, &counts);
+        self.world.step(Step::Committed).await;
+        self.slow().await;
+        Ok(())
+    }
+
+    async fn counters(&self, _namespace: &str) -> Result<Vec<(String, u64)>, StateError> {
+        let tables = self.tables.lock().unwrap();
+        Ok(tables.counters.iter().map(|(name, value)| (name.clone(), *value)).collect())
+    }
+
+    async fn key(&self) -> Result<[u8; 192], StateError> {
+        self.slow().await;
+        self.read_error()?;
+        Ok([7; 192])
+    }
+}
+
+#[async_trait]
+impl DeadLetters for Disk {
+    async fn keep(&self, letters: Vec<DeadLetter>) -> Result<(), DeadLetterError> {
+        self.world.step(Step::KeepingLetters).await;
+        self.slow().await;
+        if self.fails("keep dead letters") {
+            return Err(DeadLetterError { path: "dead".to_owned(), source: io::Error::other("ENOSPC") });
+        }
+        for letter in &letters {
+            self.world.note(format!("dead letter: {}", letter.detail));
+            self.world.ledger().bury(&letter.record, letter.origin.occurrence);
+        }
+        self.world.step(Step::KeptLetters).await;
+        self.slow().await;
+        Ok(())
+    }
+}
