@@ -189,6 +189,7 @@ impl Pipeline {
             tokio::time::sleep(grace).await;
         };
         let result = tokio::select! {
+            biased;
             result = join_all(&mut tasks) => result,
             error = failure(&mut committer) => Err(error),
             () = grace_is_over() => unfinished(),
@@ -203,6 +204,7 @@ impl Pipeline {
             }
         };
         let committed = tokio::select! {
+            biased;
             committed = join_all(&mut committer) => committed,
             () = patience => unfinished(),
         };
@@ -328,13 +330,21 @@ async fn failure(tasks: &mut Tasks) -> PipelineError {
 async fn send(deliverer: Arc<Deliverer>, mut batches: mpsc::Receiver<Batch>) -> Result<(), PipelineError> {
     let mut deliveries = JoinSet::new();
     let mut result = Ok(());
+    // A batch waits for its place here. To hold a place while waiting for a batch was rejected: a delivery that gave its
+    // own up for an acknowledgement, and has more to send, could not go on before there is something new to send.
+    let mut next: Option<Batch> = None;
     while result.is_ok() {
         tokio::select! {
+            biased;
             Some(delivered) = deliveries.join_next() => result = delivered?,
-            batch = next_with_slot(&deliverer.slots, &mut batches) => {
-                let Some((batch, slot)) = batch else { break };
+            slot = Arc::clone(&deliverer.slots).acquire_owned(), if next.is_some() => {
+                let (Some(batch), Ok(slot)) = (next.take(), slot) else { break };
                 let deliverer = Arc::clone(&deliverer);
                 deliveries.spawn(async move { deliverer.deliver(batch, slot).await });
+            }
+            batch = batches.recv(), if next.is_none() => {
+                let Some(batch) = batch else { break };
+                next = Some(batch);
             }
         }
     }
@@ -346,15 +356,6 @@ async fn send(deliverer: Arc<Deliverer>, mut batches: mpsc::Receiver<Batch>) -> 
         let Some(delivered) = deliveries.join_next().await else { return result };
         result = result.and(delivered?);
     }
-}
-
-/// A slot first, then a batch: a batch that was taken must not be lost when another branch wins.
-async fn next_with_slot(
-    slots: &Arc<Semaphore>,
-    batches: &mut mpsc::Receiver<Batch>,
-) -> Option<(Batch, tokio::sync::OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
-    Some((batches.recv().await?, slot))
 }
 
 /// Decodes, encodes and batches.
@@ -386,15 +387,17 @@ impl Encoder {
         loop {
             let due = self.batcher.due();
             tokio::select! {
-                next = encoded.next() => match next {
-                    Some(encoded) => self.batch(encoded?).await?,
-                    None => break,
-                },
+                biased;
+                // First, or a stream of small chunks could keep it from ever coming about.
                 () = sleep_until(due), if due.is_some() => {
                     if let Some(batch) = self.batcher.take() {
                         let _ended = self.batches.send(batch).await;
                     }
                 }
+                next = encoded.next() => match next {
+                    Some(encoded) => self.batch(encoded?).await?,
+                    None => break,
+                },
             }
         }
         while let Some(batch) = self.batcher.take() {

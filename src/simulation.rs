@@ -121,6 +121,7 @@ impl Simulation {
         let settings = serde_json::json!({
             "url": "s3://simulation/logs",
             "poll_interval": format!("{}s", poll.as_secs()),
+            "open_dates": schedule.open_dates,
             "concurrency": schedule.concurrency,
             "verify_whole_below": schedule.verify_whole_below,
             "verify_on_close": schedule.verify_on_close,
@@ -219,9 +220,12 @@ impl Simulation {
         }
     }
 
+    /// True until everything is where it belongs, and committed: what is not would be sent again.
     fn is_incomplete(&self) -> bool {
         let schedule = &self.world.schedule;
-        self.written.get() < schedule.writes.len() || !self.world.ledger().is_complete(schedule)
+        self.written.get() < schedule.writes.len()
+            || self.store.versions().iter().any(|(key, etag)| !self.disk.has_all_of(key, etag))
+            || !self.world.ledger().is_complete(schedule)
     }
 
     fn conclude(&self, until: Until, stopped: bool, ended: Option<Result<(), PipelineError>>) {

@@ -85,6 +85,7 @@ impl Reader {
                     }
                     self.failed(&error);
                     tokio::select! {
+                        biased;
                         () = self.stop.cancelled() => break,
                         () = tokio::time::sleep(backoff.next(error.retry_after())) => {}
                     }

@@ -62,6 +62,13 @@ impl Disk {
         Arc::new(Self { world, tables: Mutex::default() })
     }
 
+    /// True if this version of an object was read to its end, and that is committed.
+    pub(super) fn has_all_of(&self, key: &str, etag: &str) -> bool {
+        let tables = self.tables.lock().unwrap();
+        let position = tables.positions.get(key).map(parse);
+        position.is_some_and(|position| position["version"] == *etag && position["done"] == true)
+    }
+
     async fn slow(&self) {
         let world = &self.world;
         let millis = if world.strikes(&world.schedule.disk) { 0..2000 } else { 0..8 };
@@ -85,12 +92,15 @@ fn failed(action: &'static str) -> StateError {
     StateError::Database { action, path: "state.db".to_owned(), source: io::Error::other("EIO").into() }
 }
 
+fn parse(position: &Position) -> serde_json::Value {
+    serde_json::from_str(position.as_str()).unwrap()
+}
+
 /// Checks that a position passes nothing that is not settled.
 fn check(world: &World, change: &Change) {
     let Some(number) = change.partition.as_str().rsplit_once("auditlogs_").map(|(_, rest)| rest) else { return };
     let object = format!("o{}", number.trim_end_matches(".json"));
-    let position: serde_json::Value = serde_json::from_str(change.position.as_str()).unwrap();
-    world.ledger().committed(&object, position["shipped"].as_u64().unwrap());
+    world.ledger().committed(&object, parse(&change.position)["shipped"].as_u64().unwrap());
 }
 
 #[async_trait]

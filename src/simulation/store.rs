@@ -43,6 +43,13 @@ impl FaultyStore {
         versions.push(Version { etag, content: write.content.clone() });
     }
 
+    /// Each object and the ETag it has.
+    pub(super) fn versions(&self) -> Vec<(String, String)> {
+        let objects = self.objects.lock().unwrap();
+        let last = |versions: &Vec<Version>| versions.last().map(|version| version.etag.clone());
+        objects.iter().filter_map(|(key, versions)| Some((key.clone(), last(versions)?))).collect()
+    }
+
     fn current(&self, key: &Path) -> Result<Version> {
         let objects = self.objects.lock().unwrap();
         objects.get(key.as_ref()).and_then(|versions| versions.last().cloned()).ok_or_else(|| not_found(key))

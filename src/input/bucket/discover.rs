@@ -125,6 +125,7 @@ impl Discovery {
                 return false;
             }
             tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(began + pause) => return true,
                 () = async {
                     tokio::time::sleep_until(began + RESCAN_INTERVAL).await;
@@ -167,6 +168,7 @@ impl Discovery {
         let mut batches = self.list(prefixes);
         loop {
             let batch = tokio::select! {
+                biased;
                 batch = batches.next() => batch,
                 // A listing may take long: what is new need not wait for its end.
                 hints = hints::next(&mut self.hinted, LOOKS) => {
