@@ -56,7 +56,7 @@ mod world;
 
 use collector::SimulatedCollector;
 use disk::Disk;
-use schedule::{End, Schedule, Step, TROUBLED};
+use schedule::{End, Schedule, Step};
 use store::FaultyStore;
 use world::World;
 
@@ -202,7 +202,7 @@ impl Simulation {
             Until::End(End::Killed(after)) => tokio::time::sleep(after).await,
             Until::End(End::KilledAt(step, times)) => {
                 self.world.doom(Some((step, times)));
-                let _in_time = tokio::time::timeout(TROUBLED, self.world.killed.notified()).await;
+                let _in_time = tokio::time::timeout(self.world.schedule.troubled, self.world.killed.notified()).await;
             }
             Until::End(End::Stopped(after, _)) => {
                 tokio::time::sleep(after).await;
@@ -210,7 +210,7 @@ impl Simulation {
             }
             Until::Complete { poll, patience } => {
                 let began = clock::elapsed();
-                while clock::elapsed() < TROUBLED || self.is_incomplete() && clock::elapsed() < began + patience {
+                while clock::elapsed() < self.world.schedule.troubled || self.is_incomplete() && clock::elapsed() < began + patience {
                     tokio::time::sleep(poll).await;
                 }
                 // What is sent too often would come now.

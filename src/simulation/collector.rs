@@ -133,7 +133,7 @@ impl SimulatedCollector {
         let world = &self.world;
         let trouble = &world.schedule.collector;
         world.pass(1..120).await;
-        if World::is_out(trouble) {
+        if world.is_out(trouble) {
             return Verdict::retry("connection refused", None);
         }
         if bytes > world.schedule.limit {

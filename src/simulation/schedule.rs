@@ -10,8 +10,8 @@ use fastrand::Rng;
 use crate::buffer::Pool;
 use crate::compress::Encoding;
 
-/// Until when anything may go wrong.
-pub(super) const TROUBLED: Duration = Duration::from_secs(300);
+/// Longest time in which anything may go wrong.
+const TROUBLED: Duration = Duration::from_secs(150);
 /// Dates of the folders. What comes late in a closed one is found only a day later, which takes its time in a simulation
 /// too: few of them have one.
 const DATES: [&str; 3] = ["2026-03-10", "2026-03-09", "2026-03-07"];
@@ -50,6 +50,11 @@ impl Step {
         Self::KeptLetters,
         Self::ReadingSeam,
     ];
+
+    /// A life seldom gets to it.
+    fn is_rare(self) -> bool {
+        matches!(self, Self::KeepingLetters | Self::KeptLetters | Self::ReadingSeam)
+    }
 }
 
 /// How a life of the process ends.
@@ -57,7 +62,7 @@ impl Step {
 pub(super) enum End {
     /// Killed after so long.
     Killed(Duration),
-    /// Killed when it comes to this step for the nth time, or after five minutes.
+    /// Killed when it comes to this step for the nth time, or when the trouble has gone on for long enough.
     KilledAt(Step, u32),
     /// Told to stop after so long, and given this long for it.
     Stopped(Duration, Duration),
@@ -91,8 +96,8 @@ impl Trouble {
         let percent = if rng.u32(..4) == 0 { 0 } else { rng.u32(1..50) };
         let mut outages = Vec::new();
         while rng.u32(..4) == 0 {
-            let from = seconds(rng, 0..200);
-            outages.push((from, from + seconds(rng, 1..120)));
+            let from = seconds(rng, 0..100);
+            outages.push((from, from + seconds(rng, 1..60)));
         }
         Self { percent, outages }
     }
@@ -113,6 +118,8 @@ pub(super) struct Schedule {
     /// Largest body it takes.
     pub(super) limit: usize,
     pub(super) lives: Vec<End>,
+    /// Until when anything may go wrong.
+    pub(super) troubled: Duration,
     pub(super) writes: Vec<Write>,
     /// By request id: how many lines have it, and what must become of them.
     pub(super) expected: BTreeMap<String, (u32, Fate)>,
@@ -149,6 +156,7 @@ impl Schedule {
             Object::draw(number, fat, rng).rewrite(&key, rng, &mut writes, &mut expected);
         }
         writes.sort_by_key(|write| write.at);
+        let last = writes.last().map_or(Duration::ZERO, |write| write.at);
         let chunk_bytes = if fat { rng.usize(8..64) << 10 } else { rng.usize(300..4000) };
         let concurrency = rng.usize(1..4);
         let trouble = |rng: &mut Rng| if calm { Trouble::none() } else { Trouble::draw(rng) };
@@ -157,7 +165,8 @@ impl Schedule {
             keyed: rng.bool(),
             promises: rng.u32(..5) == 0,
             limit: if rng.bool() { usize::MAX } else { rng.usize(LEAST_LIMIT..3000) },
-            lives: lives(calm, rng),
+            lives: lives(calm, fat, rng),
+            troubled: (last + seconds(rng, 1..60)).min(TROUBLED),
             writes,
             expected,
             jumps: if calm { Vec::new() } else { jumps(rng) },
@@ -167,7 +176,7 @@ impl Schedule {
             poll: Duration::from_secs([5, 10, 20, 60][rng.usize(..4)]),
             open_dates: if rng.u32(..30) == 0 { 2 } else { 7 },
             concurrency,
-            verify_whole_below: [0, 0, 1000, 256 << 10][rng.usize(..4)],
+            verify_whole_below: [0, 0, 0, 1000, 256 << 10][rng.usize(..5)],
             verify_on_close: rng.u32(..4) == 0,
             // What a reader may hold for each line: a chunk and a quarter.
             memory: chunk_bytes * (2 * concurrency + rng.usize(..6)),
@@ -185,16 +194,21 @@ impl Schedule {
     }
 }
 
-fn lives(calm: bool, rng: &mut Rng) -> Vec<End> {
+fn lives(calm: bool, fat: bool, rng: &mut Rng) -> Vec<End> {
     let most = if rng.u32(..3) == 0 { 0 } else { 5 };
     let mut lives = Vec::new();
     while lives.len() < most && rng.u32(..4) > 0 {
-        let at = if rng.bool() { seconds(rng, 0..10) } else { seconds(rng, 0..120) };
+        let at = if rng.bool() { seconds(rng, 0..10) } else { seconds(rng, 0..60) };
         lives.push(match rng.u32(..5) {
             0 => End::Stopped(at, seconds(rng, 1..40)),
             _ if calm => End::Stopped(at, Duration::from_secs(3600)),
             1 | 2 => End::Killed(at),
-            _ => End::KilledAt(Step::ALL[rng.usize(..Step::ALL.len())], rng.u32(1..12)),
+            _ => {
+                // Only what is large is read from a seam on.
+                let seam = fat && rng.bool();
+                let step = if seam { Step::ReadingSeam } else { Step::ALL[rng.usize(..Step::ALL.len())] };
+                End::KilledAt(step, if step.is_rare() { 1 } else { rng.u32(1..12) })
+            }
         });
     }
     lives
@@ -204,11 +218,11 @@ fn jumps(rng: &mut Rng) -> Vec<(Duration, i64)> {
     let mut jumps = Vec::new();
     if rng.u32(..8) == 0 {
         let millis = rng.i64(-LONGEST_JUMP_HOURS..LONGEST_JUMP_HOURS) * 3_600_000;
-        let at = seconds(rng, 0..150);
+        let at = seconds(rng, 0..80);
         jumps.push((at, millis));
         // Somebody notices, or not.
         if rng.bool() {
-            jumps.push((at + seconds(rng, 1..150), -millis));
+            jumps.push((at + seconds(rng, 1..80), -millis));
         }
     }
     jumps
@@ -238,7 +252,7 @@ impl Object {
         writes: &mut Vec<Write>,
         expected: &mut BTreeMap<String, (u32, Fate)>,
     ) {
-        let mut at = seconds(rng, 0..60);
+        let mut at = seconds(rng, 0..30);
         for _ in 0..rng.u32(1..7) {
             let most = if self.fat { 6 } else { 25 };
             let new: Vec<String> =
@@ -258,10 +272,10 @@ impl Object {
                 // Half of it, as a writer that begins anew leaves it for a moment.
                 let half = self.lines.len() / 2;
                 writes.push(Write { at, key: key.to_owned(), content: self.content(half) });
-                at += seconds(rng, 0..30);
+                at += seconds(rng, 0..20);
             }
             writes.push(Write { at, key: key.to_owned(), content: self.content(self.lines.len()) });
-            at += if rng.u32(..3) == 0 { Duration::from_millis(rng.u64(..300)) } else { seconds(rng, 0..45) };
+            at += if rng.u32(..3) == 0 { Duration::from_millis(rng.u64(..300)) } else { seconds(rng, 0..20) };
         }
     }
 

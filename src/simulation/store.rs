@@ -92,7 +92,7 @@ impl FaultyStore {
     async fn refused(&self, what: &str) -> Result<()> {
         let trouble = &self.world.schedule.store;
         self.world.pass(2..60).await;
-        if !World::is_out(trouble) && !self.world.chance(trouble.percent / 3) || !self.world.strikes(trouble) {
+        if !self.world.is_out(trouble) && !self.world.chance(trouble.percent / 3) || !self.world.strikes(trouble) {
             return Ok(());
         }
         let error = match self.world.below(4) {

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::clock;
 use super::ledger::Ledger;
-use super::schedule::{Schedule, Step, TROUBLED, Trouble};
+use super::schedule::{Schedule, Step, Trouble};
 
 /// Shared by all that is simulated.
 #[derive(Debug)]
@@ -57,13 +57,13 @@ impl World {
     /// Whether this kind of trouble strikes now; an outage is never `None`.
     pub(super) fn strikes(&self, trouble: &Trouble) -> bool {
         let now = clock::elapsed();
-        now < TROUBLED && (Self::is_out(trouble) || self.chance(trouble.percent))
+        now < self.schedule.troubled && (self.is_out(trouble) || self.chance(trouble.percent))
     }
 
     /// Nothing works at the moment.
-    pub(super) fn is_out(trouble: &Trouble) -> bool {
+    pub(super) fn is_out(&self, trouble: &Trouble) -> bool {
         let now = clock::elapsed();
-        now < TROUBLED && trouble.outages.iter().any(|(from, until)| (*from..*until).contains(&now))
+        now < self.schedule.troubled && trouble.outages.iter().any(|(from, until)| (*from..*until).contains(&now))
     }
 
     /// The process is to die when it comes to this step so many times.
