@@ -22,7 +22,7 @@
 //!
 //! | layer | modules | import |
 //! |---|---|---|
-//! | values | [`event`] [`chunk`] [`batch`] [`buffer`] [`canonical`] [`action`] [`principal`] [`redact`] [`overlap`] [`recent`] [`json`] [`time`] [`units`] [`template`] [`compress`] [`backoff`] [`secret`] [`status`] | values |
+//! | values | [`event`] [`chunk`] [`batch`] [`buffer`] [`canonical`] [`action`] [`principal`] [`redact`] [`overlap`] [`recent`] [`json`] [`time`] [`units`] [`template`] [`compress`] [`backoff`] [`secret`] [`status`] [`failpoint`] | values |
 //! | contracts | [`input`] [`decode`] [`format`](mod@format) [`output`] [`state`] [`dead_letter`] [`metrics`] [`http`] [`connection`] [`kafka`] [`endpoints`] [`aws`] [`azure_identity`] [`azure_token`] [`azure_workspace`] [`component`] | contracts, values |
 //! | components | `input/*` `decode/*` `format/*` `output/*` `state/*` `dead_letter/*` | contracts, values; never each other |
 //! | engine | [`pipeline`] | contracts, values: traits, no component's name |
@@ -138,6 +138,7 @@ pub mod dead_letter;
 pub mod decode;
 pub mod endpoints;
 pub mod event;
+pub mod failpoint;
 pub mod format;
 pub mod generate;
 pub mod http;

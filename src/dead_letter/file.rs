@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::dead_letter::{DeadLetter, DeadLetterError, DeadLetterOrigin, DeadLetters};
+use crate::failpoint::{self, Step};
 
 const DIRECTORY: &str = "dead-letters";
 const EXTENSION: &str = ".ndjson";
@@ -199,7 +200,9 @@ impl Place {
         let mut file = self.lock()?;
         let end = whole_lines(&mut file)?;
         file.set_len(end)?;
-        if let Err(error) = file.write_all(&lines).and_then(|()| file.sync_data()) {
+        let written = file.write_all(&lines);
+        failpoint::reached(Step::KeepingDeadLetters);
+        if let Err(error) = written.and_then(|()| file.sync_data()) {
             // The letters come again: do not leave the first of them here twice. Should this fail as well, the torn
             // line is cut off before the next letter is written.
             let _ = file.set_len(end);
@@ -208,6 +211,7 @@ impl Place {
         if end == 0 {
             File::open(&self.directory)?.sync_all()?;
         }
+        failpoint::reached(Step::KeptDeadLetters);
         Ok(())
     }
 

@@ -34,6 +34,7 @@ use crate::batch::{Batch, Request};
 use crate::buffer::Pool;
 use crate::compress::Encoding;
 use crate::dead_letter::{DeadLetter, DeadLetters};
+use crate::failpoint::{self, Step};
 use crate::metrics::PipelineMetrics;
 use crate::output::{Alarm, HoldReason, Output, Rejection, Verdict};
 use crate::status::{Phase, Side, Status};
@@ -118,6 +119,7 @@ impl Deliverer {
             };
             let sent_at = Instant::now();
             let mut verdict = self.output.send_in_lane(piece.batch.lane(), &request).await;
+            failpoint::reached(Step::Answered);
             self.metrics.request_duration.observe(sent_at.elapsed().as_secs_f64());
             self.metrics.request(&verdict);
             // Whoever waits for the turn must find the pace set, and must not wait for what follows.

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
 use crate::chunk::{Note, Partition, Position};
+use crate::failpoint::{self, Step};
 use crate::state::{Change, State, StateError};
 
 mod tables;
@@ -279,7 +280,10 @@ impl State for SqliteState {
             for (name, added) in counts {
                 count(&transaction, &namespace, name, added)?;
             }
-            transaction.commit()
+            failpoint::reached(Step::Committing);
+            transaction.commit()?;
+            failpoint::reached(Step::Committed);
+            Ok(())
         })
         .await
     }

@@ -17,6 +17,7 @@ const VALUES: &[&str] = &[
     "chunk",
     "compress",
     "event",
+    "failpoint",
     "json",
     "principal",
     "overlap",
@@ -47,7 +48,7 @@ const CONTRACTS: &[&str] = &[
     "state",
 ];
 const ENGINE: &[&str] = &["pipeline"];
-const ASSEMBLY: &[&str] = &["app", "cli", "config", "generate", "lib", "main", "registry", "server"];
+const ASSEMBLY: &[&str] = &["app", "cli", "config", "generate", "lib", "main", "registry", "server", "simulation"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Layer {

@@ -11,6 +11,7 @@ use super::lines::{Cut, LineCutter, LongLine};
 use super::object::{Found, ObjectError, ObjectReader, Tail};
 use super::position::ObjectPosition;
 use crate::chunk::{Chunk, Credit, Malformed, Note, Origin, Partition, ReadCounts, Record};
+use crate::failpoint::{self, Step};
 use crate::input::Read;
 
 /// Lines of one object whose fingerprints are kept; an object with more is no longer compared line by line.
@@ -205,6 +206,7 @@ impl<'r> Assembler<'r> {
         if self.reader.key.fingerprint(seam) != self.position.seam {
             return Err(ObjectError::SeamDiffers);
         }
+        failpoint::reached(Step::ReadingSeam);
         self.tail.extend(seam);
         self.seam = None;
         Ok(after)

@@ -11,6 +11,7 @@
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use crate::chunk::{Partition, Position};
+use crate::failpoint::{self, Step};
 
 /// Version of the tables below.
 pub(super) const SCHEMA_VERSION: i64 = 2;
@@ -54,11 +55,13 @@ pub(super) fn prepare(transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
     match version(transaction)? {
         Some(1) => {
             from_version_1(transaction)?;
+            failpoint::reached(Step::Migrating);
             Ok(SCHEMA_VERSION)
         }
         Some(found) => Ok(found),
         None => {
             make(transaction)?;
+            failpoint::reached(Step::Migrating);
             Ok(SCHEMA_VERSION)
         }
     }

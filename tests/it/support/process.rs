@@ -1,5 +1,6 @@
 //! Runs the real binary: alone, with signals, with a sudden end.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -79,11 +80,15 @@ pub(crate) struct Process {
 impl Process {
     /// Starts in this directory. What it prints goes to files, so that it never waits for a reader.
     pub(crate) fn start(arguments: &[&str], directory: &Path) -> Self {
-        Self::start_with(arguments, directory, &[])
+        Self::start_with::<&str>(arguments, directory, &[])
     }
 
     /// Starts with more in its environment.
-    pub(crate) fn start_with(arguments: &[&str], directory: &Path, environment: &[(&str, PathBuf)]) -> Self {
+    pub(crate) fn start_with<V: AsRef<OsStr>>(
+        arguments: &[&str],
+        directory: &Path,
+        environment: &[(&str, V)],
+    ) -> Self {
         let output = tempfile::tempdir().unwrap();
         let file = |name: &str| Stdio::from(File::create(output.path().join(name)).unwrap());
         let child = command(arguments, directory)
@@ -135,6 +140,25 @@ impl Process {
     pub(crate) fn signal(&self, name: &str) {
         let line = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &line]).status().unwrap().success());
+    }
+
+    /// Waits until it dies of itself, but not longer than this after it has started its work; whether it did.
+    pub(crate) fn dies_within(&mut self, patience: Duration) -> bool {
+        let (start, mut started) = (Instant::now(), None);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert_eq!(status.code(), None, "it ended in order\n{}", self.stderr());
+                return true;
+            }
+            if started.is_none() && self.stderr().contains("started") {
+                started = Some(Instant::now());
+            }
+            if started.is_some_and(|at: Instant| at.elapsed() > patience) {
+                return false;
+            }
+            assert!(start.elapsed() < PATIENCE, "it does not start\n{}", self.stderr());
+            pause();
+        }
     }
 
     /// Ends it at once, as the kernel does when memory runs out.
