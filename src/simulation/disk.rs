@@ -11,6 +11,7 @@ use super::schedule::Step;
 use super::world::World;
 use crate::chunk::{Note, Partition, Position};
 use crate::dead_letter::{DeadLetter, DeadLetterError, DeadLetters};
+use crate::state::sqlite::SqliteState;
 use crate::state::{Change, State, StateError};
 
 /// What a [`State`] keeps of one pipeline.
@@ -171,4 +172,34 @@ impl DeadLetters for Disk {
         self.slow().await;
         Ok(())
     }
+}
+
+/// What the simulations rest on: the simulated state is like the real one.
+#[tokio::test]
+async fn the_disk_of_a_simulation_keeps_what_the_database_keeps() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut rng, mut tables) = (fastrand::Rng::with_seed(1), Tables::default());
+    let state = SqliteState::open(directory.path()).unwrap();
+    for _ in 0..60 {
+        let mut changes = Vec::new();
+        for _ in 0..rng.usize(1..4) {
+            let bytes = vec![rng.u8(..); rng.usize(..3000)];
+            let note = [Note::Keep, Note::Clear, Note::Append(bytes.into())][rng.usize(..3)].clone();
+            let partition = Partition::new(["a", "b", "b/c", "c"][rng.usize(..4)]);
+            changes.push(Change { partition, position: Position::new(&rng.u32(..).to_string()), note });
+        }
+        let counts = vec![("events_delivered", rng.u64(..9))];
+        tables.apply(&changes, &counts);
+        state.commit("n", changes, counts).await.unwrap();
+        for (first, last) in [("", "z"), ("b", "b/c"), ("c", "c"), ("x", "z")] {
+            assert_eq!(state.range("n", first, last).await.unwrap(), tables.range(first, last));
+        }
+        for name in ["a", "b", "b/c", "c"] {
+            let partition = Partition::new(name);
+            let kept: Vec<Bytes> = state.notes("n", &partition).await.unwrap();
+            assert_eq!(kept.concat(), tables.notes(&partition), "{name}");
+        }
+    }
+    let counted = state.counters("n").await.unwrap();
+    assert_eq!(counted, tables.counters.into_iter().collect::<Vec<_>>());
 }

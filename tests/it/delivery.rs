@@ -2,6 +2,7 @@
 
 mod acknowledgement;
 mod bulk;
+mod faulty_store;
 mod input;
 mod misbehaviour;
 mod overwrites;

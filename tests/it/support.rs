@@ -8,6 +8,7 @@ pub(crate) mod ferry;
 pub(crate) mod place;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod store;
 pub(crate) mod table;
 pub(crate) mod tls;
 pub(crate) mod warehouse;

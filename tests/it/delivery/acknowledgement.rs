@@ -120,3 +120,17 @@ async fn an_indexer_that_is_killed_and_comes_back_has_each_of_twenty_thousand_ev
     // No more than may wait for an acknowledgement and be under way.
     assert!(resent <= all - safe, "{resent} were sent again of {} that were not safe", all - safe);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_acknowledged_is_sent_again_by_the_only_place_in_flight_though_nothing_new_comes() {
+    let (place, indexer) = (Place::new(), Collector::start(Protocol::Hec).await);
+    indexer.set_acknowledging(false);
+    place.put("a.json", records(0..10));
+    let ferry = place.start("", &[acknowledged(indexer.url(), "ack_timeout = '1s'\nin_flight = 1")]).await;
+    let metrics = ferry.route("splunk").metrics.clone();
+    eventually("it is sent again", || indexer.ids().len() >= 20).await;
+    indexer.set_acknowledging(true);
+    eventually("it is safe", || metrics.events_delivered.get() == 10).await;
+    ferry.rests().await;
+    ferry.stop().await;
+}

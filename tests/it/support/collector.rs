@@ -25,8 +25,7 @@ mod request;
 mod script;
 
 use kept::{Event, State, events};
-pub(crate) use request::Received;
-use request::read_request;
+pub(crate) use request::{Received, read_request};
 use script::Fault;
 pub(crate) use script::{Item, Step};
 

@@ -50,13 +50,15 @@ pub(crate) struct Place {
     pub(crate) memory: &'static str,
     /// Further lines of the whole configuration.
     pub(crate) settings: &'static str,
+    /// The bucket, where it is not the directory.
+    pub(crate) url: Option<String>,
 }
 
 impl Place {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("bucket")).unwrap();
-        Self { directory, memory: "1MiB", settings: "" }
+        Self { directory, memory: "1MiB", settings: "", url: None }
     }
 
     pub(crate) fn bucket(&self) -> PathBuf {
@@ -104,7 +106,7 @@ impl Place {
             self.state().display(),
             self.memory,
             self.settings,
-            self.bucket().display(),
+            self.url.clone().unwrap_or_else(|| self.bucket().display().to_string()),
             outputs.concat()
         );
         let path = self.beside("auditferry.toml");

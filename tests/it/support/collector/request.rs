@@ -26,7 +26,7 @@ impl Received {
 }
 
 /// The next request of a connection; none when the client is done.
-pub(super) async fn read_request(stream: &mut (impl AsyncBufRead + Unpin)) -> Option<Received> {
+pub(crate) async fn read_request(stream: &mut (impl AsyncBufRead + Unpin)) -> Option<Received> {
     let mut line = String::new();
     stream.read_line(&mut line).await.ok().filter(|read| *read > 0)?;
     let mut words = line.split_whitespace();
