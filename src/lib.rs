@@ -106,6 +106,13 @@
 //! `_source` too. A resend, a replay and a second delivery thus give the same id. Equal lines are counted exactly in
 //! objects of up to 65,536 lines; in larger ones a repeat is recognised within at least as many.
 //!
+//! # Faults
+//!
+//! What the invariants promise is tried by `simulation` (tests only): thousands of schedules of a failing store, disk and
+//! collector, of kills and of a clock that is set, in virtual time, each from a seed that runs it again. `tests/it/crash.rs`
+//! kills the real binary: from outside, and at the steps of [`failpoint`], which only debug builds know.
+//! `tests/it/support/store.rs` is an S3 server that fails in every way a server can.
+//!
 //! # Glossary
 //!
 //! *Input, output*: where records come from and events go. *Partition*: one ordered part of an input, such as an object

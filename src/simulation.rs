@@ -27,8 +27,8 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -84,7 +84,10 @@ struct Simulation {
 enum Until {
     End(End),
     /// Everything has arrived, or it has taken too long.
-    Complete { poll: Duration, patience: Duration },
+    Complete {
+        poll: Duration,
+        patience: Duration,
+    },
     /// All that is there has been read (`--once`).
     Over,
 }
@@ -164,7 +167,8 @@ impl Simulation {
                 Until::Complete { poll, .. } => (poll, Duration::from_secs(3600)),
                 _ => (self.world.schedule.poll, Duration::from_secs(60)),
             };
-            let pipeline = self.pipeline(poll, grace, matches!(until, Until::Over));
+            let once = matches!(until, Until::Over | Until::End(End::Once));
+            let pipeline = self.pipeline(poll, grace, once);
             let stop = CancellationToken::new();
             let mut run = std::pin::pin!(pipeline.run(stop.clone()));
             let ended = tokio::select! {
@@ -198,11 +202,12 @@ impl Simulation {
     /// Waits for the end of a life; tells it to stop where it is not to be killed.
     async fn end(&self, until: Until, stop: &CancellationToken) {
         match until {
-            Until::Over => std::future::pending().await,
+            Until::Over | Until::End(End::Once) => std::future::pending().await,
             Until::End(End::Killed(after)) => tokio::time::sleep(after).await,
             Until::End(End::KilledAt(step, times)) => {
                 self.world.doom(Some((step, times)));
-                let _in_time = tokio::time::timeout(self.world.schedule.troubled, self.world.killed.notified()).await;
+                let _in_time =
+                    tokio::time::timeout(self.world.schedule.troubled, self.world.killed.notified()).await;
             }
             Until::End(End::Stopped(after, _)) => {
                 tokio::time::sleep(after).await;
@@ -210,7 +215,9 @@ impl Simulation {
             }
             Until::Complete { poll, patience } => {
                 let began = clock::elapsed();
-                while clock::elapsed() < self.world.schedule.troubled || self.is_incomplete() && clock::elapsed() < began + patience {
+                while clock::elapsed() < self.world.schedule.troubled
+                    || self.is_incomplete() && clock::elapsed() < began + patience
+                {
                     tokio::time::sleep(poll).await;
                 }
                 // What is sent too often would come now.
@@ -233,7 +240,14 @@ impl Simulation {
         ledger.note(format!("the life ends: {ended:?}"));
         match (until, ended) {
             (Until::End(_), None) => ledger.killed(),
-            (Until::Over, Some(Ok(()))) => ledger.ended_in_order(),
+            (Until::Over | Until::End(End::Once), Some(Ok(()))) => ledger.ended_in_order(),
+            // It gives up where a service would wait.
+            (
+                Until::End(End::Once),
+                Some(Err(PipelineError::Input { .. } | PipelineError::Collector { .. })),
+            ) => {
+                ledger.gave_up();
+            }
             (_, Some(Ok(()))) if stopped => ledger.ended_in_order(),
             // The grace was over, or what had failed once could not be said to have gone well.
             (Until::End(_), Some(Err(PipelineError::Unfinished { .. }))) if stopped => ledger.killed(),
@@ -268,7 +282,9 @@ fn runtime() -> Runtime {
 #[derive(Debug, Default)]
 struct Tally {
     schedules: u64,
+    lives: usize,
     kills: usize,
+    faults: u64,
     arrivals: usize,
     repeats: usize,
     /// How often a process died at each step.
@@ -280,7 +296,9 @@ impl Tally {
     fn add(&mut self, simulation: &Simulation) {
         let (ledger, schedule) = (simulation.world.ledger(), &simulation.world.schedule);
         self.schedules += 1;
+        self.lives += ledger.lives();
         self.kills += ledger.kills();
+        self.faults += simulation.world.faults();
         self.arrivals += ledger.arrivals();
         self.repeats += ledger.repeats();
         for step in simulation.world.deaths() {

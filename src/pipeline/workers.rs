@@ -1,13 +1,15 @@
 //! Work that keeps a core busy, off the threads that serve the network.
 
-use tokio::task::JoinHandle;
+use tokio::task::JoinError;
 
 /// Does it on a thread of its own. In a test with a single thread it is done there: what happens then happens in the
 /// same order each time, and time that is paused does not wait for another thread.
-pub(super) fn on_a_core<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+pub(super) async fn on_a_core<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
     #[cfg(test)]
     if tokio::runtime::Handle::current().runtime_flavor() == tokio::runtime::RuntimeFlavor::CurrentThread {
-        return tokio::spawn(async { work() });
+        return Ok(work());
     }
-    tokio::task::spawn_blocking(work)
+    tokio::task::spawn_blocking(work).await
 }

@@ -70,7 +70,8 @@ impl SimulatedCollector {
 
     /// Trouble of some kind. Nothing of it is a clear yes.
     async fn trouble(&self, events: &[Event]) -> Verdict {
-        let ambiguous = |cause: &str| Verdict::Retry { cause: cause.to_owned(), after: None, ambiguous: true };
+        let ambiguous =
+            |cause: &str| Verdict::Retry { cause: cause.to_owned(), after: None, ambiguous: true };
         match self.world.below(9) {
             0 | 1 => Verdict::retry("503", [None, Some(Duration::from_secs(3))][self.world.below(2)]),
             2 => Verdict::hold(HoldReason::Credentials, "401"),
@@ -118,7 +119,8 @@ impl SimulatedCollector {
 
     fn promise(&self, events: &[Event]) -> Verdict {
         let forgets = self.world.strikes(&self.world.schedule.collector);
-        let kept_at = (!forgets).then(|| clock::elapsed() + Duration::from_millis(self.world.below(20_000) as u64));
+        let kept_at =
+            (!forgets).then(|| clock::elapsed() + Duration::from_millis(self.world.below(20_000) as u64));
         if !forgets || self.world.chance(50) {
             self.keep(events, true);
         }

@@ -39,10 +39,9 @@ impl Tables {
     }
 
     pub(super) fn range(&self, first: &str, last: &str) -> Vec<(Partition, Position)> {
-        let found = self.positions.range::<str, _>((
-            std::ops::Bound::Included(first),
-            std::ops::Bound::Included(last),
-        ));
+        let found = self
+            .positions
+            .range::<str, _>((std::ops::Bound::Included(first), std::ops::Bound::Included(last)));
         found.map(|(name, position)| (Partition::new(name), position.clone())).collect()
     }
 
@@ -99,7 +98,9 @@ fn parse(position: &Position) -> serde_json::Value {
 
 /// Checks that a position passes nothing that is not settled.
 fn check(world: &World, change: &Change) {
-    let Some(number) = change.partition.as_str().rsplit_once("auditlogs_").map(|(_, rest)| rest) else { return };
+    let Some(number) = change.partition.as_str().rsplit_once("auditlogs_").map(|(_, rest)| rest) else {
+        return;
+    };
     let object = format!("o{}", number.trim_end_matches(".json"));
     world.ledger().committed(&object, parse(&change.position)["shipped"].as_u64().unwrap());
 }

@@ -70,6 +70,15 @@ impl Ledger {
         self.kills += 1;
     }
 
+    /// The life gave up: it need not have committed what it had been told last.
+    pub(super) fn gave_up(&mut self) {
+        self.note("gave up".to_owned());
+    }
+
+    pub(super) fn lives(&self) -> usize {
+        self.life
+    }
+
     pub(super) fn kills(&self) -> usize {
         self.kills
     }
@@ -105,7 +114,10 @@ impl Ledger {
         } else if before.life == self.life {
             self.violation(format!("{request} was sent twice, and the first answer had been clear"));
         } else if self.in_order.contains(&before.life) {
-            self.violation(format!("{request} was sent again after life {}, which had ended in order", before.life));
+            self.violation(format!(
+                "{request} was sent again after life {}, which had ended in order",
+                before.life
+            ));
         } else {
             *self.blamed.entry(before.life).or_default() += bytes;
         }
@@ -150,7 +162,7 @@ impl Ledger {
         let mut differences = Vec::new();
         for (request, (count, fate)) in &schedule.expected {
             let found = delivered.remove(request.as_str()).unwrap_or(0);
-            let dead = self.dead.get(request).map_or(0, BTreeSet::len) as u32;
+            let dead = self.dead.get(request).map_or(0, |occurrences| occurrences.iter().map(|_| 1).sum());
             let expected = match fate {
                 Fate::Delivered => (*count, 0),
                 Fate::DeadLetter => (0, *count),

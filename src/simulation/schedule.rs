@@ -66,6 +66,8 @@ pub(super) enum End {
     KilledAt(Step, u32),
     /// Told to stop after so long, and given this long for it.
     Stopped(Duration, Duration),
+    /// A run with `--once`, to its own end.
+    Once,
 }
 
 /// A version of an object that is put in place.
@@ -201,6 +203,7 @@ fn lives(calm: bool, fat: bool, rng: &mut Rng) -> Vec<End> {
         let at = if rng.bool() { seconds(rng, 0..10) } else { seconds(rng, 0..60) };
         lives.push(match rng.u32(..5) {
             0 => End::Stopped(at, seconds(rng, 1..40)),
+            1 if rng.u32(..3) == 0 => End::Once,
             _ if calm => End::Stopped(at, Duration::from_secs(3600)),
             1 | 2 => End::Killed(at),
             _ => {
@@ -255,8 +258,7 @@ impl Object {
         let mut at = seconds(rng, 0..30);
         for _ in 0..rng.u32(1..7) {
             let most = if self.fat { 6 } else { 25 };
-            let new: Vec<String> =
-                (0..rng.usize(..most)).map(|_| self.line(rng, expected)).collect();
+            let new: Vec<String> = (0..rng.usize(..most)).map(|_| self.line(rng, expected)).collect();
             match rng.u32(..8) {
                 0..5 => self.lines.extend(new),
                 5 | 6 => {

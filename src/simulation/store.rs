@@ -92,7 +92,9 @@ impl FaultyStore {
     async fn refused(&self, what: &str) -> Result<()> {
         let trouble = &self.world.schedule.store;
         self.world.pass(2..60).await;
-        if !self.world.is_out(trouble) && !self.world.chance(trouble.percent / 3) || !self.world.strikes(trouble) {
+        if !self.world.is_out(trouble) && !self.world.chance(trouble.percent / 3)
+            || !self.world.strikes(trouble)
+        {
             return Ok(());
         }
         let error = match self.world.below(4) {
@@ -173,7 +175,8 @@ impl ObjectStore for FaultyStore {
         if !options.head && range.start > 0 {
             world.step(Step::ReadingSeam).await;
         }
-        let wanted = version.content.slice(range.start as usize..range.end as usize);
+        let [first, end] = [range.start, range.end].map(|at| usize::try_from(at).unwrap());
+        let wanted = version.content.slice(first..end);
         let mut body = Body::Whole;
         if !options.head && !wanted.is_empty() && world.strikes(trouble) {
             let cut = world.below(wanted.len());
@@ -222,8 +225,10 @@ impl ObjectStore for FaultyStore {
         let breaks_at = (strikes && self.world.chance(30)).then(|| self.world.below(listed.len() + 1));
         let start = stream::once(async move { world.pass(2..80).await });
         let entries = listed.into_iter().enumerate();
-        let mut entries: Vec<_> =
-            entries.take_while(|(at, _)| breaks_at.is_none_or(|end| *at < end)).map(|(_, meta)| Ok(meta)).collect();
+        let mut entries: Vec<_> = entries
+            .take_while(|(at, _)| breaks_at.is_none_or(|end| *at < end))
+            .map(|(_, meta)| Ok(meta))
+            .collect();
         if breaks_at.is_some() {
             self.world.note(format!("the listing of {prefix:?} breaks off"));
             entries.push(Err(generic("connection reset")));

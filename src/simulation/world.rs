@@ -1,6 +1,7 @@
 //! What outlives the process: the two ends, the disk, and chance.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub(super) struct World {
     doom: Mutex<Option<(Step, u32)>>,
     deaths: Mutex<Vec<Step>>,
     pub(super) killed: Notify,
+    faults: AtomicU64,
 }
 
 impl World {
@@ -28,7 +30,7 @@ impl World {
         // Another stream than the one the schedule was drawn from.
         let rng = Mutex::new(Rng::with_seed(schedule.seed ^ 0x5151_5151));
         let (ledger, doom, deaths) = Default::default();
-        Arc::new(Self { schedule, rng, ledger, doom, deaths, killed: Notify::new() })
+        Arc::new(Self { schedule, rng, ledger, doom, deaths, killed: Notify::new(), faults: 0.into() })
     }
 
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -56,19 +58,27 @@ impl World {
 
     /// Whether this kind of trouble strikes now; an outage is never `None`.
     pub(super) fn strikes(&self, trouble: &Trouble) -> bool {
-        let now = clock::elapsed();
-        now < self.schedule.troubled && (self.is_out(trouble) || self.chance(trouble.percent))
+        let strikes = clock::elapsed() < self.schedule.troubled
+            && (self.is_out(trouble) || self.chance(trouble.percent));
+        self.faults.fetch_add(u64::from(strikes), Ordering::Relaxed);
+        strikes
     }
 
     /// Nothing works at the moment.
     pub(super) fn is_out(&self, trouble: &Trouble) -> bool {
         let now = clock::elapsed();
-        now < self.schedule.troubled && trouble.outages.iter().any(|(from, until)| (*from..*until).contains(&now))
+        now < self.schedule.troubled
+            && trouble.outages.iter().any(|(from, until)| (*from..*until).contains(&now))
     }
 
     /// The process is to die when it comes to this step so many times.
     pub(super) fn doom(&self, doom: Option<(Step, u32)>) {
         *self.doom.lock().unwrap() = doom;
+    }
+
+    /// How often trouble struck.
+    pub(super) fn faults(&self) -> u64 {
+        self.faults.load(Ordering::Relaxed)
     }
 
     /// The steps at which it died.

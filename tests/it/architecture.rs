@@ -48,7 +48,8 @@ const CONTRACTS: &[&str] = &[
     "state",
 ];
 const ENGINE: &[&str] = &["pipeline"];
-const ASSEMBLY: &[&str] = &["app", "cli", "config", "generate", "lib", "main", "registry", "server", "simulation"];
+const ASSEMBLY: &[&str] =
+    &["app", "cli", "config", "generate", "lib", "main", "registry", "server", "simulation"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Layer {

@@ -114,10 +114,9 @@ impl Bench {
         };
         let store = match &self.wrapped {
             Some(store) => Arc::clone(store),
-            None => Arc::new(ChunkedStore::new(
-                Arc::clone(&self.store) as Arc<dyn ObjectStore>,
-                self.piece_bytes,
-            )),
+            None => {
+                Arc::new(ChunkedStore::new(Arc::clone(&self.store) as Arc<dyn ObjectStore>, self.piece_bytes))
+            }
         };
         let chunk_bytes = chunk_bytes(&context, &parse(self.settings.clone()).unwrap().config);
         bucket_over(store, self.settings.clone(), context, chunk_bytes)

@@ -201,7 +201,7 @@ impl State {
     /// What goes wrong with the next request.
     fn fault(&mut self, is_listing: bool) -> Option<Fault> {
         self.requests += 1;
-        if self.one_of == 0 || self.requests % self.one_of != 0 {
+        if self.one_of == 0 || !self.requests.is_multiple_of(self.one_of) {
             return None;
         }
         let kinds = if is_listing { Fault::OF_LISTINGS } else { Fault::OF_OBJECTS };
