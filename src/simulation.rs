@@ -42,6 +42,7 @@ use crate::format::FormatName;
 use crate::input::{InputContext, Resume, Shared, bucket};
 use crate::metrics::Metrics;
 use crate::pipeline::{BatchLimits, Pace, Pipeline, PipelineError};
+use crate::recent::RecentEvents;
 use crate::registry::{self, FormatOptions};
 use crate::state::State;
 use crate::status::Status;
@@ -153,6 +154,7 @@ impl Simulation {
             grace,
             hold_interval: HOLD_INTERVAL,
             overlap: None,
+            recent: RecentEvents::default(),
             clock: clock::now,
         }
     }
