@@ -118,6 +118,7 @@ impl Simulation {
             resume: Resume::new(Arc::clone(&state), NAME),
             budget: budget.clone(),
             once,
+            until: None,
             shared: Shared::default(),
             base: PathBuf::new(),
             clock: clock::now,

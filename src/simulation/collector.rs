@@ -114,7 +114,7 @@ impl SimulatedCollector {
             false => Vec::new(),
         };
         self.settle(&taken);
-        Verdict::Partial { duplicate, retry, rejected, after: None }
+        Verdict::Partial { duplicate, retry, rejected, after: None, ambiguous: false }
     }
 
     fn promise(&self, events: &[Event]) -> Verdict {

@@ -89,7 +89,12 @@ impl Disk {
 }
 
 fn failed(action: &'static str) -> StateError {
-    StateError::Database { action, path: "state.db".to_owned(), source: io::Error::other("EIO").into() }
+    StateError::Database {
+        action,
+        path: "state.db".to_owned(),
+        source: io::Error::other("EIO").into(),
+        remedy: "wait",
+    }
 }
 
 fn parse(position: &Position) -> serde_json::Value {
@@ -116,6 +121,21 @@ impl State for Disk {
         self.slow().await;
         self.read_error()?;
         Ok(self.tables.lock().unwrap().range(first, last))
+    }
+
+    async fn positions(
+        &self,
+        _namespace: &str,
+        partitions: Vec<Partition>,
+    ) -> Result<Vec<(Partition, Position)>, StateError> {
+        self.slow().await;
+        self.read_error()?;
+        let tables = self.tables.lock().unwrap();
+        let position = |partition: Partition| {
+            let name = partition.as_str();
+            tables.range(name, name).pop()
+        };
+        Ok(partitions.into_iter().filter_map(position).collect())
     }
 
     async fn notes(&self, _namespace: &str, partition: &Partition) -> Result<Vec<Bytes>, StateError> {
