@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
-use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config, LogFormat};
 use crate::generate::command::{self, GenerateArgs};
 
 mod connect;
 mod dead_letters;
+mod harden;
+mod log;
 mod run;
 mod setup;
 mod simulate;
@@ -147,6 +148,8 @@ impl Place {
 impl Cli {
     /// Runs the command. Errors go to stderr, one line each.
     pub fn run(self) -> ExitCode {
+        harden::dump_no_core();
+        log::tell_of_panics();
         match self.dispatch() {
             Ok(Ended::Well) => ExitCode::SUCCESS,
             Ok(Ended::WithRest) => ExitCode::from(1),
@@ -154,6 +157,7 @@ impl Cli {
                 // Whoever closed our output wants no complaint.
                 if !is_closed_output(&*error) {
                     for line in told(&*error).lines() {
+                        let line = log::OneLine(format_args!("{line}"));
                         let _ = writeln!(io::stderr(), "auditferry: {line}");
                     }
                 }
@@ -213,18 +217,13 @@ impl Cli {
     fn start_log(&self, config: Option<&Config>) -> Result<(), CommandError> {
         let log = config.map(|config| config.log.clone()).unwrap_or_default();
         let level = self.log_level.as_deref().or(log.level.as_deref()).unwrap_or("info");
-        let filter = log_filter(level)?;
+        let filter = log::filter(level)?;
         let json = match (self.log_format, log.format) {
             (Some(LogForm::Json), _) | (None, Some(LogFormat::Json)) => true,
             (Some(LogForm::Text), _) | (None, Some(LogFormat::Text)) => false,
             (None, None) => !io::stderr().is_terminal(),
         };
-        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-        if json {
-            builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
-        } else {
-            builder.with_ansi(io::stderr().is_terminal()).with_target(false).init();
-        }
+        log::start(filter, json);
         Ok(())
     }
 }
@@ -246,18 +245,6 @@ fn told(error: &(dyn std::error::Error + 'static)) -> String {
 fn is_closed_output(error: &(dyn std::error::Error + 'static)) -> bool {
     let of_pipe = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
     error.downcast_ref().is_some_and(of_pipe) || error.source().is_some_and(is_closed_output)
-}
-
-/// A filter would take any word for the name of a module, and log nothing.
-fn log_filter(level: &str) -> Result<EnvFilter, CommandError> {
-    let wrong = |part: &str| {
-        format!("log.level: `{part}` is not a level; write error, warn, info, debug, trace or off").into()
-    };
-    let words = level.split(',').filter(|part| !part.contains(['=', '[']));
-    match words.map(str::trim).find(|word| word.parse::<tracing::level_filters::LevelFilter>().is_err()) {
-        Some(word) => Err(wrong(word)),
-        None => EnvFilter::try_new(level).map_err(|_| wrong(level)),
-    }
 }
 
 fn catalog(out: &mut impl Write) -> io::Result<()> {

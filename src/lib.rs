@@ -147,6 +147,9 @@ pub mod endpoints;
 pub mod event;
 pub mod failpoint;
 pub mod format;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod generate;
 pub mod http;
 pub mod input;

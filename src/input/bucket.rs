@@ -33,6 +33,8 @@ mod cutter;
 mod decompress;
 mod discover;
 mod fingerprint;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod hints;
 mod lanes;
 mod layout;

@@ -28,6 +28,8 @@ use crate::time::Millis;
 mod answer;
 mod chunks;
 mod config;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod lanes;
 mod login;
 mod plan;

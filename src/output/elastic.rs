@@ -304,6 +304,12 @@ fn write_id(event: &AuditEvent<'_>, frame: &mut Vec<u8>) {
     }
 }
 
+/// The verdict on an answer, for the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub fn judge(answer: &Answer, request: &Request) -> Verdict {
+    verdict::of_answer(answer, request.events)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

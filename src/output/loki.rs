@@ -259,6 +259,12 @@ impl Output for Loki {
     }
 }
 
+/// The verdict on an answer, for the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub fn judge(answer: &crate::http::Answer, request: &Request) -> Verdict {
+    verdict::of_answer(answer, request.events)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -234,6 +234,12 @@ impl Output for Otlp {
     }
 }
 
+/// The verdict on an answer, for the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub fn judge(answer: &crate::http::Answer, request: &Request) -> Verdict {
+    verdict::of_answer(answer, request.events)
+}
+
 #[cfg(test)]
 mod tests {
     use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;

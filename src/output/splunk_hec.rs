@@ -380,6 +380,12 @@ fn write_fields(event: &AuditEvent<'_>, frame: &mut Vec<u8>) {
     }
 }
 
+/// The verdict on an answer, for the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub fn judge(answer: &Answer, request: &Request) -> Verdict {
+    verdict::of_answer(answer, request, false)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -257,6 +257,31 @@ fn of_answer(answer: &Answer, request: &Request) -> Verdict {
     }
 }
 
+/// The verdict on an answer, for the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub fn judge(answer: &Answer, request: &Request) -> Verdict {
+    of_answer(answer, request)
+}
+
+/// For the fuzzer: whatever fills a template, it makes one value of a header.
+#[cfg(any(test, fuzzing))]
+pub fn fuzzing(template: &Template, event: &AuditEvent<'_>) {
+    let fields = BTreeMap::from([("field".to_owned(), template.clone())]);
+    let named = [
+        ("category", "x-sumo-category", Some(template.clone())),
+        ("name", "x-sumo-name", None),
+        ("host", "x-sumo-host", None),
+    ];
+    let Ok(lanes) = Lanes::new(named, fields) else { return };
+    let headers = lanes.headers(lanes.of(event));
+    assert_eq!(headers.len(), 2, "a value that is no header's is lost with its header");
+    for value in headers.values() {
+        assert!(!value.as_bytes().iter().any(|byte| *byte < 0x20 || *byte == 0x7f), "{value:?}");
+    }
+    let fields = headers.get("x-sumo-fields").map(|value| value.as_bytes().to_vec()).unwrap_or_default();
+    assert!(!fields.contains(&b','), "a value begins another field");
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::moto::BUCKET;
+use crate::secrets::Secrets;
 
 pub(crate) struct Ferry {
     pub(crate) directory: TempDir,
@@ -86,7 +87,11 @@ impl Ferry {
     pub(crate) fn run_with(&self, environment: &[(&str, &str)]) -> Output {
         let mut command = Command::new("timeout");
         command.args(["120", env!("CARGO_BIN_EXE_auditferry"), "run", "--once", "--config"]);
-        self.surrounded(&mut command).envs(environment.iter().copied()).output().unwrap()
+        let output = self.surrounded(&mut command).envs(environment.iter().copied()).output().unwrap();
+        let secrets = Secrets::of(&self.config, environment);
+        secrets.are_not_in(&output.stderr, "the log");
+        secrets.are_in_no_file_of(&self.directory.path().join("state"));
+        output
     }
 
     /// Starts it, to go on reading.
@@ -96,7 +101,8 @@ impl Ferry {
         command.args(["run", "--config"]);
         let stderr = std::fs::File::create(&log).unwrap();
         let child = self.surrounded(&mut command).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
-        Running { child, log }
+        let (secrets, state) = (Secrets::of(&self.config, &[]), self.directory.path().join("state"));
+        Running { child, log, secrets, state }
     }
 
     fn surrounded<'a>(&self, command: &'a mut Command) -> &'a mut Command {
@@ -151,6 +157,8 @@ impl Ferry {
 pub(crate) struct Running {
     child: Child,
     log: PathBuf,
+    secrets: Secrets,
+    state: PathBuf,
 }
 
 impl Running {
@@ -175,6 +183,7 @@ impl Running {
 
     /// Ends it as systemd does, and it ends well.
     pub(crate) fn stop(mut self) {
+        self.secrets.are_not_shown(&self.log());
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
         let ended = self.child.wait().unwrap();
@@ -186,6 +195,10 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if !std::thread::panicking() {
+            self.secrets.are_not_in(self.log().as_bytes(), "the log");
+            self.secrets.are_in_no_file_of(&self.state);
+        }
     }
 }
 

@@ -73,6 +73,8 @@ mod recorder;
 #[cfg(test)]
 mod s3;
 #[cfg(test)]
+mod secrets;
+#[cfg(test)]
 mod sqs;
 #[cfg(test)]
 mod tinyproxy;

@@ -49,7 +49,7 @@ const CONTRACTS: &[&str] = &[
 ];
 const ENGINE: &[&str] = &["pipeline"];
 const ASSEMBLY: &[&str] =
-    &["app", "cli", "config", "generate", "lib", "main", "registry", "server", "simulation"];
+    &["app", "cli", "config", "fuzzing", "generate", "lib", "main", "registry", "server", "simulation"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Layer {

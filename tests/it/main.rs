@@ -34,6 +34,8 @@ mod recipes;
 #[cfg(test)]
 mod run;
 #[cfg(test)]
+mod security;
+#[cfg(test)]
 #[cfg(feature = "aws")]
 mod sigv4;
 #[cfg(test)]

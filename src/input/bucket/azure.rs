@@ -11,7 +11,7 @@ use object_store::azure::{AzureCredentialProvider, MicrosoftAzureBuilder};
 
 use super::azure_path::Containers;
 use super::config::Config;
-use super::store::{AzureSettings, client_options, endpoint_url, retries};
+use super::store::{AzureSettings, Connector, client_options, endpoint_url, retries};
 use crate::azure_token::IdentitySettings;
 use crate::azure_workspace::Workspaces;
 use crate::component::BuildError;
@@ -21,6 +21,9 @@ mod account;
 mod connection_string;
 mod credentials;
 mod refusal;
+
+#[cfg(any(test, fuzzing))]
+pub(super) use account::names as container_names;
 
 use account::{AzureStore, Scope};
 use connection_string::ConnectionString;
@@ -133,6 +136,7 @@ impl Connection {
             .with_endpoint(self.endpoint.clone())
             .with_credentials(Arc::clone(&self.credentials) as AzureCredentialProvider)
             .with_client_options(client_options(self.allow_http))
+            .with_http_connector(Connector)
             .with_retry(retries())
             .build();
         Ok(Arc::new(store.map_err(|error| BuildError::new("azure", error))?))

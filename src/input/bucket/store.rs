@@ -16,8 +16,10 @@ use super::azure_path::Containers;
 use crate::aws;
 use crate::component::BuildError;
 
+mod connector;
 mod settings;
 
+pub(super) use connector::Connector;
 pub(super) use settings::{AzureSettings, GcsSettings, S3Settings, StoreSettings};
 
 /// Where the objects are.
@@ -148,6 +150,7 @@ fn s3(bucket: &str, settings: &S3Settings) -> Result<Arc<dyn ObjectStore>, Build
         .with_region(region)
         .with_skip_signature(settings.anonymous)
         .with_client_options(client_options(settings.allow_http))
+        .with_http_connector(Connector)
         .with_retry(retries());
     // AWS wants the bucket in the host name; most other servers are known by one name only.
     let path_style = settings.path_style.unwrap_or(settings.endpoint.is_some());
@@ -190,6 +193,7 @@ fn gcs(bucket: &str, settings: &GcsSettings) -> Result<Arc<dyn ObjectStore>, Bui
         .with_bucket_name(bucket)
         .with_skip_signature(settings.anonymous)
         .with_client_options(client_options(settings.allow_http))
+        .with_http_connector(Connector)
         .with_retry(retries());
     if let Some(endpoint) = &settings.endpoint {
         let endpoint = endpoint_url("gcs", endpoint, settings.allow_http)?;
@@ -213,15 +217,9 @@ pub(super) fn endpoint_url(table: &str, endpoint: &str, allow_http: bool) -> Res
     }
 }
 
+/// Whether the store may be asked in the clear; the rest is [`Connector`]'s to say.
 pub(super) fn client_options(allow_http: bool) -> ClientOptions {
-    let agent = concat!("auditferry/", env!("CARGO_PKG_VERSION"));
-    ClientOptions::new()
-        .with_user_agent(reqwest::header::HeaderValue::from_static(agent))
-        .with_allow_http(allow_http)
-        .with_connect_timeout(Duration::from_secs(5))
-        // Time without a byte. A limit of the whole request would cut off a large object, or a slow collector's.
-        .with_read_timeout(Duration::from_secs(30))
-        .with_timeout_disabled()
+    ClientOptions::new().with_allow_http(allow_http).with_timeout_disabled()
 }
 
 /// A few quick attempts; whatever lasts longer is the engine's to wait for, and to tell.

@@ -341,6 +341,18 @@ fn position_of(position: &Position) -> Option<(Millis, u64)> {
     Some((Millis::parse(read_to)?, count.parse().ok()?))
 }
 
+/// For the fuzzer: a position and notes as they stand in the state are read, and written as they were read.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzzing(text: &str, notes: &[u8]) {
+    let parsed = position_of(&Position::new(text));
+    if let Some((read_to, count)) = parsed {
+        assert_eq!(position_of(&position(read_to, count)), parsed);
+    }
+    let _ = hour_of("account/region", &Partition::new(text));
+    let ids = Ids::decode(&[Bytes::copy_from_slice(notes)]);
+    assert_eq!(Ids::decode(&[ids.encode()]), ids);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -75,6 +75,8 @@ pub(crate) fn shell(line: &str, directory: &Path) -> String {
 pub(crate) struct Process {
     child: Child,
     output: tempfile::TempDir,
+    /// Where it runs: its state lies there.
+    directory: PathBuf,
 }
 
 impl Process {
@@ -98,7 +100,7 @@ impl Process {
             .stderr(file("stderr"))
             .spawn()
             .unwrap();
-        Self { child, output }
+        Self { child, output, directory: directory.to_owned() }
     }
 
     fn read(&self, name: &str) -> String {
@@ -136,8 +138,15 @@ impl Process {
         self.until(text, |process| process.stderr().contains(text));
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal, such as `TERM`.
     pub(crate) fn signal(&self, name: &str) {
+        // It still answers: what it shows then is looked at, too.
+        self.assert_shows_no_secret();
         let line = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &line]).status().unwrap().success());
     }
@@ -159,6 +168,30 @@ impl Process {
             assert!(start.elapsed() < PATIENCE, "it does not start\n{}", self.stderr());
             pause();
         }
+    }
+
+    /// Fails if what its server shows holds the secret.
+    fn assert_shows_no_secret(&self) {
+        let log = self.stderr();
+        let Some((_, rest)) = log.split_once("listening on http://") else { return };
+        let address: String =
+            rest.chars().take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':')).collect();
+        for path in ["/metrics", "/status", "/readyz"] {
+            let Ok(mut stream) = TcpStream::connect(&address) else { return };
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut shown = Vec::new();
+            let asked = write!(stream, "GET {path} HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n");
+            let _ = asked.and_then(|()| stream.read_to_end(&mut shown));
+            assert_no_secret(&shown, path);
+        }
+    }
+
+    /// Fails if the secret is in anything that it left: its log, its output, its state and dead letters.
+    fn assert_left_no_secret(&self) {
+        for name in ["stdout", "stderr"] {
+            assert_no_secret(self.read(name).as_bytes(), name);
+        }
+        assert_none_holds_a_secret(&self.directory.join("state"));
     }
 
     /// Ends it at once, as the kernel does when memory runs out.
@@ -208,10 +241,30 @@ impl Drop for Process {
         // It may have ended; then there is nothing to kill.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if !std::thread::panicking() {
+            self.assert_left_no_secret();
+        }
     }
 }
 
 /// A directory of this repository.
 pub(crate) fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn assert_no_secret(bytes: &[u8], place: &str) {
+    let text = String::from_utf8_lossy(bytes);
+    assert!(!text.contains(SECRET), "the secret is in {place}: {text}");
+}
+
+fn assert_none_holds_a_secret(directory: &Path) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            assert_none_holds_a_secret(&path);
+        } else {
+            // A file may be gone by now: a replay's, or the database's beside the database.
+            assert_no_secret(&std::fs::read(&path).unwrap_or_default(), &path.display().to_string());
+        }
+    }
 }

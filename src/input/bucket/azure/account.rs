@@ -168,6 +168,14 @@ struct Container {
     name: String,
 }
 
+/// The names in an answer, for the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub(in crate::input::bucket) fn names(text: &str) -> Vec<String> {
+    let page: Option<Page> = quick_xml::de::from_str(text).ok();
+    let containers = page.and_then(|page| page.containers).unwrap_or_default();
+    containers.container.into_iter().map(|container| container.name).collect()
+}
+
 impl fmt::Display for AzureStore {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.scope {

@@ -110,3 +110,46 @@ fn a_hint_of_a_secret_is_not_printed() {
     assert!(!format!("{all:?}").contains("hunter"), "{all:?}");
     assert!(!format!("{store:?}").contains("hunter2"));
 }
+
+/// A server that sends everybody elsewhere, and a listener there.
+fn redirecting(tasks: &mut tokio::task::JoinSet<()>) -> (String, std::net::TcpListener) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let bind = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (server, elsewhere) = (bind(), bind());
+    for listener in [&server, &elsewhere] {
+        listener.set_nonblocking(true).unwrap();
+    }
+    let endpoint = format!("http://{}", server.local_addr().unwrap());
+    let answer = format!(
+        "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://{}/\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        elsewhere.local_addr().unwrap()
+    );
+    let server = tokio::net::TcpListener::from_std(server).unwrap();
+    tasks.spawn(async move {
+        while let Ok((mut stream, _)) = server.accept().await {
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    (endpoint, elsewhere)
+}
+
+#[tokio::test]
+async fn no_store_goes_where_an_answer_sends_it() {
+    let mut tasks = tokio::task::JoinSet::new();
+    let (endpoint, elsewhere) = redirecting(&mut tasks);
+    let settings = settings(json!({
+        "s3": { "endpoint": endpoint, "allow_http": true, "access_key_id": "id", "secret_access_key": "secret" },
+        "gcs": { "endpoint": endpoint, "allow_http": true, "anonymous": true },
+        "azure": { "endpoint": endpoint, "allow_http": true, "account": "acme", "access_key": "c2VjcmV0" },
+    }));
+    for url in ["s3://audit/logs", "gs://audit/logs", "az://audit/logs"] {
+        let store = open(url, &settings, None, FilePath::new("/")).unwrap().store;
+        assert!(store.head(&Path::from("a")).await.is_err(), "{url}");
+        assert!(store.get(&Path::from("a")).await.is_err(), "{url}");
+        assert!(store.list_with_delimiter(None).await.is_err(), "{url}");
+        let came = elsewhere.accept();
+        assert!(came.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock), "{url}");
+    }
+}

@@ -1,0 +1,108 @@
+//! The program's own log, and what a defect leaves behind: on stderr, since stdout may carry events.
+//!
+//! Names of objects, answers of servers and the like stand in log lines, and whoever chooses them must not be able to
+//! write lines of his own or to steer the terminal: what is no printable character is written as an escape.
+
+use std::fmt::{self, Debug, Display, Write};
+use std::io::{self, IsTerminal};
+use std::panic::PanicHookInfo;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format;
+
+use super::CommandError;
+
+/// Starts the log.
+pub(super) fn start(filter: EnvFilter, json: bool) {
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    if json {
+        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+        return;
+    }
+    let fields = format::debug_fn(|out, field, value| match field.name() {
+        "message" => write!(out, "{}", OneLine(value)),
+        name => write!(out, "{name}={}", OneLine(value)),
+    });
+    let builder = builder.fmt_fields(fields.delimited(" "));
+    builder.with_ansi(io::stderr().is_terminal()).with_target(false).init();
+}
+
+/// A filter would take any word for the name of a module, and log nothing.
+pub(super) fn filter(level: &str) -> Result<EnvFilter, CommandError> {
+    let wrong = |part: &str| {
+        format!("log.level: `{part}` is not a level; write error, warn, info, debug, trace or off").into()
+    };
+    let words = level.split(',').filter(|part| !part.contains(['=', '[']));
+    match words.map(str::trim).find(|word| word.parse::<tracing::level_filters::LevelFilter>().is_err()) {
+        Some(word) => Err(wrong(word)),
+        None => EnvFilter::try_new(level).map_err(|_| wrong(level)),
+    }
+}
+
+/// A panic is a defect: it says where it is. What it says besides may quote data, and is told only where it is a fixed text.
+pub(super) fn tell_of_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        let text = fixed_text(info).unwrap_or("what it says is withheld, for it may hold data");
+        tracing::error!("a defect at {place}: {text}; please report it");
+        if tracing::dispatcher::has_been_set() {
+            return;
+        }
+        let _ = io::Write::write_fmt(
+            &mut io::stderr(),
+            format_args!("auditferry: a defect at {place}: {text}\n"),
+        );
+    }));
+}
+
+/// What a panic says, where no data can be in it: the text stands in the program, or is one of the language's own with
+/// nothing but numbers in it.
+fn fixed_text<'i>(info: &'i PanicHookInfo<'_>) -> Option<&'i str> {
+    const OF_NUMBERS: [&str; 3] =
+        ["index out of bounds: the len is ", "range end index ", "range start index "];
+    if let Some(text) = info.payload().downcast_ref::<&'static str>() {
+        return Some(text);
+    }
+    let text = info.payload().downcast_ref::<String>()?;
+    OF_NUMBERS.iter().any(|start| text.starts_with(start)).then_some(text)
+}
+
+/// Writes a text without what would break its line or be a command to a terminal.
+pub(super) struct OneLine<T>(pub(super) T);
+
+impl<T: Debug> Display for OneLine<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Escaping(out), "{:?}", self.0)
+    }
+}
+
+struct Escaping<'f, 'o>(&'f mut fmt::Formatter<'o>);
+
+impl Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for character in text.chars() {
+            match character {
+                // Besides control characters those that turn the direction of writing around, and line separators.
+                _ if character.is_control() => write!(self.0, "{}", character.escape_default())?,
+                '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                    write!(self.0, "{}", character.escape_unicode())?;
+                }
+                plain => self.0.write_char(plain)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_stays_on_its_line_and_commands_no_terminal() {
+        let text = "a\nb\r\u{1b}[2J\u{9b}\u{7}\u{202e}\u{2028}é\tz";
+        let escaped = r"a\nb\r\u{1b}[2J\u{9b}\u{7}\u{202e}\u{2028}é\tz";
+        assert_eq!(OneLine(format_args!("{text}")).to_string(), escaped);
+    }
+}
