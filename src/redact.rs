@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 
 mod secrets;
 
-use secrets::{NAMES, TOKENS, is_secret_name, named_value, private_key, token, url_password};
+use secrets::{NAMES, TOKENS, is_secret_name, named_at, named_value, private_key, token, url_password};
 
 /// Shortest value of a telling name that counts as a secret: shorter ones are flags, numbers and placeholders.
 const MIN_VALUE_BYTES: usize = 4;
@@ -63,7 +63,7 @@ impl Redactor {
             Regex::new(pattern).map_err(|error| format!("`{pattern}` is no regular expression: {error}"))
         });
         let spelled = names.iter().flat_map(|name| [name.clone(), name.to_lowercase(), name.to_uppercase()]);
-        let needles = NAMES.iter().map(|name| (*name).to_owned());
+        let needles = NAMES.iter().map(|name| name.rare().to_owned());
         let needles = needles.chain(TOKENS.iter().map(|token| token.prefix.to_owned())).chain(spelled);
         let needles = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(needles);
         Ok(Self {
@@ -107,11 +107,15 @@ impl Redactor {
             if hit.start() < from {
                 continue;
             }
-            let secret = match hit.pattern().as_usize().checked_sub(NAMES.len()).map(|at| TOKENS.get(at)) {
-                Some(Some(kind)) => token(text, hit.start(), kind),
-                None if hit.pattern().as_usize() == secrets::URL => url_password(text, hit.end()),
-                None if hit.pattern().as_usize() == secrets::PRIVATE_KEY => private_key(text, hit.range()),
-                _ => self.value(text, hit.range()),
+            let number = hit.pattern().as_usize();
+            let secret = match (NAMES.get(number), number.checked_sub(NAMES.len()).map(|at| TOKENS.get(at))) {
+                (Some(name), _) => named_at(text, name, hit.end()).and_then(|part| match number {
+                    secrets::URL => url_password(text, part.end),
+                    secrets::PRIVATE_KEY => private_key(text, part),
+                    _ => self.value(text, part),
+                }),
+                (None, Some(Some(kind))) => token(text, hit.start(), kind),
+                (None, _) => self.value(text, hit.range()),
             };
             if let Some(secret) = secret {
                 from = secret.end;

@@ -237,6 +237,22 @@ impl JsonSchema for Secret {
     }
 }
 
+/// What somebody else says as it may stand in a message: on one line, without what is no printable character, and of so
+/// many characters at most. A word that does not end before that is left out: of a secret that was cut in its middle, half
+/// would stay, which nobody would recognise and blot out.
+pub fn excerpt(said: &str, most_characters: usize) -> String {
+    let end = said.char_indices().nth(most_characters).map_or(said.len(), |(end, _)| end);
+    let (kept, cut) = said.split_at(end);
+    // Keys, paths and passwords have all kinds of signs in them, but no blanks and no quotes.
+    let word = |c: char| !c.is_whitespace() && !matches!(c, '"' | '\'' | '<' | '>');
+    let kept = if cut.is_empty() { kept } else { kept.trim_end_matches(word) };
+    let mut line: String = kept.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if !cut.is_empty() {
+        line.push('…');
+    }
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,5 +308,13 @@ mod tests {
         assert!(!error.contains("hunter2") && error.contains("env"), "{error}");
         let missing: Secret = serde_json::from_str(r#"{"env":"AUDITFERRY_NO_SUCH_VARIABLE"}"#).unwrap();
         assert!(missing.reveal().unwrap_err().to_string().contains("AUDITFERRY_NO_SUCH_VARIABLE"));
+    }
+    #[test]
+    fn what_is_cut_ends_with_a_whole_word_and_stays_on_its_line() {
+        assert_eq!(excerpt("a\nb\u{1b}[2J é", 99), "a b [2J é");
+        assert_eq!(excerpt("who is hunter2?", 10), "who is …");
+        assert_eq!(excerpt("{\"key\":\"hunter2\"}", 12), "{\"key\":\"…");
+        assert_eq!(excerpt("hunter2hunter2", 7), "…");
+        assert_eq!(excerpt("hunter2", 7), "hunter2");
     }
 }

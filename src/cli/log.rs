@@ -3,9 +3,9 @@
 //! Names of objects, answers of servers and the like stand in log lines, and whoever chooses them must not be able to
 //! write lines of his own or to steer the terminal: what is no printable character is written as an escape.
 
+use std::any::Any;
 use std::fmt::{self, Debug, Display, Write};
 use std::io::{self, IsTerminal};
-use std::panic::PanicHookInfo;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
@@ -40,31 +40,29 @@ pub(super) fn filter(level: &str) -> Result<EnvFilter, CommandError> {
     }
 }
 
-/// A panic is a defect: it says where it is. What it says besides may quote data, and is told only where it is a fixed text.
+/// A panic is a defect: it says where it is. What it says besides may quote data, and is told only where it cannot.
 pub(super) fn tell_of_panics() {
-    std::panic::set_hook(Box::new(|info| {
-        let place = info.location().map(ToString::to_string).unwrap_or_default();
-        let text = fixed_text(info).unwrap_or("what it says is withheld, for it may hold data");
-        tracing::error!("a defect at {place}: {text}; please report it");
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let text = harmless(panic.payload()).unwrap_or("what it says is withheld, for it may hold data");
+        let line = format!("a defect at {place}: {text}; please report it");
         if tracing::dispatcher::has_been_set() {
-            return;
+            tracing::error!("{line}");
+        } else {
+            let _ = io::Write::write_fmt(&mut io::stderr(), format_args!("auditferry: {line}\n"));
         }
-        let _ = io::Write::write_fmt(
-            &mut io::stderr(),
-            format_args!("auditferry: a defect at {place}: {text}\n"),
-        );
     }));
 }
 
 /// What a panic says, where no data can be in it: the text stands in the program, or is one of the language's own with
 /// nothing but numbers in it.
-fn fixed_text<'i>(info: &'i PanicHookInfo<'_>) -> Option<&'i str> {
+fn harmless(payload: &(dyn Any + Send)) -> Option<&str> {
     const OF_NUMBERS: [&str; 3] =
         ["index out of bounds: the len is ", "range end index ", "range start index "];
-    if let Some(text) = info.payload().downcast_ref::<&'static str>() {
+    if let Some(text) = payload.downcast_ref::<&'static str>() {
         return Some(text);
     }
-    let text = info.payload().downcast_ref::<String>()?;
+    let text = payload.downcast_ref::<String>()?;
     OF_NUMBERS.iter().any(|start| text.starts_with(start)).then_some(text)
 }
 
@@ -104,5 +102,20 @@ mod tests {
         let text = "a\nb\r\u{1b}[2J\u{9b}\u{7}\u{202e}\u{2028}é\tz";
         let escaped = r"a\nb\r\u{1b}[2J\u{9b}\u{7}\u{202e}\u{2028}é\tz";
         assert_eq!(OneLine(format_args!("{text}")).to_string(), escaped);
+    }
+    #[test]
+    fn a_panic_is_told_without_what_it_may_quote() {
+        let payload = |act: fn()| std::panic::catch_unwind(act).unwrap_err();
+        let quoting: [fn(); 2] = [
+            || panic!("no {}", String::from("hunter2")),
+            // The language itself quotes a text that is cut within a character.
+            || drop("hunter2 é"[..9].to_owned()),
+        ];
+        for act in quoting {
+            assert_eq!(harmless(&*payload(act)), None);
+        }
+        assert_eq!(harmless(&*payload(|| panic!("a fixed text"))), Some("a fixed text"));
+        let empty: fn() = || drop(std::hint::black_box(Vec::<u8>::new())[3]);
+        assert_eq!(harmless(&*payload(empty)), Some("index out of bounds: the len is 0 but the index is 3"));
     }
 }

@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::Value;
-use thiserror::Error;
 
 use crate::component::BuildError;
 
-/// One thing wrong with the configuration. Prints as one line; holds no secret.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{origin}: {}{message}", if key.is_empty() { String::new() } else { format!("{key}: ") })]
+/// One thing wrong with the configuration. Prints as one line, whatever a key is called; holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// The file, or `environment`.
     pub origin: String,
@@ -19,6 +17,21 @@ pub struct ConfigError {
     /// What is wrong and what is allowed.
     pub message: String,
 }
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = if self.key.is_empty() { String::new() } else { format!("{}: ", self.key) };
+        for character in format!("{}: {key}{}", self.origin, self.message).chars() {
+            match character.is_control() {
+                true => write!(out, "{}", character.escape_default())?,
+                false => write!(out, "{character}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
 
 /// Everything that is wrong with the configuration: never empty, one line each.
 #[derive(Clone, Debug, PartialEq, Eq)]

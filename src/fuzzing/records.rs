@@ -51,12 +51,12 @@ const FRAMED: [(&str, &str); 9] = [
     ("datadog", r#"{"api_key":"k","hostname":"{object}"}"#),
     (
         "sentinel",
-        r#"{"dcr_id":"dcr-0123456789abcdef0123456789abcdef","endpoint":"https://a.ingest.monitor.azure.com","stream":"Custom-A","tenant_id":"t","client_id":"c","client_secret":"s"}"#,
+        r#"{"url":"https://a.ingest.monitor.azure.com","rule_id":"dcr-1","stream":"Custom-A","azure":{"tenant_id":"t","client_id":"c","client_secret":"s"}}"#,
     ),
     ("loki", r#"{"url":"http://127.0.0.1"}"#),
     (
         "google_secops",
-        r#"{"project_id":"p","region":"us","customer_id":"6d2d5b5e-8d4b-4c6f-9d0a-7f6b1b7c9d11"}"#,
+        r#"{"project":"p","location":"us","instance":"1f2e","log_type":"DATABRICKS","labels":{"a":"{object}"}}"#,
     ),
     ("http", r#"{"url":"http://127.0.0.1"}"#),
     ("file", r#"{"path":"-"}"#),
@@ -90,7 +90,14 @@ impl Tools {
                 format: kind.defaults.format,
                 http: HttpSettings::default(),
             };
-            let output = (kind.build)(serde_json::from_str(table).unwrap(), context);
+            let mut table: Value = serde_json::from_str(table).unwrap();
+            if name == "google_secops" {
+                let pem = include_str!("../azure_identity/test_certificate.pem");
+                let key = &pem[pem.find("-----BEGIN PRIVATE KEY-----").unwrap()..];
+                let account = json!({ "type": "service_account", "private_key": key, "client_email": "a@b" });
+                table["service_account_key"] = account.to_string().into();
+            }
+            let output = (kind.build)(table, context);
             output.map(|output| (name, output)).map_err(|error| eprintln!("{name}: {error}")).ok()
         });
         let outputs: Vec<_> = built.collect();

@@ -17,7 +17,7 @@ use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
 use crate::http::{Answer, Client, Shown, base_url, header};
 use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
-use crate::secret::{Rotating, Secret};
+use crate::secret::{Rotating, Secret, excerpt};
 use crate::template::Template;
 
 mod lanes;
@@ -49,6 +49,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(25);
 const _: () = assert!(IDLE_TIMEOUT.as_secs() < 30);
 /// Remarks of one answer that are told.
 const MOST_REMARKS: usize = 3;
+/// Longest remark that is told.
+const MOST_REMARK_CHARACTERS: usize = 300;
 /// A larger body that was not read within Sumo's 30 s goes in halves.
 const SLOW_BYTES: usize = 100_000;
 
@@ -230,7 +232,9 @@ fn remark(answer: &Answer) -> Option<String> {
         .flatten()
         .filter(|remark| !remark.code.is_empty() || !remark.message.is_empty())
         .take(MOST_REMARKS)
-        .map(|Remark { code, message, .. }| format!("{code} {message}").trim().chars().take(300).collect())
+        .map(|Remark { code, message, .. }| {
+            excerpt(format!("{code} {message}").trim(), MOST_REMARK_CHARACTERS)
+        })
         .collect();
     Some(if said.is_empty() { text } else { said.join("; ") })
 }

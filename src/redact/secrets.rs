@@ -2,42 +2,69 @@
 
 use std::ops::Range;
 
+/// Part of a name that tells of a secret.
+#[derive(Debug)]
+pub(super) struct Name {
+    pub(super) text: &'static str,
+    /// How much of its beginning is not looked for, but looked at once the rest is found. The beginnings are what many
+    /// harmless words begin with (`account`, `access`, `pass`), and the search stops at each of those: without them it
+    /// takes a third less time.
+    pub(super) common: usize,
+}
+
+impl Name {
+    /// What is looked for.
+    pub(super) fn rare(&self) -> &'static str {
+        self.text.get(self.common..).unwrap_or(self.text)
+    }
+}
+
+const fn name(text: &'static str, common: usize) -> Name {
+    Name { text, common }
+}
+
 /// Parts of names that tell of a secret, in the spellings that occur: what the whole name says is looked at after.
-pub(super) const NAMES: &[&str] = &[
-    "://",              // see URL
-    "PRIVATE KEY-----", // see PRIVATE_KEY
-    "assword",
-    "ASSWORD",
-    "asswd",
-    "ASSWD",
-    "assphrase",
-    "pwd",
-    "Pwd",
-    "PWD",
-    "ecret",
-    "ECRET",
-    "oken",
-    "OKEN",
-    "piKey",
-    "pikey",
-    "pi_key",
-    "pi-key",
-    "PI_KEY",
-    "ccountKey",
-    "account.key",
-    "ccessKey",
-    "ccess_key",
-    "ccess.key",
-    "CCESS_KEY",
-    "rivateKey",
-    "rivate_key",
-    "RIVATE_KEY",
-    "string_value",
-    "bytes_value",
-    "uthorization",
-    "earer ",
-    "sig=",
+pub(super) const NAMES: &[Name] = &[
+    name("://", 0),              // see URL
+    name("PRIVATE KEY-----", 6), // see PRIVATE_KEY
+    name("assword", 2),
+    name("ASSWORD", 2),
+    name("asswd", 1),
+    name("ASSWD", 1),
+    name("assphrase", 2),
+    name("pwd", 0),
+    name("Pwd", 0),
+    name("PWD", 0),
+    name("ecret", 0),
+    name("ECRET", 0),
+    name("oken", 0),
+    name("OKEN", 0),
+    name("piKey", 1),
+    name("pikey", 1),
+    name("pi_key", 1),
+    name("pi-key", 1),
+    name("PI_KEY", 1),
+    name("ccountKey", 5),
+    name("account.key", 6),
+    name("ccessKey", 4),
+    name("ccess_key", 4),
+    name("ccess.key", 4),
+    name("CCESS_KEY", 4),
+    name("rivateKey", 5),
+    name("rivate_key", 5),
+    name("RIVATE_KEY", 5),
+    name("string_value", 5),
+    name("bytes_value", 4),
+    name("uthorization", 6),
+    name("earer ", 2),
+    name("sig=", 0),
 ];
+
+/// Where a part of a name lies, of which the rare end was found; `None` if it does not begin as it should.
+pub(super) fn named_at(text: &[u8], name: &Name, end: usize) -> Option<Range<usize>> {
+    let part = end.checked_sub(name.text.len())?..end;
+    (text.get(part.clone())? == name.text.as_bytes()).then_some(part)
+}
 
 /// Where `://` stands in [`NAMES`].
 pub(super) const URL: usize = 0;
@@ -142,7 +169,8 @@ pub(super) fn is_secret_name(normalized: &str) -> bool {
 
 /// What a secret is never: a reference to where it is kept, nothing, or what was redacted before.
 pub(super) fn is_placeholder(value: &[u8]) -> bool {
-    let lower = value.to_ascii_lowercase();
+    // Longer than any of these.
+    let lower = value.get(..16).unwrap_or(value).to_ascii_lowercase();
     matches!(lower.as_slice(), b"null" | b"none" | b"true" | b"false" | b"undefined")
         || [b"{{".as_slice(), b"${", b"[redacted", b"redacted", b"<", b"***", b"string", b"varchar"]
             .iter()
@@ -317,6 +345,9 @@ pub(super) fn private_key(text: &[u8], hit: Range<usize>) -> Option<Range<usize>
     let line = text.get(..hit.start)?.get(hit.start.saturating_sub(32)..)?;
     line.windows(10).any(|window| window == b"-----BEGIN").then_some(())?;
     let rest = text.get(hit.end..)?;
+    if is_placeholder(rest) {
+        return None;
+    }
     // A key that was cut off ends with its string.
     let end = rest.windows(8).position(|window| window == b"-----END");
     let string_end = rest.iter().position(|byte| *byte == b'"').unwrap_or(rest.len());

@@ -25,6 +25,9 @@ use crate::chunk::Position;
 /// Bytes before the offset that must be unchanged for the rest to be taken as new.
 pub(super) const SEAM_BYTES: usize = 64 << 10;
 
+/// More bytes or lines than any object has.
+const MOST: u64 = 1 << 60;
+
 /// What is committed for an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
@@ -63,7 +66,16 @@ const SHORT_FORM: &str = "2";
 impl ObjectPosition {
     /// Reads a committed position; one that cannot be read counts as none, and the object is read anew.
     pub(super) fn parse(position: &Position) -> Option<Self> {
-        let text = position.as_str();
+        Self::read(position.as_str()).filter(Self::is_plausible)
+    }
+
+    /// False for what no object can have, and what counting on from would overflow.
+    fn is_plausible(&self) -> bool {
+        let counts = [self.offset, self.lines, self.shipped];
+        counts.iter().all(|count| *count <= MOST) && self.seam_bytes as usize <= SEAM_BYTES
+    }
+
+    fn read(text: &str) -> Option<Self> {
         if text.starts_with('{') {
             return serde_json::from_str(text).ok();
         }
@@ -236,6 +248,14 @@ mod tests {
             ["", "garbage", "2", "2 d 1 2 3 4 5", "2 dx 1 2 3 4 5 v", "2 d 1 2 3 4 g v", "3 d 1 2 3 4 5 v"]
         {
             assert_eq!(ObjectPosition::parse(&Position::new(text)), None, "{text}");
+        }
+        for wrong in [
+            ObjectPosition { shipped: u64::MAX, ..known() },
+            ObjectPosition { offset: MOST + 1, ..known() },
+            ObjectPosition { lines: u64::MAX, ..known() },
+            ObjectPosition { seam_bytes: u32::MAX, ..known() },
+        ] {
+            assert_eq!(ObjectPosition::parse(&wrong.encode()), None, "{wrong:?}");
         }
     }
 }

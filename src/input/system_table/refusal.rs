@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::http::NoAnswer;
 use crate::input::InputError;
+use crate::secret::excerpt;
 
 /// Most characters of the workspace's message that are repeated.
 const MOST_SAID: usize = 300;
@@ -121,8 +122,7 @@ impl Refusal<'_> {
             status => format!("the workspace answered {status}"),
         };
         for part in [self.code, self.message] {
-            let line: String =
-                part.chars().take(MOST_SAID).map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let line = excerpt(part, MOST_SAID);
             if line.trim().is_empty() || said.contains(line.trim()) {
                 continue;
             }

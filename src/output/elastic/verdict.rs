@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::http::Answer;
 use crate::output::{HoldReason, Rejection, Verdict};
+use crate::secret::excerpt;
 
 #[derive(Deserialize)]
 struct Bulk {
@@ -244,7 +245,7 @@ fn describe(outcome: &Outcome) -> String {
         None if outcome.failure_store.is_some() => "into the failure store of the data stream".to_owned(),
         None => outcome.status.to_string(),
     };
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_REASON_CHARACTERS).collect()
+    excerpt(&text, MAX_REASON_CHARACTERS)
 }
 
 #[cfg(test)]

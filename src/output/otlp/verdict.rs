@@ -13,6 +13,7 @@
 use super::proto::{self, Value};
 use crate::http::Answer;
 use crate::output::{HoldReason, Rejection, Verdict};
+use crate::secret::excerpt;
 
 /// Longest reason that is kept.
 const MAX_REASON_CHARACTERS: usize = 300;
@@ -88,7 +89,7 @@ fn said(answer: &Answer) -> String {
 fn text(value: Option<Value<'_>>) -> String {
     let Some(Value::Bytes(bytes)) = value else { return String::new() };
     let text = String::from_utf8_lossy(bytes);
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_REASON_CHARACTERS).collect()
+    excerpt(&text, MAX_REASON_CHARACTERS)
 }
 
 #[cfg(test)]

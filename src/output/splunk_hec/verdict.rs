@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::batch::Request;
 use crate::http::Answer;
 use crate::output::{HoldReason, Rejection, Verdict};
+use crate::secret::excerpt;
 
 /// Splunk Cloud answers a body that is too large as if its first event were malformed; 1 MB is what it documents.
 const SUSPICIOUS_BYTES: usize = 1_000_000;
@@ -71,8 +72,7 @@ pub(super) fn of_answer(answer: &Answer, request: &Request, index_varies: bool) 
 /// Prefix rule: what came before the refused event is in.
 fn refused_at(reply: &Reply, request: &Request) -> Verdict {
     let reason = if reply.text.is_empty() { "refused by HEC" } else { &reply.text };
-    let printable = reason.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let reason: String = printable.take(MAX_REASON_CHARACTERS).collect();
+    let reason = excerpt(reason, MAX_REASON_CHARACTERS);
     let reason = format!("{reason} (HEC code {})", reply.code.unwrap_or_default());
     match reply.invalid_event {
         Some(0) if request.events > 1 && request.uncompressed_bytes > SUSPICIOUS_BYTES => Verdict::TooLarge,
