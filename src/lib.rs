@@ -28,6 +28,9 @@
 //! | engine | [`pipeline`] | contracts, values: traits, no component's name |
 //! | assembly | [`registry`] [`config`] [`app`] [`server`] [`cli`] [`generate`] `main` | all |
 //!
+//! What must hold of every parser whatever it is given stands once, in `fuzzing` (assembly; in tests and in the fuzzer's build
+//! only, with a part beside each parser that is private): `tests/fuzz` and `cargo test` both call it.
+//!
 //! A test fails on an import that points up. An output is one file, its `mod` line and one line of [`registry`]; list,
 //! schema, reference configuration and tests follow from that table.
 //!

@@ -15,8 +15,9 @@ use super::CommandError;
 
 /// Starts the log.
 pub(super) fn start(filter: EnvFilter, json: bool) {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter);
     if json {
+        let builder = builder.with_writer(|| JsonLines(io::stderr()));
         builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
         return;
     }
@@ -24,8 +25,36 @@ pub(super) fn start(filter: EnvFilter, json: bool) {
         "message" => write!(out, "{}", OneLine(value)),
         name => write!(out, "{name}={}", OneLine(value)),
     });
-    let builder = builder.fmt_fields(fields.delimited(" "));
+    let builder = builder.with_writer(io::stderr).fmt_fields(fields.delimited(" "));
     builder.with_ansi(io::stderr().is_terminal()).with_target(false).init();
+}
+
+/// Writes lines of JSON, in which the control characters that JSON lets stand are escaped, too: a terminal obeys some of
+/// them.
+struct JsonLines<W>(W);
+
+impl<W: io::Write> io::Write for JsonLines<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let obeyed = |c: char| c.is_control() && c >= '\u{7f}';
+        if !text.contains(obeyed) {
+            self.0.write_all(line)?;
+            return Ok(line.len());
+        }
+        let mut escaped = String::with_capacity(text.len() + 16);
+        for character in text.chars() {
+            match obeyed(character) {
+                true => escaped.push_str(&format!("\\u{:04x}", u32::from(character))),
+                false => escaped.push(character),
+            }
+        }
+        self.0.write_all(escaped.as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// A filter would take any word for the name of a module, and log nothing.
@@ -103,6 +132,15 @@ mod tests {
         let escaped = r"a\nb\r\u{1b}[2J\u{9b}\u{7}\u{202e}\u{2028}é\tz";
         assert_eq!(OneLine(format_args!("{text}")).to_string(), escaped);
     }
+    #[test]
+    fn a_line_of_json_commands_no_terminal_either() {
+        let mut out = JsonLines(Vec::new());
+        for line in ["{\"a\":\"é\\n\"}\n", "{\"a\":\"\u{9b}2J\u{7f}\"}\n"] {
+            io::Write::write_all(&mut out, line.as_bytes()).unwrap();
+        }
+        assert_eq!(String::from_utf8(out.0).unwrap(), "{\"a\":\"é\\n\"}\n{\"a\":\"\\u009b2J\\u007f\"}\n");
+    }
+
     #[test]
     fn a_panic_is_told_without_what_it_may_quote() {
         let payload = |act: fn()| std::panic::catch_unwind(act).unwrap_err();

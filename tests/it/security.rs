@@ -7,7 +7,7 @@ use auditferry::http::{Client, HttpSettings};
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 
-use crate::support::collector::{Collector, Item, Protocol, Step};
+use crate::support::collector::{Collector, Protocol, Step};
 use crate::support::place::{ONCE, configured, deliver, json_lines, write_config};
 use crate::support::process::{Process, SECRET, repository, run};
 
@@ -92,7 +92,8 @@ async fn what_a_collector_says_begins_no_line_of_the_log_and_steers_no_terminal(
         let sumo = Collector::start(Protocol::Sumo).await;
         sumo.push(Step::answer(200, remark).keeping());
         let bulk = Collector::start(Protocol::Bulk).await;
-        bulk.push_items(vec![Item::new(400, "document_parsing_exception", FORGED), Item::of(201)]);
+        let refusal = serde_json::json!({ "error": { "type": "security_exception", "reason": FORGED } });
+        bulk.push(Step::answer(403, refusal.to_string()));
         for collector in [&sumo, &bulk] {
             let directory = talkative(collector, format);
             let path = directory.path().to_owned();
@@ -206,8 +207,10 @@ fn verification_that_is_off_is_said_at_every_start_whatever_it_is_of() {
 fn a_store_is_never_asked_in_the_clear_unless_that_is_allowed() {
     for table in ["s3", "gcs", "azure"] {
         let scheme = table.replace("gcs", "gs").replace("azure", "az");
+        let account =
+            if table == "azure" { "azure.account = \"acme\"\nazure.access_key = \"c2VjcmV0\"" } else { "" };
         let directory = configured(&format!(
-            "[inputs.in]\ntype = \"bucket\"\nurl = \"{scheme}://bucket\"\n{table}.endpoint = \"http://h.example\"\n\
+            "[inputs.in]\ntype = \"bucket\"\nurl = \"{scheme}://bucket\"\n{table}.endpoint = \"http://h.example\"\n{account}\n\
              [outputs.out]\ntype = \"file\"\npath = \"-\"\n"
         ));
         let checked = run(&["check", "--config", "a.toml"], directory.path()).with(2);
