@@ -59,11 +59,21 @@ impl Redactor {
     /// # Errors
     /// The message of a pattern that is no regular expression, or of names too many to look for.
     pub fn new(key: &[u8], names: &[String], patterns: &[String]) -> Result<Self, String> {
+        Self::searching(secrets::Name::rare, key, names, patterns)
+    }
+
+    /// The same with another part of the known names searched for.
+    fn searching(
+        part: fn(&secrets::Name) -> &'static str,
+        key: &[u8],
+        names: &[String],
+        patterns: &[String],
+    ) -> Result<Self, String> {
         let patterns = patterns.iter().map(|pattern| {
             Regex::new(pattern).map_err(|error| format!("`{pattern}` is no regular expression: {error}"))
         });
         let spelled = names.iter().flat_map(|name| [name.clone(), name.to_lowercase(), name.to_uppercase()]);
-        let needles = NAMES.iter().map(|name| name.rare().to_owned());
+        let needles = NAMES.iter().map(|name| part(name).to_owned());
         let needles = needles.chain(TOKENS.iter().map(|token| token.prefix.to_owned())).chain(spelled);
         let needles = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(needles);
         Ok(Self {

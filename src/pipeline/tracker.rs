@@ -175,4 +175,19 @@ mod tests {
             prop_assert!(tracker.oldest().is_none());
         }
     }
+    #[test]
+    fn the_oldest_is_the_one_that_was_read_first_of_those_that_are_left() {
+        let (mut tracker, start) = (Tracker::default(), Instant::now());
+        let at = |seconds| start + std::time::Duration::from_secs(seconds);
+        for sequence in 0..3 {
+            tracker.track(Sequence(sequence), change(0, 0), at(sequence), ());
+        }
+        assert_eq!(tracker.oldest(), Some(at(0)));
+        for sequence in [1, 0] {
+            tracker.expect(Sequence(sequence), 1);
+            tracker.settle(Sequence(sequence), 1);
+            tracker.take_committable();
+        }
+        assert_eq!(tracker.oldest(), Some(at(2)));
+    }
 }

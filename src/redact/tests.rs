@@ -1,4 +1,4 @@
-use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
+use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use serde_json::Value;
 
 use super::*;
@@ -190,6 +190,21 @@ fn suspicious_text() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    /// The rare ends of the names find what the whole names would.
+    #[test]
+    fn nothing_is_lost_by_looking_for_the_rare_ends_of_names(
+        pieces in prop::collection::vec(prop_oneof![
+            prop::sample::select(NAMES).prop_map(|name| name.text),
+            prop::sample::select(NAMES).prop_map(|name| name.rare()),
+            prop::sample::select(TOKENS).prop_map(|token| token.prefix),
+            prop::sample::select(&["a", "P", "client_", "=", "\":\"", "'", " ", "hunter2hunter2", "0123456789abcdef0123456789abcdef", ".", ";"][..]),
+        ], 0..14),
+    ) {
+        let whole = Redactor::searching(|name| name.text, b"key", &[], &[]).unwrap();
+        let text = pieces.concat();
+        prop_assert_eq!(redactor().redact(text.as_bytes()), whole.redact(text.as_bytes()), "{}", text);
+    }
+
     /// Whatever is taken out, the rest is still JSON of the same shape.
     #[test]
     fn what_is_left_is_json_of_the_same_shape(value in suspicious()) {

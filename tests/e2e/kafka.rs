@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::broker::{CONNECTION_STRING, STRANGER, TOKEN_SUBJECT, broker, flush, put};
 use crate::ferry::{checked, record, succeeded};
+use crate::secrets::Secrets;
 
 /// Longest wait for anything: far more than it takes.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -65,7 +66,9 @@ impl Site {
     }
 
     fn once(&self) -> Output {
-        self.command(&["--once"]).output().unwrap()
+        let output = self.command(&["--once"]).output().unwrap();
+        Secrets::of(&self.path("auditferry.toml"), &[]).are_not_in(&output.stderr, "the log");
+        output
     }
 
     /// Ends with an error, and says this of it.
@@ -93,7 +96,9 @@ impl Site {
         // Not below `timeout`: a kill must hit the binary itself.
         let mut child = Command::new(env!("CARGO_BIN_EXE_auditferry"));
         child.args(["run", "--config"]).arg(self.path("auditferry.toml")).env_clear();
-        Service(child.stdout(Stdio::null()).stderr(log).spawn().unwrap())
+        let secrets = Secrets::of(&self.path("auditferry.toml"), &[]);
+        let child = child.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        Service { child, secrets, log: self.path("log"), state: self.path("state") }
     }
 
     fn log(&self) -> String {
@@ -113,26 +118,35 @@ impl Site {
     }
 }
 
-/// A running auditferry; it is killed when dropped.
-struct Service(Child);
+/// A running auditferry; it is killed when dropped, and has left none of its secrets then.
+struct Service {
+    child: Child,
+    secrets: Secrets,
+    log: PathBuf,
+    state: PathBuf,
+}
 
 impl Service {
     fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Asks it to stop, and waits until it has.
     fn stop(mut self) {
-        let id = self.0.id().to_string();
+        let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
-        assert!(self.0.wait().unwrap().success());
+        assert!(self.child.wait().unwrap().success());
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
-        let _ended = self.0.kill().and_then(|()| self.0.wait());
+        let _ended = self.child.kill().and_then(|()| self.child.wait());
+        if !std::thread::panicking() {
+            self.secrets.are_not_in(&std::fs::read(&self.log).unwrap_or_default(), "the log");
+            self.secrets.are_in_no_file_of(&self.state);
+        }
     }
 }
 

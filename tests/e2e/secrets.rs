@@ -39,6 +39,10 @@ impl Secrets {
                 found.push((*value).to_owned());
             }
         }
+        // A connection string is not said whole; what counts is the key in it.
+        let parts = found.iter().flat_map(|secret| secret.split(';'));
+        let keys = parts.filter_map(|part| part.split_once("Key=")).map(|(_, key)| key.to_owned());
+        found.extend(keys.collect::<Vec<_>>());
         found.retain(|secret| secret.len() >= SHORTEST && secret != "secret");
         Self(found)
     }
