@@ -94,7 +94,7 @@ impl Tools {
             if name == "google_secops" {
                 let pem = include_str!("../azure_identity/test_certificate.pem");
                 let key = &pem[pem.find("-----BEGIN PRIVATE KEY-----").unwrap()..];
-                let account = json!({ "type": "service_account", "private_key": key, "client_email": "a@b" });
+                let account = json!({ "type": "service_account", "private_key": key, "private_key_id": "k", "client_email": "a@b" });
                 table["service_account_key"] = account.to_string().into();
             }
             let output = (kind.build)(table, context);
