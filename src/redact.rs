@@ -21,7 +21,9 @@ use sha2::{Digest, Sha256};
 
 mod secrets;
 
-use secrets::{NAMES, TOKENS, is_secret_name, named_at, named_value, private_key, token, url_password};
+use secrets::{
+    NAMES, TOKENS, is_name, is_secret_name, named_at, named_value, private_key, token, url_password,
+};
 
 /// Shortest value of a telling name that counts as a secret: shorter ones are flags, numbers and placeholders.
 const MIN_VALUE_BYTES: usize = 4;
@@ -138,13 +140,14 @@ impl Redactor {
     /// The value of the name that a hit is part of, where the name tells of a secret and the value may be one.
     fn value(&self, text: &[u8], hit: Range<usize>) -> Option<Range<usize>> {
         let name = secrets::name_around(text, hit);
-        let normalized = secrets::normalized(text.get(name.clone())?);
-        if !is_secret_name(&normalized) && !self.names.contains(&normalized) {
+        let named = text.get(name.clone())?;
+        let is_configured = !self.names.is_empty() && self.names.contains(&secrets::normalized(named));
+        if !is_secret_name(named) && !is_configured {
             return None;
         }
-        let value = named_value(text, name)?;
+        let value = named_value(text, name.clone())?;
         let secret = text.get(value.clone())?;
-        let least = if normalized == "bearer" { MIN_BEARER_BYTES } else { MIN_VALUE_BYTES };
+        let least = if is_name(named, "bearer") { MIN_BEARER_BYTES } else { MIN_VALUE_BYTES };
         let telling = secret.len() >= least && !secrets::is_placeholder(secret);
         telling.then_some(value)
     }

@@ -129,6 +129,9 @@ const SECRET_ENDS: &[&str] = &[
     "bearer",
 ];
 
+/// What the names of Azure's storage keys contain, before the account.
+const AZURE_KEY: &str = "fsazureaccountkey";
+
 /// Names that end like one and are none: pages, counts.
 const HARMLESS_ENDS: &[&str] = &["pagetoken", "nexttoken", "continuationtoken", "synctoken", "maxtoken"];
 
@@ -160,11 +163,36 @@ pub(super) fn normalized(name: &[u8]) -> String {
         .collect()
 }
 
-pub(super) fn is_secret_name(normalized: &str) -> bool {
-    let ends = |ends: &[&str]| ends.iter().any(|end| normalized.ends_with(end));
+/// True where a name is one of a secret. It is compared as [`normalized`] would spell it, and from its end on, since most
+/// names that are looked at are none.
+pub(super) fn is_secret_name(name: &[u8]) -> bool {
+    let ends = |ends: &[&str]| ends.iter().any(|end| end_of(name, end).is_some());
     (ends(SECRET_ENDS) && !ends(HARMLESS_ENDS))
-        || normalized == "sig"
-        || normalized.contains("fsazureaccountkey")
+        || is_name(name, "sig")
+        || (name.len() >= AZURE_KEY.len() && normalized(name).contains(AZURE_KEY))
+}
+
+/// True for this name, however it is spelled.
+pub(super) fn is_name(name: &[u8], normalized: &str) -> bool {
+    end_of(name, normalized).is_some_and(|rest| !rest.iter().any(u8::is_ascii_alphanumeric))
+}
+
+/// What comes before this end of a name; `None` where it ends otherwise.
+fn end_of<'n>(name: &'n [u8], end: &str) -> Option<&'n [u8]> {
+    let mut rest = name;
+    for wanted in end.bytes().rev() {
+        loop {
+            let (last, before) = rest.split_last()?;
+            rest = before;
+            if last.is_ascii_alphanumeric() {
+                if last.to_ascii_lowercase() != wanted {
+                    return None;
+                }
+                break;
+            }
+        }
+    }
+    Some(rest)
 }
 
 /// What a secret is never: a reference to where it is kept, nothing, or what was redacted before.
