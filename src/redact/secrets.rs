@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// Part of a name that tells of a secret.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Name {
     pub(super) text: &'static str,
     /// How much of its beginning is not looked for, but looked at once the rest is found. The beginnings are what many
@@ -72,7 +72,7 @@ pub(super) const URL: usize = 0;
 pub(super) const PRIVATE_KEY: usize = 1;
 
 /// A kind of token that is known by how it begins.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Token {
     pub(super) prefix: &'static str,
     /// Fewest characters after the prefix.
