@@ -195,3 +195,22 @@ fn an_error_that_is_a_plain_text_is_read_too() {
     let Verdict::Partial { rejected, .. } = of(&items) else { panic!("is partial") };
     assert!(rejected[0].1.reason.contains("MapperParsingException[x]"));
 }
+
+#[test]
+fn a_hold_advises_about_what_is_missing() {
+    let held = |status: u16, kind: &str| {
+        let body = format!(r#"{{"error":{{"type":"{kind}","reason":"no"}}}}"#);
+        match of_answer(&answer(status, &body), 1) {
+            Verdict::Hold(alarm) => alarm.message,
+            other => panic!("{other:?}"),
+        }
+    };
+    for (status, kind, advice) in [
+        (404, "index_not_found_exception", "create what `index` names"),
+        (404, "no_such_path", "check the path of `url`"),
+        (403, "cluster_block_exception", "lift the block"),
+    ] {
+        let message = held(status, kind);
+        assert!(message.contains(advice), "{status} {kind}: {message}");
+    }
+}
