@@ -35,8 +35,11 @@ pub fn state(data: &[u8]) {
     crate::input::system_table::fuzzing::state(data);
 }
 
+/// A target: panics where something does not hold.
+pub type Target = fn(&[u8]);
+
 /// The targets by name.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("answers", answers),
     ("configuration", configuration),
     ("json", json),

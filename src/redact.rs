@@ -145,7 +145,7 @@ impl Redactor {
         if !is_secret_name(named) && !is_configured {
             return None;
         }
-        let value = named_value(text, name.clone())?;
+        let value = named_value(text, name)?;
         let secret = text.get(value.clone())?;
         let least = if is_name(named, "bearer") { MIN_BEARER_BYTES } else { MIN_VALUE_BYTES };
         let telling = secret.len() >= least && !secrets::is_placeholder(secret);

@@ -83,7 +83,7 @@ impl Tools {
         let other = FormatOptions { event_original: true, ocsf_version: OcsfVersion::V1_5 };
         formats.push((FormatName::Ecs, registry::format(FormatName::Ecs, other)));
         formats.push((FormatName::Ocsf, registry::format(FormatName::Ocsf, other)));
-        let built = FRAMED.into_iter().filter_map(|(name, table)| {
+        let built = FRAMED.into_iter().map(|(name, table)| {
             let kind = registry::OUTPUTS.iter().find(|kind| kind.name == name).unwrap();
             let context = OutputContext {
                 name: name.to_owned(),
@@ -98,10 +98,9 @@ impl Tools {
                 table["service_account_key"] = account.to_string().into();
             }
             let output = (kind.build)(table, context);
-            output.map(|output| (name, output)).map_err(|error| eprintln!("{name}: {error}")).ok()
+            (name, output.unwrap_or_else(|error| panic!("{name}: {error}")))
         });
         let outputs: Vec<_> = built.collect();
-        assert_eq!(outputs.len(), FRAMED.len(), "an output is not built any more");
         let gaps = Gaps {
             account_id: Some("gap".to_owned()),
             workspace_ids: [("/subscriptions/s".to_owned(), "7".to_owned())].into(),
@@ -228,5 +227,6 @@ fn one_line_of_json(text: &[u8], name: &str) {
     assert!(!text.contains(&b'\n'), "{name}: {}", shown());
     let value: &RawValue =
         serde_json::from_slice(text).unwrap_or_else(|error| panic!("{name}: {error}: {}", shown()));
-    assert!(value.get().starts_with(['{', '[']), "{name}: {}", shown());
+    // An element of an envelope that is no object is passed on as it is.
+    assert!(value.get().starts_with(['{', '[']) || name.ends_with("Raw"), "{name}: {}", shown());
 }

@@ -100,9 +100,7 @@ fn check_lines(stream: &[u8], pieces: &[&[u8]], every: usize, longest: usize) {
             (*at == offset || *at == offset + mark as u64) && *count == number as u64
         });
         if let Some((_, _, bytes)) = told {
-            assert!(
-                line.len() > longest && *bytes as usize <= line.len() && *bytes as usize >= content.len()
-            );
+            assert!(line.len() > longest && *bytes <= line.len() as u64 && *bytes >= content.len() as u64);
         } else if !content.is_empty() {
             assert!(content.len() <= longest, "a long line is not told: {content:?}");
             assert_eq!(found.next(), Some(&(offset + lead as u64, number as u64, content.to_vec())));
