@@ -261,7 +261,7 @@ impl Output for Loki {
 
 /// The verdict on an answer, for the fuzzer.
 #[cfg(any(test, fuzzing))]
-pub fn judge(answer: &crate::http::Answer, request: &Request) -> Verdict {
+pub fn judge(answer: &Answer, request: &Request) -> Verdict {
     verdict::of_answer(answer, request.events)
 }
 

@@ -225,6 +225,19 @@ impl State for Kept {
         Ok(within.map(|(partition, (position, _))| (partition.clone(), position.clone())).collect())
     }
 
+    async fn positions(
+        &self,
+        _: &str,
+        partitions: Vec<Partition>,
+    ) -> Result<Vec<(Partition, Position)>, StateError> {
+        let rows = self.rows.lock().unwrap();
+        let known = partitions.into_iter().filter_map(|partition| {
+            let (position, _) = rows.get(&partition)?;
+            Some((partition, position.clone()))
+        });
+        Ok(known.collect())
+    }
+
     async fn notes(&self, _: &str, partition: &Partition) -> Result<Vec<Bytes>, StateError> {
         let rows = self.rows.lock().unwrap();
         Ok(rows.get(partition).map(|(_, notes)| vec![notes.clone().into()]).unwrap_or_default())
@@ -291,6 +304,7 @@ impl Bench {
             partial_line_wait: None,
             documents: false,
             workspaces: None,
+            until: None,
         };
         Self { store, state, reader, chunks }
     }
