@@ -220,7 +220,7 @@ impl Output for Loki {
         frame.extend_from_slice(b"[\"");
         // Nanoseconds. An event without a time gets one that Loki refuses, unless it is told to take old entries.
         let millis = event.event_time.and_then(|time| u64::try_from(time.get()).ok());
-        write_number(millis.unwrap_or_default() * 1_000_000, frame);
+        write_number(millis.unwrap_or_default().saturating_mul(1_000_000), frame);
         frame.extend_from_slice(b"\",");
         let line = frame.len();
         format.encode(event, frame);

@@ -195,7 +195,7 @@ impl Output for Otlp {
         ];
         proto::write_message(number::SCOPE_LOGS_LOG_RECORDS, frame, |frame| {
             if let Some(nanos) = event.event_time.and_then(|time| u64::try_from(time.get()).ok()) {
-                proto::write_fixed64(number::RECORD_TIME_UNIX_NANO, nanos * 1_000_000, frame);
+                proto::write_fixed64(number::RECORD_TIME_UNIX_NANO, nanos.saturating_mul(1_000_000), frame);
             }
             proto::write_message(number::RECORD_BODY, frame, |frame| {
                 proto::write_message(number::ANY_VALUE_STRING, frame, |frame| format.encode(event, frame));
