@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::HOLD_INTERVAL;
 use crate::chunk::Budget;
-use crate::config::{Config, ConfigError};
+use crate::config::{self, Config, ConfigError};
 use crate::dead_letter::DeadLetterError;
 use crate::dead_letter::file::FileDeadLetters;
 use crate::input::{Input, InputContext, Resume, Shared};
@@ -23,10 +24,18 @@ use crate::recent::RecentEvents;
 use crate::registry;
 use crate::state::sqlite::SqliteState;
 use crate::state::{State, StateError};
-use crate::status::Status;
+use crate::status::{Phase, Status};
 use crate::time::{Date, Millis};
 
+mod notify;
 mod redaction;
+mod reload;
+mod service;
+mod view;
+
+pub use notify::Notify;
+pub use service::{Reread, Service};
+pub use view::{Reloaded, ShownRoute, View};
 
 /// Why auditferry cannot start, or did not end well. Each is one sentence for whoever started it.
 #[derive(Debug, Error)]
@@ -76,6 +85,10 @@ pub struct Route {
     pub output: Arc<dyn Output>,
     /// The pipeline, until it runs.
     pipeline: Option<Pipeline>,
+    /// Ends it alone.
+    stop: CancellationToken,
+    /// Its task, once it runs.
+    task: Option<tokio::task::Id>,
 }
 
 impl std::fmt::Debug for Route {
@@ -93,6 +106,25 @@ pub struct App {
     pub metrics: Metrics,
     /// Where state and dead letters are kept.
     pub state_dir: PathBuf,
+    /// What others see of it, the server above all.
+    view: watch::Sender<View>,
+    common: Common,
+}
+
+/// What pipelines have in common, also with those that a reload adds.
+struct Common {
+    state: Arc<dyn State>,
+    shared: Shared,
+    overlaps: Overlaps,
+    /// One collector, one pace, however many pipelines send to it.
+    paces: BTreeMap<String, Arc<Pace>>,
+    once: bool,
+}
+
+impl std::fmt::Debug for Common {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Common").field("paces", &self.paces.keys()).finish_non_exhaustive()
+    }
 }
 
 impl App {
@@ -101,46 +133,59 @@ impl App {
     /// # Errors
     /// [`AppError`] naming the key or the file.
     pub fn build(config: &Config, once: bool) -> Result<Self, AppError> {
-        let state: Arc<dyn State> = Arc::new(SqliteState::open(&config.state_dir)?);
-        let metrics = Metrics::new()?;
-        let shared = Shared::default();
-        let mut routes = Vec::with_capacity(config.pipelines.len());
-        let mut overlaps = Overlaps::default();
-        let mut paces: BTreeMap<&str, Arc<Pace>> = BTreeMap::new();
-        for route in &config.pipelines {
-            let name = format!("{}/{}", route.input, route.output);
-            let budget = Budget::new(config.memory.get());
-            let context = InputContext {
-                name: route.input.clone(),
-                resume: Resume::new(Arc::clone(&state), &name),
-                budget: budget.clone(),
-                once,
-                until: None,
-                shared: shared.clone(),
-                base: PathBuf::new(),
-                clock: now,
-            };
-            let input: Arc<dyn Input> = config.build_input(&route.input, context)?.into();
-            let source = Source { name: &name, input, budget, state: Arc::clone(&state), once };
-            let metrics = metrics.pipeline(&route.input, &route.output);
-            let mut pipeline = pipeline(config, &route.output, source, &config.state_dir, metrics)?;
-            // One collector, one pace, however many pipelines send to it.
-            pipeline.pace = Arc::clone(paces.entry(&route.output).or_insert(pipeline.pace));
-            if config.outputs.get(&route.output).is_some_and(|output| output.common.count_overlap) {
-                pipeline.overlap = Some(overlaps.of(&route.input, &route.output));
-            }
-            routes.push(Route {
-                input_name: route.input.clone(),
-                output_name: route.output.clone(),
-                metrics: pipeline.metrics.clone(),
-                status: pipeline.status.clone(),
-                recent: pipeline.recent.clone(),
-                input: Arc::clone(&pipeline.input),
-                output: Arc::clone(&pipeline.output),
-                pipeline: Some(pipeline),
-            });
+        let common = Common {
+            state: Arc::new(SqliteState::open(&config.state_dir)?),
+            shared: Shared::default(),
+            overlaps: Overlaps::default(),
+            paces: BTreeMap::new(),
+            once,
+        };
+        let view = watch::Sender::new(View::default());
+        let state_dir = config.state_dir.clone();
+        let mut app = Self { routes: Vec::new(), metrics: Metrics::new()?, state_dir, view, common };
+        for pipeline in &config.pipelines {
+            let route = app.route(config, pipeline)?;
+            app.routes.push(route);
         }
-        Ok(Self { routes, metrics, state_dir: config.state_dir.clone() })
+        app.show(config);
+        Ok(app)
+    }
+
+    /// Builds one pipeline.
+    fn route(&mut self, config: &Config, route: &config::Pipeline) -> Result<Route, AppError> {
+        let name = format!("{}/{}", route.input, route.output);
+        let budget = Budget::new(config.memory.get());
+        let Common { state, shared, overlaps, paces, once } = &mut self.common;
+        let context = InputContext {
+            name: route.input.clone(),
+            resume: Resume::new(Arc::clone(state), &name),
+            budget: budget.clone(),
+            once: *once,
+            until: None,
+            shared: shared.clone(),
+            base: PathBuf::new(),
+            clock: now,
+        };
+        let input: Arc<dyn Input> = config.build_input(&route.input, context)?.into();
+        let source = Source { name: &name, input, budget, state: Arc::clone(state), once: *once };
+        let metrics = self.metrics.pipeline(&route.input, &route.output);
+        let mut pipeline = pipeline(config, &route.output, source, &config.state_dir, metrics)?;
+        pipeline.pace = Arc::clone(paces.entry(route.output.clone()).or_insert(pipeline.pace));
+        if config.outputs.get(&route.output).is_some_and(|output| output.common.count_overlap) {
+            pipeline.overlap = Some(overlaps.of(&route.input, &route.output));
+        }
+        Ok(Route {
+            input_name: route.input.clone(),
+            output_name: route.output.clone(),
+            metrics: pipeline.metrics.clone(),
+            status: pipeline.status.clone(),
+            recent: pipeline.recent.clone(),
+            input: Arc::clone(&pipeline.input),
+            output: Arc::clone(&pipeline.output),
+            pipeline: Some(pipeline),
+            stop: CancellationToken::new(),
+            task: None,
+        })
     }
 
     /// Tries what a collector holds up at this interval instead of [`HOLD_INTERVAL`].
@@ -153,12 +198,42 @@ impl App {
     /// Starts all pipelines; each ends by itself (`--once`) or at the stop.
     pub fn start(&mut self, stop: &CancellationToken) -> JoinSet<Result<(), PipelineError>> {
         let mut running = JoinSet::new();
+        self.start_new(stop, &mut running);
+        running
+    }
+
+    /// Starts those that do not run yet.
+    fn start_new(&mut self, stop: &CancellationToken, running: &mut JoinSet<Result<(), PipelineError>>) {
         for route in &mut self.routes {
             if let Some(pipeline) = route.pipeline.take() {
-                running.spawn(pipeline.run(stop.clone()));
+                route.stop = stop.child_token();
+                // From now on, not from when its task first gets its turn: who asks in between is told that it runs.
+                route.status.enter(Phase::Running);
+                route.task = Some(running.spawn(pipeline.run(route.stop.clone())).id());
             }
         }
-        running
+    }
+
+    /// What others see of it, now and after each change.
+    pub fn view(&self) -> watch::Receiver<View> {
+        self.view.subscribe()
+    }
+
+    /// Shows the pipelines there are now.
+    fn show(&self, config: &Config) {
+        let shown = |route: &Route| ShownRoute {
+            input: route.input_name.clone(),
+            output: route.output_name.clone(),
+            metrics: route.metrics.clone(),
+            status: route.status.clone(),
+            recent: route.recent.clone(),
+        };
+        let routes = self.routes.iter().map(shown).collect();
+        let idle = config.is_empty().then(|| config.warnings.first().cloned()).flatten();
+        self.view.send_modify(|view| {
+            view.routes = routes;
+            view.idle = idle;
+        });
     }
 }
 

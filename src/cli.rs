@@ -1,13 +1,14 @@
 //! The command line.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, Config, LogFormat};
+use crate::config::{self, Config, ConfigErrors, Log};
 use crate::generate::command::{self, GenerateArgs};
+use log::LogForm;
 
 mod connect;
 mod dead_letters;
@@ -23,12 +24,14 @@ mod summary;
 pub(crate) type CommandError = Box<dyn std::error::Error + Send + Sync>;
 
 /// How a command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// All is well: 0.
     Well,
     /// Done, and something was left over that somebody must look at: 1.
     WithRest,
+    /// A service that ran has failed, by these errors; to start it again may help: 3.
+    Failed(String),
 }
 
 /// Carries Databricks audit logs to your SIEM: nothing lost, nothing twice.
@@ -37,7 +40,7 @@ pub(crate) enum Ended {
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Form of the log on stderr [default: text on a terminal, else json]
+    /// Form of the log on stderr [default: text on a terminal and for the journal, else json]
     #[arg(long, global = true, value_enum, value_name = "FORMAT")]
     log_format: Option<LogForm>,
     /// What is logged: error, warn, info, debug, trace, or a list such as info,auditferry::input=debug
@@ -45,16 +48,13 @@ pub struct Cli {
     log_level: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogForm {
-    Text,
-    Json,
-}
-
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Ship audit logs, until stopped or (--once) until everything is shipped
-    #[command(after_help = "Exit codes: 0 done; 1 with --once: some records became dead letters; 2 an error")]
+    #[command(
+        after_help = "Exit codes: 0 done; 1 with --once: some records became dead letters; 2 a wrong configuration, \
+                            or without it any error that keeps it from starting; 3 a running service failed"
+    )]
     Run {
         #[command(flatten)]
         files: ConfigFiles,
@@ -100,7 +100,11 @@ enum Command {
         shell: clap_complete::Shell,
     },
     /// Print the manual page
-    Man,
+    Man {
+        /// Write the pages of all commands into this directory instead
+        #[arg(long, value_name = "DIRECTORY")]
+        all: Option<PathBuf>,
+    },
 }
 
 /// `--config`
@@ -113,12 +117,12 @@ pub(crate) struct ConfigFiles {
 
 impl ConfigFiles {
     /// Loads the configuration; the components' own keys are not looked at.
-    pub(crate) fn read(&self) -> Result<Config, CommandError> {
-        Ok(Config::load(&self.config, &config::environment())?)
+    pub(crate) fn read(&self) -> Result<Config, ConfigErrors> {
+        Config::load(&self.config, &config::environment())
     }
 
     /// Loads and checks the configuration.
-    pub(crate) fn load(&self) -> Result<Config, CommandError> {
+    pub(crate) fn load(&self) -> Result<Config, ConfigErrors> {
         let config = self.read()?;
         config.verify()?;
         Ok(config)
@@ -153,13 +157,14 @@ impl Cli {
         match self.dispatch() {
             Ok(Ended::Well) => ExitCode::SUCCESS,
             Ok(Ended::WithRest) => ExitCode::from(1),
+            Ok(Ended::Failed(errors)) => {
+                complain(&errors);
+                ExitCode::from(3)
+            }
             Err(error) => {
                 // Whoever closed our output wants no complaint.
                 if !is_closed_output(&*error) {
-                    for line in told(&*error).lines() {
-                        let line = log::OneLine(format_args!("{line}"));
-                        let _ = writeln!(io::stderr(), "auditferry: {line}");
-                    }
+                    complain(&told(&*error));
                 }
                 ExitCode::from(2)
             }
@@ -171,9 +176,9 @@ impl Cli {
         match &self.command {
             Command::Run { files, once } => {
                 let config = files.load()?;
-                self.start_log(Some(&config))?;
+                self.start_log(&config.log)?;
                 drop(stdout);
-                return run::run(&config, *once);
+                return run::run(config, files, *once);
             }
             Command::Check { files, connect } => {
                 let config = files.load()?;
@@ -184,12 +189,12 @@ impl Cli {
             }
             Command::Simulate(args) => return simulate::run(args, &mut stdout),
             Command::DeadLetters(command) => {
-                self.start_log(None)?;
+                self.start_log(&Log::default())?;
                 drop(stdout);
                 return dead_letters::run(command);
             }
             Command::State(command) => {
-                self.start_log(None)?;
+                self.start_log(&Log::default())?;
                 return state::run(command, &mut stdout);
             }
             Command::Setup(command) => return setup::run(command, &mut stdout),
@@ -208,23 +213,24 @@ impl Cli {
                 clap_complete::generate(*shell, &mut Self::command(), "auditferry", &mut script);
                 stdout.write_all(&script)?;
             }
-            Command::Man => clap_mangen::Man::new(Self::command()).render(&mut stdout)?,
+            Command::Man { all: Some(directory) } => clap_mangen::generate_to(Self::command(), directory)
+                .map_err(|error| format!("cannot write the pages to {}: {error}", directory.display()))?,
+            Command::Man { all: None } => clap_mangen::Man::new(Self::command()).render(&mut stdout)?,
         }
         Ok(Ended::Well)
     }
 
-    /// The program's own log goes to stderr: stdout may carry events.
-    fn start_log(&self, config: Option<&Config>) -> Result<(), CommandError> {
-        let log = config.map(|config| config.log.clone()).unwrap_or_default();
-        let level = self.log_level.as_deref().or(log.level.as_deref()).unwrap_or("info");
-        let filter = log::filter(level)?;
-        let json = match (self.log_format, log.format) {
-            (Some(LogForm::Json), _) | (None, Some(LogFormat::Json)) => true,
-            (Some(LogForm::Text), _) | (None, Some(LogFormat::Text)) => false,
-            (None, None) => !io::stderr().is_terminal(),
-        };
-        log::start(filter, json);
-        Ok(())
+    fn start_log(&self, log: &Log) -> Result<(), CommandError> {
+        log::start(self.log_format, self.log_level.as_deref(), log)
+    }
+}
+
+/// Writes errors to stderr, a line each, and as errors where that is the journal's.
+fn complain(text: &str) {
+    let priority = if log::goes_to_journal() { "<3>" } else { "" };
+    for line in text.lines() {
+        let line = log::OneLine(format_args!("{line}"));
+        let _ = writeln!(io::stderr(), "{priority}auditferry: {line}");
     }
 }
 

@@ -18,6 +18,7 @@ use crate::registry;
 use crate::secret::Secret;
 use crate::units::{ByteSize, Period};
 
+mod changes;
 mod check;
 mod describe;
 mod error;
@@ -66,7 +67,18 @@ pub struct Config {
     pub pipelines: Vec<Pipeline>,
     /// What works but should not stay so, a line each, naming the key.
     pub warnings: Vec<String>,
+    written: Written,
     origins: Origins,
+}
+
+/// All keys as they were written, whatever layer they came from. Secrets may stand in it: `Debug` shows nothing.
+#[derive(Clone, Default)]
+struct Written(Value);
+
+impl fmt::Debug for Written {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Written(..)")
+    }
 }
 
 /// The keys at the top of the file, `inputs` and `outputs` aside.

@@ -13,7 +13,11 @@ use prometheus::{
 };
 
 use crate::output::{HoldReason, Verdict};
+
+mod registered;
+
 use crate::time::Millis;
+use registered::Registered;
 
 /// Most values of the `workspace` label per pipeline; further workspaces share `other`.
 pub const MAX_WORKSPACES: usize = 200;
@@ -57,6 +61,8 @@ struct Families {
     bytes_uncommitted: IntGaugeVec,
     hold: IntGaugeVec,
     objects_open: IntGaugeVec,
+    reloads: IntCounterVec,
+    registered: Registered,
 }
 
 /// The counters of one pipeline.
@@ -121,6 +127,8 @@ struct WorkspaceGauges {
 }
 
 const PIPELINE: [&str; 2] = ["input", "output"];
+/// Values of the label `result` of reloads.
+const RELOADS: [&str; 2] = ["ok", "refused"];
 
 impl Metrics {
     /// All families, registered, with the process's own.
@@ -146,7 +154,7 @@ impl Metrics {
         let labels = [input, output];
         let families = &self.families;
         for reason in HoldReason::ALL {
-            families.hold.with_label_values(&[input, output, reason.as_str()]).set(0);
+            families.hold.with_label_values(&[input, output, reason.as_str()]);
         }
         for verdict in Verdict::LABELS {
             families.requests.with_label_values(&[input, output, verdict]);
@@ -185,6 +193,12 @@ impl Metrics {
     pub fn state_disk(&self, available: u64, size: u64) {
         self.families.state_disk_available.set(i64::try_from(available).unwrap_or(i64::MAX));
         self.families.state_disk_size.set(i64::try_from(size).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a reload of the configuration.
+    pub fn reload(&self, taken: bool) {
+        let [ok, refused] = RELOADS;
+        self.families.reloads.with_label_values(&[if taken { ok } else { refused }]).inc();
     }
 
     /// The text that Prometheus scrapes.
@@ -232,6 +246,23 @@ impl PipelineMetrics {
             .collect()
     }
 
+    /// Sets what tells of the moment to nothing: for a pipeline that starts where another of its name has ended.
+    pub fn rest(&self) {
+        for reason in HoldReason::ALL {
+            self.hold(reason, false);
+        }
+        self.acks_pending.set(0);
+        self.oldest_unacknowledged.set(0.0);
+        self.bytes_uncommitted.set(0);
+        self.objects_open.set(0);
+    }
+
+    /// Takes the pipeline out of what is scraped: it is configured no more, and alerts on it would never end.
+    pub fn forget(&self) {
+        let [input, output] = &self.labels;
+        self.families.registered.forget(input, output);
+    }
+
     /// Shows or clears a hold.
     pub fn hold(&self, reason: HoldReason, held: bool) {
         let [input, output] = &self.labels;
@@ -271,19 +302,23 @@ impl Families {
         let labels = |extra: &[&'static str]| [PIPELINE.as_slice(), extra].concat();
         let name = |name: &str| format!("auditferry_{name}");
         let keep = |family: Box<dyn Collector>| registry.register(family);
-        let counter = |short: &str, help: &str, extra: &[&'static str]| {
+        let mut registered = Registered::default();
+        let mut counter = |short: &str, help: &str, extra: &[&'static str]| {
             let family = IntCounterVec::new(Opts::new(name(short), help), &labels(extra))?;
             keep(Box::new(family.clone()))?;
+            registered.counters.push(family.clone());
             Ok::<_, prometheus::Error>(family)
         };
-        let gauge = |short: &str, help: &str, extra: &[&'static str]| {
+        let mut gauge = |short: &str, help: &str, extra: &[&'static str]| {
             let family = GaugeVec::new(Opts::new(name(short), help), &labels(extra))?;
             keep(Box::new(family.clone()))?;
+            registered.gauges.push(family.clone());
             Ok::<_, prometheus::Error>(family)
         };
-        let whole = |short: &str, help: &str, extra: &[&'static str]| {
+        let mut whole = |short: &str, help: &str, extra: &[&'static str]| {
             let family = IntGaugeVec::new(Opts::new(name(short), help), &labels(extra))?;
             keep(Box::new(family.clone()))?;
+            registered.whole_gauges.push(family.clone());
             Ok::<_, prometheus::Error>(family)
         };
         let duration = HistogramVec::new(
@@ -295,12 +330,25 @@ impl Families {
             &PIPELINE,
         )?;
         keep(Box::new(duration.clone()))?;
+        registered.durations.push(duration.clone());
         let disk = |short: &str, help: &str| {
             let gauge = IntGauge::new(name(short), help)?;
             keep(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
+        let reloads = IntCounterVec::new(
+            Opts::new(
+                name("config_reloads_total"),
+                "Reloads of the configuration: ok, or refused as a whole.",
+            ),
+            &["result"],
+        )?;
+        keep(Box::new(reloads.clone()))?;
+        for result in RELOADS {
+            reloads.with_label_values(&[result]);
+        }
         Ok(Self {
+            reloads,
             records_read: counter("records_read_total", "New records read.", &[])?,
             bytes_read: counter("bytes_read_total", "Bytes of new records read.", &[])?,
             bytes_fetched: counter("bytes_fetched_total", "Bytes fetched from the store.", &[])?,
@@ -393,6 +441,7 @@ impl Families {
                 "Objects being read or waiting for their acknowledgement.",
                 &[],
             )?,
+            registered,
         })
     }
 }

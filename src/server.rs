@@ -5,7 +5,7 @@
 //! | `/metrics` | Prometheus text |
 //! | `/healthz` | 200 while the process lives |
 //! | `/readyz` | 200, or 503 and the reason while an output or input waits for a human |
-//! | `/status` | JSON: each pipeline's phase, reason, totals and lags |
+//! | `/status` | JSON: how the last reload ended, and each pipeline's phase, reason, totals and lags |
 //! | `/` | the same as a page for people; the list of these for who asks for no HTML |
 //!
 //! `/status` and the page name inputs, workspaces and errors. Where others can reach the address they want `server.token`,
@@ -28,13 +28,15 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::App;
-use crate::metrics::{Metrics, PipelineMetrics};
-use crate::recent::{RecentEvent, RecentEvents};
+use crate::app::{App, Reloaded, ShownRoute, View};
+use crate::metrics::Metrics;
+use crate::recent::RecentEvent;
 use crate::secret::Secret;
-use crate::status::{Phase, Status};
+use crate::status::Phase;
+use crate::time::Millis;
 
 /// Why the server cannot listen.
 #[derive(Debug, Error)]
@@ -53,7 +55,7 @@ const PAGE: &str = include_str!("server/page.html");
 #[derive(Clone, Debug)]
 struct Shown {
     metrics: Metrics,
-    routes: Arc<Vec<ShownRoute>>,
+    view: watch::Receiver<View>,
     door: Arc<Door>,
     state_dir: PathBuf,
 }
@@ -112,15 +114,6 @@ fn given(headers: &HeaderMap) -> Option<String> {
     }
 }
 
-#[derive(Debug)]
-struct ShownRoute {
-    input: String,
-    output: String,
-    metrics: PipelineMetrics,
-    status: Status,
-    recent: RecentEvents,
-}
-
 /// A server that listens and does not answer yet.
 #[derive(Debug)]
 pub struct Server {
@@ -135,20 +128,17 @@ impl Server {
     /// [`ServerError`] naming the key.
     pub async fn bind(address: SocketAddr, token: Option<Secret>, app: &App) -> Result<Self, ServerError> {
         let listener = TcpListener::bind(address).await.map_err(|source| ServerError { address, source })?;
-        let routes = app.routes.iter().map(|route| ShownRoute {
-            input: route.input_name.clone(),
-            output: route.output_name.clone(),
-            metrics: route.metrics.clone(),
-            status: route.status.clone(),
-            recent: route.recent.clone(),
-        });
         let door = match token {
             Some(token) => Door::Locked(token),
             None if address.ip().is_loopback() => Door::Open,
             None => Door::Closed,
         };
-        let (metrics, routes) = (app.metrics.clone(), Arc::new(routes.collect()));
-        let shown = Shown { metrics, routes, door: Arc::new(door), state_dir: app.state_dir.clone() };
+        let shown = Shown {
+            metrics: app.metrics.clone(),
+            view: app.view(),
+            door: Arc::new(door),
+            state_dir: app.state_dir.clone(),
+        };
         Ok(Self { listener, shown })
     }
 
@@ -230,24 +220,29 @@ async fn metrics(State(shown): State<Shown>) -> Response {
 }
 
 async fn readyz(State(shown): State<Shown>) -> Response {
-    let mut reasons = String::new();
-    for route in shown.routes.iter() {
-        let snapshot = route.status.snapshot();
-        if snapshot.phase != Phase::Running && snapshot.phase != Phase::Retrying {
-            let reason = snapshot.reason.as_deref().unwrap_or("not running");
-            reasons.push_str(&format!("{}/{}: {reason}\n", route.input, route.output));
-        }
-    }
+    let reasons = shown.view.borrow().waits_for();
     if reasons.is_empty() {
         return "ready\n".into_response();
     }
-    (StatusCode::SERVICE_UNAVAILABLE, reasons).into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n").into_response()
 }
 
 #[derive(Serialize)]
 struct StatusPage<'a> {
     version: &'static str,
+    /// Why there is no pipeline, where nothing is configured.
+    idle: Option<&'a str>,
+    /// How the last reload of the configuration ended, if there was one.
+    reload: Option<ReloadRow<'a>>,
     pipelines: Vec<StatusRow<'a>>,
+}
+
+#[derive(Serialize)]
+struct ReloadRow<'a> {
+    at: String,
+    result: &'static str,
+    /// Why the old configuration goes on.
+    reason: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -271,10 +266,17 @@ struct StatusRow<'a> {
     recent_events: Vec<RecentEvent>,
 }
 
+fn rfc3339(time: Millis) -> String {
+    let mut text = Vec::new();
+    time.write_rfc3339(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
 async fn status(State(shown): State<Shown>, headers: HeaderMap) -> Response {
     if let Err(refused) = shown.door.admit(&headers) {
         return refused.into_response();
     }
+    let view = shown.view.borrow().clone();
     let row = |route| {
         let ShownRoute { input, output, metrics, status, recent }: &ShownRoute = route;
         let snapshot = status.snapshot();
@@ -297,8 +299,14 @@ async fn status(State(shown): State<Shown>, headers: HeaderMap) -> Response {
             recent_events: recent.list(),
         }
     };
+    let reload = view.reloaded.as_ref().map(|Reloaded { at, refused }| ReloadRow {
+        at: rfc3339(*at),
+        result: if refused.is_none() { "ok" } else { "refused" },
+        reason: refused.as_deref(),
+    });
+    let pipelines = view.routes.iter().map(row).collect();
     let page =
-        StatusPage { version: env!("CARGO_PKG_VERSION"), pipelines: shown.routes.iter().map(row).collect() };
+        StatusPage { version: env!("CARGO_PKG_VERSION"), idle: view.idle.as_deref(), reload, pipelines };
     match serde_json::to_string_pretty(&page) {
         Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),

@@ -1,8 +1,10 @@
 //! What a pipeline is doing, in a form that the server, the summary and a human can read.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
+use tokio::time::Instant;
 
 /// The state of a pipeline in a word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -45,6 +47,7 @@ struct Sides {
     output: Option<(Phase, String)>,
     state: Option<(Phase, String)>,
     dead_letters: Option<(Phase, String)>,
+    beat: Option<Instant>,
 }
 
 /// Which end of a pipeline speaks.
@@ -63,7 +66,22 @@ pub enum Side {
 impl Status {
     /// Enters a phase of the whole pipeline.
     pub fn enter(&self, phase: Phase) {
-        self.lock().phase = phase;
+        let mut sides = self.lock();
+        sides.phase = phase;
+        sides.beat = (phase != Phase::Stopped).then(Instant::now);
+    }
+
+    /// Says that the pipeline still turns, whether or not there is anything to do.
+    pub fn beat(&self) {
+        let mut sides = self.lock();
+        if sides.beat.is_some() {
+            sides.beat = Some(Instant::now());
+        }
+    }
+
+    /// Time since the pipeline last turned; nothing before its start and after its end.
+    pub fn silent_for(&self) -> Option<Duration> {
+        self.lock().beat.map(|beat| beat.elapsed())
     }
 
     /// Says that a side retries or holds, and why. Returns true if that is news, so that it is logged once.
@@ -118,6 +136,20 @@ impl Sides {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pipeline_that_runs_is_silent_from_its_last_beat_on() {
+        let status = Status::default();
+        assert_eq!(status.silent_for(), None);
+        status.enter(Phase::Running);
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(status.silent_for(), Some(Duration::from_secs(5)));
+        status.beat();
+        assert_eq!(status.silent_for(), Some(Duration::ZERO));
+        status.enter(Phase::Stopped);
+        status.beat();
+        assert_eq!(status.silent_for(), None, "what has ended need not turn");
+    }
 
     #[test]
     fn a_hold_outweighs_a_retry_and_trouble_is_news_once() {

@@ -5,28 +5,97 @@
 
 use std::any::Any;
 use std::fmt::{self, Debug, Display, Write};
+use std::fs::File;
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
 
+use clap::ValueEnum;
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
-use tracing_subscriber::fmt::format;
+use tracing_subscriber::fmt::format::{self, Format, Full, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 use super::CommandError;
+use crate::config::{Log, LogFormat};
 
-/// Starts the log.
-pub(super) fn start(filter: EnvFilter, json: bool) {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
-    if json {
+/// `--log-format`
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum LogForm {
+    Text,
+    Json,
+}
+
+/// Starts it, as the command line says, else the configuration, else as fits where it goes.
+pub(super) fn start(form: Option<LogForm>, level: Option<&str>, log: &Log) -> Result<(), CommandError> {
+    let level = level.or(log.level.as_deref()).unwrap_or("info");
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(level)?);
+    let form = form.or(log.format.map(|format| match format {
+        LogFormat::Text => LogForm::Text,
+        LogFormat::Json => LogForm::Json,
+    }));
+    let (journal, terminal) = (goes_to_journal(), io::stderr().is_terminal());
+    if matches!(form, Some(LogForm::Json)) || (form.is_none() && !journal && !terminal) {
         let builder = builder.with_writer(|| JsonLines(io::stderr()));
         builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
-        return;
+        return Ok(());
     }
     let fields = format::debug_fn(|out, field, value| match field.name() {
         "message" => write!(out, "{}", OneLine(value)),
         name => write!(out, "{name}={}", OneLine(value)),
     });
     let builder = builder.with_writer(io::stderr).fmt_fields(fields.delimited(" "));
-    builder.with_ansi(io::stderr().is_terminal()).with_target(false).init();
+    if journal {
+        builder.with_ansi(false).event_format(Journal::default()).init();
+    } else {
+        builder.with_ansi(terminal).with_target(false).init();
+    }
+    Ok(())
+}
+
+/// True if stderr is the journal's: what `JOURNAL_STREAM` names. It is inherited, and then stderr may go elsewhere.
+pub(super) fn goes_to_journal() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    *KNOWN.get_or_init(|| {
+        let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+        let stderr =
+            io::stderr().as_fd().try_clone_to_owned().and_then(|stderr| File::from(stderr).metadata());
+        stderr.is_ok_and(|stderr| stream == format!("{}:{}", stderr.dev(), stderr.ino()))
+    })
+}
+
+/// A line for the journal, which knows the time: its priority as the journal reads it, the message, the fields.
+struct Journal(Format<Full, ()>);
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self(Format::default().without_time().with_level(false).with_target(false).with_ansi(false))
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Journal
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            Level::DEBUG | Level::TRACE => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        self.0.format_event(context, writer, event)
+    }
 }
 
 /// Writes lines of JSON, in which the control characters that JSON lets stand are escaped, too: a terminal obeys some of
@@ -58,7 +127,7 @@ impl<W: io::Write> io::Write for JsonLines<W> {
 }
 
 /// A filter would take any word for the name of a module, and log nothing.
-pub(super) fn filter(level: &str) -> Result<EnvFilter, CommandError> {
+fn filter(level: &str) -> Result<EnvFilter, CommandError> {
     let wrong = |part: &str| {
         format!("log.level: `{part}` is not a level; write error, warn, info, debug, trace or off").into()
     };

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use super::check::{check, hint};
 use super::error::{ConfigErrors, Report, below};
 use super::{
-    Config, InputSettings, Kinds, OutputSettings, Pipeline, Redaction, Server, Settings, layers, output,
-    schema, warn,
+    Config, InputSettings, Kinds, OutputSettings, Pipeline, Redaction, Server, Settings, Written, layers,
+    output, schema, warn,
 };
 use crate::component;
 use crate::input::InputKind;
@@ -30,11 +30,19 @@ pub(super) fn load(
     kinds: Kinds,
 ) -> Result<Config, ConfigErrors> {
     let (mut tree, origins) = layers::read(files, environment)?;
+    let written = Written(tree.clone());
     let mut report = Report::new(origins);
     check(&mut tree, &schema::top(), "", &mut report);
     let mut top = if let Value::Object(top) = tree { top } else { Map::new() };
-    let inputs = inputs(named_tables(&mut top, "inputs"), kinds, &mut report);
-    let outputs = outputs(named_tables(&mut top, "outputs"), kinds, &mut report);
+    // A package's first configuration: valid, and the service runs and says what to add. One of the two alone is a mistake.
+    let empty = ["inputs", "outputs", "pipelines"].iter().all(|section| !top.contains_key(*section));
+    let (inputs, outputs) = match empty {
+        true => (Named::new(), Named::new()),
+        false => (
+            inputs(named_tables(&mut top, "inputs"), kinds, &mut report),
+            outputs(named_tables(&mut top, "outputs"), kinds, &mut report),
+        ),
+    };
     let settings: Settings = report.each(top.into(), "", component::parse).unwrap_or_default();
     if settings.memory.0 == 0 || settings.memory.0 > MAX_MEMORY {
         report.error("memory", "must be more than 0 and at most 4GiB, such as \"32MiB\"");
@@ -57,6 +65,7 @@ pub(super) fn load(
         outputs: outputs.into_iter().filter_map(|(name, settings)| Some((name, settings?))).collect(),
         pipelines,
         warnings: Vec::new(),
+        written,
         origins: report.origins,
     };
     config.warnings = warn::warnings(&config);

@@ -11,6 +11,9 @@ use crate::format::{FormatName, OcsfVersion};
 /// The warnings, a line each, naming the key.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
+    if config.is_empty() {
+        warnings.push(config.nothing_to_do());
+    }
     if let (Some(address), None) = (config.server.listen, &config.server.token)
         && !address.ip().is_loopback()
     {

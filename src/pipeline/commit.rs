@@ -58,6 +58,7 @@ impl Committer {
             // The time-out only keeps the gauges true while nothing happens.
             let news_in =
                 tokio::time::timeout(Duration::from_secs(1), news.recv_many(&mut batch, AT_ONCE)).await;
+            self.disk.status.beat();
             if news_in == Ok(0) {
                 return Ok(());
             }
@@ -136,6 +137,8 @@ impl Committer {
         };
         let mut failures = 0;
         while let Err(error) = self.state.commit(&self.namespace, changes.to_vec(), counts()).await {
+            // A disk that refuses is for a human to put right: a restart by a watchdog would not help.
+            self.disk.status.beat();
             self.disk.refuses(&error, &mut failures).await?;
         }
         self.disk.takes();

@@ -258,6 +258,8 @@ fn what_is_made_for_other_programs_is_what_they_expect() {
     }
     assert!(printed(&["completions", "bash"]).contains("complete -F _auditferry"));
     assert!(printed(&["man"]).starts_with(".ie"));
+    printed(&["man", "--all", "."]);
+    assert!(directory.path().join("auditferry-dead-letters-replay.1").exists());
     assert!(printed(&["--version"]).starts_with("auditferry 0."));
 }
 

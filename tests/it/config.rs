@@ -49,6 +49,25 @@ fn every_configuration_in_the_repository_loads() {
 }
 
 #[test]
+fn the_configuration_of_the_packages_ships_nothing_and_any_two_of_its_examples_are_a_pipeline() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/auditferry.toml");
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(load(&text).unwrap().is_empty());
+    let examples = |section: &str| -> Vec<String> {
+        text.lines().filter(|line| line.starts_with(&format!("#{section}."))).map(str::to_owned).collect()
+    };
+    let (inputs, outputs) = (examples("inputs"), examples("outputs"));
+    assert!(inputs.len() > 3 && outputs.len() > 2);
+    for input in &inputs {
+        for output in &outputs {
+            let uncommented = text.replace(input, &input[1..]).replace(output, &output[1..]);
+            let config = load(&uncommented).unwrap_or_else(|errors| panic!("{errors}"));
+            assert_eq!(config.pipelines.len(), 1);
+        }
+    }
+}
+
+#[test]
 fn the_reference_uncommented_has_no_key_that_a_component_does_not_know() {
     let text: String = config::reference()
         .lines()

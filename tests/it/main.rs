@@ -36,6 +36,8 @@ mod run;
 #[cfg(test)]
 mod security;
 #[cfg(test)]
+mod service;
+#[cfg(test)]
 #[cfg(feature = "aws")]
 mod sigv4;
 #[cfg(test)]

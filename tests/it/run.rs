@@ -13,7 +13,7 @@ use crate::support::collector::{Collector, Protocol, Step};
 use crate::support::place::{
     ONCE, RUN, configured, deliver, growing, json_lines, lines, record, request_ids, write_config,
 };
-use crate::support::process::{Process, SECRET, repository, run};
+use crate::support::process::{Process, SECRET, get, repository, run};
 
 /// Lines of the sample bucket.
 const SAMPLES: usize = 300;
@@ -259,9 +259,7 @@ fn the_status_server_answers_where_it_says_it_listens() {
     let text = std::fs::read_to_string(directory.path().join("a.toml")).unwrap();
     write_config(directory.path(), &text.replace("\"none\"", "\"127.0.0.1:0\""));
     let mut process = Process::start(&RUN, directory.path());
-    process.until_logged("listening on http://");
-    let log = process.stderr();
-    let address = log.split("listening on http://").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let address = process.address();
     process.until("the first event written", |_| !lines(&directory.path().join("out.ndjson")).is_empty());
     process.until("delivered in /metrics", |_| {
         get(&address, "/metrics").contains("auditferry_events_delivered_total{input=\"in\",output=\"out\"} 1")
@@ -283,16 +281,6 @@ fn the_status_server_answers_where_it_says_it_listens() {
     );
     process.signal("TERM");
     process.end().with(0);
-}
-
-/// The answer to a GET, head and body.
-fn get(address: &str, path: &str) -> String {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
 }
 
 #[test]

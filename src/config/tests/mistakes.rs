@@ -115,13 +115,27 @@ fn every_mistake_is_told_in_one_line_with_file_key_and_remedy() {
 
 #[test]
 fn a_configuration_without_input_or_output_is_told_what_to_add() {
-    let error = Files::new(&[("a.toml", "memory = 0")]).load(&["a.toml"], &[]).unwrap_err();
+    let load = |text: &str| Files::new(&[("a.toml", text)]).load(&["a.toml"], &[]);
+    let error = load("memory = 0\n[inputs.audit]\ntype = \"lake\"\nurl = \"lake:\"").unwrap_err();
     assert_eq!(
         error,
-        "a.toml: inputs: no input is configured; add [inputs.NAME] with a type (lake)\n\
-         a.toml: outputs: no output is configured; add [outputs.NAME] with a type (hec)\n\
+        "a.toml: outputs: no output is configured; add [outputs.NAME] with a type (hec)\n\
          a.toml: memory: must be more than 0 and at most 4GiB, such as \"32MiB\""
     );
+    let error = load("[[pipelines]]\ninput = \"audit\"\noutput = \"splunk\"").unwrap_err();
+    assert!(
+        error.starts_with("a.toml: inputs: no input is configured; add [inputs.NAME] with a type (lake)"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_configuration_of_neither_input_nor_output_ships_nothing_and_says_so() {
+    let config = Files::new(&[("a.toml", "memory = \"1MiB\"")]).load(&["a.toml"], &[]).unwrap();
+    assert!(config.is_empty() && config.pipelines.is_empty());
+    let [warning] = config.warnings.as_slice() else { panic!("{:?}", config.warnings) };
+    let told = "nothing is configured to be shipped: add one of the `inputs` and one of the `outputs` to ";
+    assert!(warning.starts_with(told) && warning.ends_with("a.toml, then reload the service"), "{warning}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -85,7 +86,7 @@ impl Process {
         Self::start_with::<&str>(arguments, directory, &[])
     }
 
-    /// Starts with more in its environment.
+    /// Starts with more in its environment; `{stderr}` in a value is device and inode of its stderr.
     pub(crate) fn start_with<V: AsRef<OsStr>>(
         arguments: &[&str],
         directory: &Path,
@@ -93,13 +94,18 @@ impl Process {
     ) -> Self {
         let output = tempfile::tempdir().unwrap();
         let file = |name: &str| Stdio::from(File::create(output.path().join(name)).unwrap());
-        let child = command(arguments, directory)
-            .envs(environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(file("stdout"))
-            .stderr(file("stderr"))
-            .spawn()
-            .unwrap();
+        let stderr = File::create(output.path().join("stderr")).unwrap();
+        let place = stderr.metadata().map(|it| format!("{}:{}", it.dev(), it.ino())).unwrap();
+        let child =
+            command(arguments, directory)
+                .envs(environment.iter().map(|(name, value)| {
+                    (name, value.as_ref().to_string_lossy().replace("{stderr}", &place))
+                }))
+                .stdin(Stdio::null())
+                .stdout(file("stdout"))
+                .stderr(stderr)
+                .spawn()
+                .unwrap();
         Self { child, output, directory: directory.to_owned() }
     }
 
@@ -141,6 +147,14 @@ impl Process {
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Where its status server listens, once it does.
+    pub(crate) fn address(&mut self) -> String {
+        self.until_logged("listening on http://");
+        let log = self.stderr();
+        let address = log.split("listening on http://").nth(1).unwrap();
+        address.split(['"', '\n']).next().unwrap().to_owned()
     }
 
     /// Sends a signal, such as `TERM`.
@@ -267,4 +281,13 @@ fn assert_none_holds_a_secret(directory: &Path) {
             assert_no_secret(&std::fs::read(&path).unwrap_or_default(), &path.display().to_string());
         }
     }
+}
+
+/// The answer to a GET, head and body.
+pub(crate) fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
