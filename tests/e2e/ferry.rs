@@ -75,6 +75,11 @@ impl Ferry {
         Self { directory, config }
     }
 
+    /// Puts another configuration in place of what it has.
+    pub(crate) fn configure(&self, text: &str) {
+        std::fs::write(&self.config, text).unwrap();
+    }
+
     /// This configuration and no other.
     pub(crate) fn whole(text: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -167,6 +172,12 @@ impl Running {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
+    /// Sends a signal, such as `HUP`.
+    pub(crate) fn signal(&self, name: &str) {
+        let line = [format!("-{name}"), self.child.id().to_string()];
+        assert!(Command::new("kill").args(line).status().unwrap().success());
+    }
+
     /// A counter of the pipeline, as Prometheus would read it.
     pub(crate) fn metric(&self, name: &str) -> usize {
         let log = self.log();
@@ -184,8 +195,7 @@ impl Running {
     /// Ends it as systemd does, and it ends well.
     pub(crate) fn stop(mut self) {
         self.secrets.are_not_shown(&self.log());
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        self.signal("TERM");
         let ended = self.child.wait().unwrap();
         assert!(ended.success(), "{ended}\n{}", self.log());
     }

@@ -280,6 +280,9 @@ async fn every_alert_fires_and_every_panel_has_data() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 
+    ferry.configure("[outputs.splunk]\ntype = \"no such thing\"\n");
+    running.signal("HUP");
+    prometheus.fires(&mut seen, &["AuditferryReloadRefused"]).await;
     hec.set_down(Some(401));
     put(&bucket, 9, "a.json", &aged(9, "h", 0));
     prometheus.fires(&mut seen, &["AuditferryHold", "AuditferryNotDelivering"]).await;
