@@ -237,7 +237,7 @@ impl State {
         // Of some requests, every third document is refused for a while.
         let busy = answered && !self.behaves && self.rng.u32(..50) == 0;
         for (number, [action, document]) in pairs.iter().enumerate() {
-            let id = action["create"]["_id"].as_str().unwrap_or_default();
+            let id = action.pointer("/create/_id").and_then(Value::as_str).unwrap_or_default();
             let status = match () {
                 () if busy && number % 3 == 0 => 429,
                 () if self.documents.insert(id.to_owned()) => {
