@@ -165,12 +165,18 @@ impl RecordCutter {
                 }
             }
             b',' | b':' => {}
-            _ if byte.is_ascii_whitespace() || self.depth > 0 || (self.offset == 0 && at < 3) => {}
+            _ if byte.is_ascii_whitespace() || self.depth > 0 || self.is_mark(at, byte) => {}
             _ => {
                 self.stray = true;
                 self.record = Some(at);
             }
         }
+    }
+
+    /// True for the bytes of a byte order mark, where alone one may stand.
+    fn is_mark(&self, at: usize, byte: u8) -> bool {
+        let place = usize::try_from(self.offset).ok().and_then(|offset| offset.checked_add(at));
+        place.and_then(|place| b"\xef\xbb\xbf".get(place)) == Some(&byte)
     }
 
     /// The record under way ends before `end`.
@@ -323,6 +329,23 @@ mod tests {
         cutter.push(text.as_bytes());
         let cut = cutter.finish();
         (cut.iter().flat_map(texts).collect(), cutter.position().0)
+    }
+
+    #[test]
+    fn other_text_is_passed_over_nowhere_and_cut_alike_in_pieces() {
+        for (text, expected) in
+            [("{]ta\"o", ["{]", "ta\"o"].as_slice()), ("ab", &["ab"]), ("\u{feff}{}x", &["{}", "x"])]
+        {
+            assert_eq!(cut(text).0, expected);
+            let mut cutter = RecordCutter::new(0, 0, 1000);
+            let mut found = Vec::new();
+            for byte in text.as_bytes() {
+                cutter.push(&[*byte]);
+                found.extend(cutter.cut().iter().flat_map(texts));
+            }
+            found.extend(cutter.finish().iter().flat_map(texts));
+            assert_eq!(found, expected, "{text}");
+        }
     }
 
     #[test]
