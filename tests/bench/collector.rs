@@ -1,9 +1,12 @@
-//! A collector that takes everything at once and costs next to nothing.
+//! A collector that takes everything, at once or after a while, and costs next to nothing.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
+
+use zstd::zstd_safe;
 
 /// Read at once.
 const BLOCK_BYTES: usize = 256 << 10;
@@ -25,7 +28,8 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    pub(crate) fn start() -> io::Result<Self> {
+    /// Each answer comes this long after the request.
+    pub(crate) fn start(latency: Duration) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let received = Arc::<Mutex<Received>>::default();
@@ -34,7 +38,7 @@ impl Collector {
             for connection in listener.incoming().map_while(Result::ok) {
                 let received = Arc::clone(&shared);
                 // A connection that breaks is the shipper's to tell: its run fails.
-                thread::spawn(move || serve(connection, &received));
+                thread::spawn(move || serve(connection, latency, &received));
             }
         });
         Ok(Self { address, received })
@@ -45,7 +49,7 @@ impl Collector {
     }
 }
 
-fn serve(mut connection: TcpStream, received: &Mutex<Received>) -> io::Result<()> {
+fn serve(mut connection: TcpStream, latency: Duration, received: &Mutex<Received>) -> io::Result<()> {
     connection.set_nodelay(true)?;
     let mut reader = BufReader::with_capacity(BLOCK_BYTES, connection.try_clone()?);
     while let Some(head) = read_head(&mut reader)? {
@@ -55,6 +59,7 @@ fn serve(mut connection: TcpStream, received: &Mutex<Received>) -> io::Result<()
         received.body_bytes += head.content_length;
         received.uncompressed_bytes += uncompressed_bytes;
         drop(received);
+        thread::sleep(latency);
         let (body, length) = (head.answer, head.answer.len());
         let answer = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
@@ -94,10 +99,22 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Head>> {
     }
 }
 
-/// Reads a gzip body to its end, where its uncompressed length stands.
+/// Longest beginning of a zstd frame that says how long its content is.
+const ZSTD_HEAD_BYTES: u64 = 18;
+
+/// Reads a body to its end, and from it how long it is uncompressed: zstd says so at its beginning, gzip at its end.
 fn drain(reader: &mut impl BufRead, bytes: u64) -> io::Result<u64> {
-    let mut length = [0; 4];
-    io::copy(&mut reader.take(bytes.saturating_sub(4)), &mut io::sink())?;
-    reader.read_exact(&mut length)?;
+    let mut head = Vec::new();
+    reader.take(ZSTD_HEAD_BYTES.min(bytes)).read_to_end(&mut head)?;
+    let (mut rest, mut length) = (head.clone(), [0; 4]);
+    let middle = bytes.saturating_sub(ZSTD_HEAD_BYTES + 4);
+    io::copy(&mut reader.take(middle), &mut io::sink())?;
+    reader.take(bytes - head.len() as u64 - middle).read_to_end(&mut rest)?;
+    if let Ok(Some(length)) = zstd_safe::get_frame_content_size(&head) {
+        return Ok(length);
+    }
+    if let Some(end) = rest.last_chunk() {
+        length = *end;
+    }
     Ok(u32::from_le_bytes(length).into())
 }

@@ -27,7 +27,9 @@ const PEAK_INTERVAL: Duration = Duration::from_millis(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Destination {
     Hec,
+    /// With zstd, the default there.
     Sumo,
+    SumoGzip,
     Bulk,
     File,
 }
@@ -37,7 +39,8 @@ impl Destination {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Hec => "Splunk HEC",
-            Self::Sumo => "Sumo Logic",
+            Self::Sumo => "Sumo, zstd",
+            Self::SumoGzip => "Sumo, gzip",
             Self::Bulk => "Elastic _bulk",
             Self::File => "file",
         }
@@ -49,6 +52,7 @@ impl Destination {
                 format!("type = \"splunk_hec\"\nurl = \"http://{collector}\"\ntoken = \"benchmark\"")
             }
             Self::Sumo => format!("type = \"sumo\"\nurl = \"http://{collector}/receiver/v1/http/benchmark\""),
+            Self::SumoGzip => format!("{}\ncompression = \"gzip\"", Self::Sumo.output(collector, directory)),
             Self::Bulk => format!("type = \"elastic\"\nurl = \"http://{collector}\"\nindex = \"audit\""),
             Self::File => format!("type = \"file\"\npath = {:?}", directory.join(OUT).join("events.ndjson")),
         }
@@ -71,6 +75,7 @@ pub(crate) fn run(
     bucket: &Path,
     directory: &Path,
     collector: SocketAddr,
+    one_core: bool,
 ) -> Result<Cost> {
     let (config, log) = (directory.join("auditferry.toml"), directory.join("log"));
     let text = format!(
@@ -80,7 +85,11 @@ pub(crate) fn run(
         destination.output(collector, directory),
     );
     fs::write(&config, text)?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_auditferry"));
+    let binary = env!("CARGO_BIN_EXE_auditferry");
+    let mut command = Command::new(if one_core { "taskset" } else { binary });
+    if one_core {
+        command.args(["-c", "0", binary]);
+    }
     command.args(["run", "--once", "--config"]).arg(&config);
     command.stdout(Stdio::null()).stderr(File::create(&log)?);
     measure(command)

@@ -1,5 +1,5 @@
-//! The least that any forwarder has to do: read, split into lines, see that each is JSON, copy it into an envelope,
-//! and compress batches of them.
+//! What a run is measured against, both on one thread: the least that any forwarder has to do, and the least that this
+//! one has to do for the same bytes.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -8,36 +8,61 @@ use std::path::Path;
 use std::process::Command;
 
 use auditferry::buffer::Pool;
+use auditferry::chunk::Origin;
 use auditferry::compress::Encoding;
+use auditferry::decode::Decoder;
+use auditferry::decode::audit::AuditDecoder;
+use auditferry::decode::redacting::RedactingDecoder;
+use auditferry::format::Format;
+use auditferry::http::HttpSettings;
+use auditferry::output::{Output, OutputContext, OutputKind, elastic, file, splunk_hec, sumo};
+use auditferry::redact::Redactor;
+use auditferry::registry::{self, FormatOptions};
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::Result;
-use super::ferry::{self, Cost};
+use super::ferry::{self, Cost, Destination};
 
 /// Uncompressed bytes of a batch, as the outputs make them.
 const BATCH_BYTES: usize = 1_000_000;
 const BLOCK_BYTES: usize = 1 << 20;
 
-/// Starts this benchmark anew to do it, and nothing else.
-pub(crate) fn run(bucket: &Path) -> Result<Cost> {
+/// Starts this benchmark anew to do one of them, and nothing else: the least of any forwarder where there is no
+/// destination.
+pub(crate) fn run(bucket: &Path, same_bytes: Option<Destination>) -> Result<Cost> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--floor").arg(bucket);
+    if let Some(name) = same_bytes.as_ref().and_then(clap::ValueEnum::to_possible_value) {
+        command.args(["--same-bytes", name.get_name()]);
+    }
     ferry::measure(command)
 }
 
-/// Does it for all objects below a directory.
-pub(crate) fn walk(directory: &Path) -> Result<()> {
+/// Does it.
+pub(crate) fn forward(bucket: &Path, same_bytes: Option<Destination>) -> Result<()> {
+    match same_bytes {
+        None => walk(bucket, &mut any_forwarder),
+        Some(destination) => {
+            let same = SameBytes::new(destination)?;
+            walk(bucket, &mut |object| same.forward(object))
+        }
+    }
+}
+
+fn walk(directory: &Path, act: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
     for entry in directory.read_dir()? {
         let entry = entry?;
         match entry.file_type()?.is_dir() {
-            true => walk(&entry.path())?,
-            false => forward(&entry.path())?,
+            true => walk(&entry.path(), act)?,
+            false => act(&entry.path())?,
         }
     }
     Ok(())
 }
 
-fn forward(object: &Path) -> Result<()> {
+/// Reads, splits into lines, sees that each is JSON, copies it into an envelope, and compresses batches of them.
+fn any_forwarder(object: &Path) -> Result<()> {
     let mut reader = BufReader::with_capacity(BLOCK_BYTES, File::open(object)?);
     let pool = Pool::default();
     let (mut line, mut batch) = (Vec::new(), Vec::with_capacity(BATCH_BYTES + BATCH_BYTES / 4));
@@ -54,4 +79,77 @@ fn forward(object: &Path) -> Result<()> {
     }
     black_box(Encoding::Gzip.compress(&[&batch], &pool)?);
     Ok(())
+}
+
+/// Reads, splits, takes secrets out, decodes, encodes and compresses as the pipeline does and with its functions, but
+/// without an engine: no tasks, positions, fingerprints, state, metrics and requests.
+struct SameBytes {
+    decoder: RedactingDecoder,
+    format: Box<dyn Format>,
+    output: Box<dyn Output>,
+    encoding: Encoding,
+    max_bytes: usize,
+    max_events: usize,
+}
+
+impl SameBytes {
+    fn new(destination: Destination) -> Result<Self> {
+        let url = "http://127.0.0.1:1/receiver/v1/http/benchmark";
+        let (kind, table): (OutputKind, Value) = match destination {
+            Destination::Hec => {
+                (splunk_hec::KIND, json!({"url": "http://127.0.0.1:1", "token": "benchmark"}))
+            }
+            Destination::Sumo | Destination::SumoGzip => (sumo::KIND, json!({ "url": url })),
+            Destination::Bulk => (elastic::KIND, json!({"url": "http://127.0.0.1:1", "index": "audit"})),
+            Destination::File => (file::KIND, json!({"path": "events.ndjson"})),
+        };
+        let format = kind.defaults.format;
+        let context = OutputContext { name: "floor".to_owned(), format, http: HttpSettings::default() };
+        Ok(Self {
+            decoder: RedactingDecoder {
+                decoder: Box::<AuditDecoder>::default(),
+                redactor: Redactor::new(b"benchmark", &[], &[])?,
+            },
+            format: registry::format(format, FormatOptions::default()),
+            output: (kind.build)(table, context)?,
+            encoding: match destination {
+                Destination::SumoGzip => Encoding::Gzip,
+                _ => kind.defaults.compression,
+            },
+            max_bytes: usize::try_from(kind.defaults.max_bytes)?,
+            max_events: kind.defaults.max_events,
+        })
+    }
+
+    fn forward(&self, object: &Path) -> Result<()> {
+        let mut reader = BufReader::with_capacity(BLOCK_BYTES, File::open(object)?);
+        let (pool, origin) = (Pool::default(), Origin::of_object(&object.to_string_lossy()));
+        let terminator = self.output.framing().terminator;
+        let (mut line, mut scratch) = (Vec::new(), Vec::new());
+        let mut batch = Vec::with_capacity(self.max_bytes + self.max_bytes / 4);
+        let mut events = 0;
+        while reader.read_until(b'\n', &mut line)? > 0 {
+            let record = line.trim_ascii_end();
+            let decoded = self.decoder.decode(record, 0, &origin, &mut scratch, &mut |event| {
+                self.output.encode(event, &*self.format, &mut batch);
+                batch.extend_from_slice(terminator);
+                events += 1;
+            });
+            decoded.map_err(|error| error.detail)?;
+            line.clear();
+            if batch.len() >= self.max_bytes || events >= self.max_events {
+                self.compress(&batch, &pool)?;
+                batch.clear();
+                events = 0;
+            }
+        }
+        self.compress(&batch, &pool)
+    }
+
+    fn compress(&self, batch: &[u8], pool: &Pool) -> Result<()> {
+        if self.encoding != Encoding::None {
+            black_box(self.encoding.compress(&[batch], pool)?);
+        }
+        Ok(())
+    }
 }

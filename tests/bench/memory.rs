@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use auditferry::generate::{Bucket, Options};
 use auditferry::time::Date;
@@ -63,8 +64,8 @@ fn run(title: &str, options: Options, destination: Destination) -> Result<bool> 
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let bucket = directory.path().join("bucket");
     let written = Bucket::new(options)?.write_round(&bucket, 0)?;
-    let collector = Collector::start()?;
-    let cost = ferry::run(destination, &bucket, directory.path(), collector.address)?;
+    let collector = Collector::start(Duration::ZERO)?;
+    let cost = ferry::run(destination, &bucket, directory.path(), collector.address, false)?;
     let fits = cost.peak_bytes <= MOST_BYTES;
     writeln!(
         io::stdout(),
