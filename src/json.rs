@@ -5,7 +5,8 @@
 
 use std::borrow::Cow;
 
-use memchr::{memchr2, memchr3};
+use memchr::memchr3;
+use scan::Seen;
 
 pub mod edit;
 pub mod envelope;
@@ -23,7 +24,12 @@ pub struct Text<'a>(Cow<'a, str>);
 impl<'a> Text<'a> {
     /// Takes a JSON string from valid JSON, quotes included. Only a string with a `\/` or `\u` escape is rewritten.
     pub fn from_json(quoted: &'a str) -> Self {
-        if has_foreign_escape(quoted.as_bytes()) {
+        Self::from_seen(quoted, Seen::UNKNOWN)
+    }
+
+    /// The same where it is known what the string holds.
+    pub fn from_seen(quoted: &'a str, seen: Seen) -> Self {
+        if seen.escapes && has_foreign_escape(quoted.as_bytes()) {
             return Self(Cow::Owned(quote(&unescape(quoted))));
         }
         Self(Cow::Borrowed(quoted))
@@ -35,8 +41,8 @@ impl<'a> Text<'a> {
     }
 
     /// Takes a string that was written with its quotes and canonical escapes.
-    pub fn from_canonical(quoted: String) -> Text<'static> {
-        Text(Cow::Owned(quoted))
+    pub fn from_canonical(quoted: impl Into<Cow<'a, str>>) -> Self {
+        Text(quoted.into())
     }
 
     /// Takes plain text and escapes what JSON wants escaped.
@@ -84,14 +90,12 @@ pub fn write_quoted(plain: &str, out: &mut Vec<u8>) {
 
 /// Appends `plain` with JSON's escapes and without quotes.
 pub fn write_escaped(plain: &str, out: &mut Vec<u8>) {
-    let bytes = plain.as_bytes();
-    let mut copied = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        out.extend_from_slice(bytes.get(copied..at).unwrap_or_default());
-        copied = at + 1;
+    let mut rest = plain.as_bytes();
+    while let Some(at) = scan::escapable(rest) {
+        let (before, after) = rest.split_at(at);
+        let Some((&byte, after)) = after.split_first() else { break };
+        out.extend_from_slice(before);
+        rest = after;
         match byte {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),
@@ -109,7 +113,7 @@ pub fn write_escaped(plain: &str, out: &mut Vec<u8>) {
             }
         }
     }
-    out.extend_from_slice(bytes.get(copied..).unwrap_or_default());
+    out.extend_from_slice(rest);
 }
 
 /// Makes one JSON string of the text that stands in `out` from `start` on, as protocols want it that carry a document
@@ -325,7 +329,7 @@ pub fn elements(array: &str) -> impl Iterator<Item = &str> {
 /// Where the string that opens at `at` ends (after its closing quote).
 fn string_end(bytes: &[u8], at: usize) -> usize {
     let mut from = at + 1;
-    while let Some(found) = memchr2(b'"', b'\\', bytes.get(from..).unwrap_or_default()) {
+    while let Some(found) = scan::special(bytes.get(from..).unwrap_or_default()) {
         let here = from + found;
         if bytes.get(here) == Some(&b'"') {
             return here + 1;

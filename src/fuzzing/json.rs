@@ -12,7 +12,7 @@ pub fn json(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     quoted(text);
     let mut found = Vec::new();
-    let scanned = scan::object(text, |key, value| found.push((key, value)));
+    let scanned = scan::object(text, |key, value, _| found.push((key, value)));
     let valid = serde_json::from_str::<&RawValue>(text).is_ok();
     assert!(valid || !scanned, "not JSON, and taken: {text}");
     if !valid {

@@ -1,28 +1,48 @@
 //! Sees that a line is one JSON object and finds its members, both in one pass over the bytes: half the cost of a
-//! general reader, which has to be ready for what delivered lines never hold.
+//! general reader, which has to be ready for what delivered lines never hold. What it meets in a value on the way it
+//! hands on, so that nobody has to look for it a second time.
 
 /// Levels of nesting that are followed.
 const MAX_DEPTH: u32 = 128;
 
-/// Calls `member` with key (its quotes included, free of escapes) and value of each member of the object that `text` is.
+/// What a value may hold; where nobody looked, it may hold everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// A backslash in one of its strings.
+    pub escapes: bool,
+    /// White space outside of its strings.
+    pub spaces: bool,
+    /// Something within it that is neither string nor null.
+    pub others: bool,
+}
+
+impl Seen {
+    /// Of a value that nobody looked at.
+    pub const UNKNOWN: Self = Self { escapes: true, spaces: true, others: true };
+    const NOTHING: Self = Self { escapes: false, spaces: false, others: false };
+}
+
+/// Calls `member` with key (its quotes included, free of escapes) and value of each member of the object that `text`
+/// is, and with what the value holds.
 ///
 /// `false` where the text is no such object *or* holds what is left to a general reader: white space other than blanks,
 /// keys with escapes, nesting deeper than 128 levels. `member` may have been called by then. Where the answer is
 /// `true`, `serde_json` takes the text too.
-pub fn object<'t>(text: &'t str, mut member: impl FnMut(&'t str, &'t str)) -> bool {
+pub fn object<'t>(text: &'t str, mut member: impl FnMut(&'t str, &'t str, Seen)) -> bool {
     // No early end: so the compiler looks at many bytes at once.
     let controls = text.bytes().fold(false, |any, byte| any | (byte < 0x20));
-    let mut scanner = Scanner { text, at: 0 };
+    let mut scanner = Scanner { text, at: 0, seen: Seen::NOTHING };
     !controls && scanner.object(&mut member).is_some()
 }
 
 struct Scanner<'t> {
     text: &'t str,
     at: usize,
+    seen: Seen,
 }
 
 impl<'t> Scanner<'t> {
-    fn object(&mut self, member: &mut impl FnMut(&'t str, &'t str)) -> Option<()> {
+    fn object(&mut self, member: &mut impl FnMut(&'t str, &'t str, Seen)) -> Option<()> {
         self.skip_blanks();
         self.expect(b'{')?;
         self.skip_blanks();
@@ -35,8 +55,9 @@ impl<'t> Scanner<'t> {
                 let key = self.text.get(start..self.at).filter(|_| !escaped)?;
                 self.colon()?;
                 let start = self.at;
+                self.seen = Seen::NOTHING;
                 self.value()?;
-                member(key, self.text.get(start..self.at)?);
+                member(key, self.text.get(start..self.at)?, self.seen);
                 self.skip_blanks();
                 match self.next()? {
                     b',' => self.skip_blanks(),
@@ -66,6 +87,7 @@ impl<'t> Scanner<'t> {
     fn skip_blanks(&mut self) {
         while self.peek() == Some(b' ') {
             self.at += 1;
+            self.seen.spaces = true;
         }
     }
 
@@ -86,6 +108,7 @@ impl<'t> Scanner<'t> {
                 }
                 open @ (b'{' | b'[') => {
                     self.at += 1;
+                    self.seen.others |= depth > 0;
                     self.skip_blanks();
                     // `}` and `]` are two after `{` and `[`.
                     if self.peek()? == open + 2 {
@@ -100,10 +123,15 @@ impl<'t> Scanner<'t> {
                         continue;
                     }
                 }
-                b't' => self.literal("true")?,
-                b'f' => self.literal("false")?,
                 b'n' => self.literal("null")?,
-                _ => self.number()?,
+                other => {
+                    self.seen.others = true;
+                    match other {
+                        b't' => self.literal("true")?,
+                        b'f' => self.literal("false")?,
+                        _ => self.number()?,
+                    }
+                }
             }
             loop {
                 if depth == 0 {
@@ -186,6 +214,7 @@ impl<'t> Scanner<'t> {
                 return Some(escaped);
             }
             escaped = true;
+            self.seen.escapes = true;
             match self.next()? {
                 b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
                 b'u' => {
@@ -201,21 +230,41 @@ impl<'t> Scanner<'t> {
 
 /// How far the next quote or backslash is. Most strings are short: for them eight bytes at a time in a register are
 /// faster than a call of `memchr`.
-fn special(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::MAX / 255;
-    /// The high bit of the first byte that is zero, and perhaps of bytes after it.
-    fn zeros(word: u64) -> u64 {
-        word.wrapping_sub(ONES) & !word & (ONES << 7)
-    }
+pub(super) fn special(bytes: &[u8]) -> Option<usize> {
+    first(
+        bytes,
+        |word| below(word ^ (ONES * b'"' as u64), 1) | below(word ^ (ONES * b'\\' as u64), 1),
+        |byte| matches!(byte, b'"' | b'\\'),
+    )
+}
+
+/// How far the next byte is that JSON wants escaped.
+pub(super) fn escapable(bytes: &[u8]) -> Option<usize> {
+    first(
+        bytes,
+        |word| {
+            below(word, 0x20) | below(word ^ (ONES * b'"' as u64), 1) | below(word ^ (ONES * b'\\' as u64), 1)
+        },
+        |byte| matches!(byte, ..0x20 | b'"' | b'\\'),
+    )
+}
+
+const ONES: u64 = u64::MAX / 255;
+
+/// The high bit of the first byte that is smaller than this, and perhaps of bytes after it.
+fn below(word: u64, limit: u64) -> u64 {
+    word.wrapping_sub(ONES * limit) & !word & (ONES << 7)
+}
+
+fn first(bytes: &[u8], in_word: impl Fn(u64) -> u64, is: impl Fn(u8) -> bool) -> Option<usize> {
     let (words, rest) = bytes.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let found = zeros(word ^ (ONES * b'"' as u64)) | zeros(word ^ (ONES * b'\\' as u64));
+        let found = in_word(u64::from_le_bytes(*word));
         if found != 0 {
             return Some(index * 8 + found.trailing_zeros() as usize / 8);
         }
     }
-    let at = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+    let at = rest.iter().position(|byte| is(*byte))?;
     Some(words.len() * 8 + at)
 }
 
@@ -228,7 +277,17 @@ mod tests {
 
     fn scanned(text: &str) -> Option<Vec<(&str, &str)>> {
         let mut members = Vec::new();
-        object(text, |key, value| members.push((key, value))).then_some(members)
+        object(text, |key, value, _| members.push((key, value))).then_some(members)
+    }
+
+    #[test]
+    fn what_a_value_holds_is_told() {
+        let text = r#"{ "a" : "\n" , "b":[1],"c":{"x":"y","z":null},"d":{"x": "y"},"e":{"x":{}},"f":{"x":true},"g":{"\n":"y"}}"#;
+        let mut told = Vec::new();
+        assert!(object(text, |_, _, seen| told.push((seen.escapes, seen.spaces, seen.others))));
+        let (t, f) = (true, false);
+        let expected = [(t, f, f), (f, f, t), (f, f, f), (f, t, f), (f, f, t), (f, f, t), (t, f, f)];
+        assert_eq!(told, expected);
     }
 
     #[test]
@@ -332,8 +391,10 @@ mod tests {
 
         /// The word-wise search finds what a search byte by byte finds.
         #[test]
-        fn the_next_special_byte_is_found(bytes in prop::collection::vec(prop::sample::select(b"a\"\\\x21\x23\x5b\x5d\xa2\xdc\x80\xff".to_vec()), 0..40)) {
+        fn the_next_special_byte_is_found(bytes in prop::collection::vec(prop::sample::select(b"a\"\\\x00\x1f\x20\x21\x23\x5b\x5d\xa2\xdc\x80\xff".to_vec()), 0..40)) {
             prop_assert_eq!(special(&bytes), bytes.iter().position(|byte| matches!(byte, b'"' | b'\\')));
+            let escaped = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
+            prop_assert_eq!(escapable(&bytes), bytes.iter().position(escaped));
         }
     }
 }

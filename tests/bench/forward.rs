@@ -214,7 +214,8 @@ impl Table {
             0 => "-".to_owned(),
             _ => format!("{:.1} %", 100.0 * ratio(received.body_bytes, whole)),
         };
-        let or_dash = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
+        let or_dash =
+            |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
         // Share of the CPU that its floor takes, and how much more than one core does.
         let (of_floor, cores) = match row.subject {
             Subject::Run(destination) => (

@@ -19,13 +19,13 @@ use crate::json::Text;
 /// The canonical text is left in `scratch` and in the event, which need not be written a second time.
 pub(super) fn derive<'s>(event: &mut AuditEvent<'s>, occurrence: u32, scratch: &'s mut Vec<u8>) {
     let ends = identity(event, scratch);
-    event.event_id = Some(digest(scratch, |hash| {
+    let id = digest(scratch, |hash| {
         if occurrence > 0 {
             hash.update(b"#");
             hash.update(occurrence.to_string());
         }
-    }));
-    event.written = written(scratch, ends);
+    });
+    complete(event, id, scratch, ends);
 }
 
 /// The same for a record of an envelope: equal records of one envelope are counted in `seen`.
@@ -39,12 +39,12 @@ pub(super) fn derive_enveloped<'s>(
     let count = seen.entry(Sha256::digest(&*scratch).into()).or_default();
     let repeat = *count;
     *count += 1;
-    event.event_id = Some(digest(scratch, |hash| {
+    let id = digest(scratch, |hash| {
         if occurrence > 0 || repeat > 0 {
             hash.update(format!("#{occurrence}#{repeat}"));
         }
-    }));
-    event.written = written(scratch, ends);
+    });
+    complete(event, id, scratch, ends);
 }
 
 /// Writes what is digested; gives back where the columns before the id end, and those after it.
@@ -57,36 +57,48 @@ fn identity(event: &AuditEvent<'_>, scratch: &mut Vec<u8>) -> (usize, usize) {
     ends
 }
 
-fn written(scratch: &[u8], (head_end, tail_end): (usize, usize)) -> Option<Written<'_>> {
-    Some(Written { head: scratch.get(..head_end)?, tail: scratch.get(head_end..tail_end)? })
+/// The id goes behind what was digested, so that it needs no memory of its own.
+fn complete<'s>(
+    event: &mut AuditEvent<'s>,
+    id: [u8; ID_LENGTH],
+    scratch: &'s mut Vec<u8>,
+    (head_end, tail_end): (usize, usize),
+) {
+    let id_start = scratch.len();
+    scratch.extend_from_slice(&id);
+    let scratch: &'s [u8] = scratch;
+    let id = scratch.get(id_start..).and_then(|id| std::str::from_utf8(id).ok());
+    event.event_id = id.map(Text::from_canonical);
+    event.written = scratch
+        .get(..head_end)
+        .zip(scratch.get(head_end..tail_end))
+        .map(|(head, tail)| Written { head, tail });
 }
 
-fn digest(identity: &[u8], more: impl FnOnce(&mut Sha256)) -> Text<'static> {
+fn digest(identity: &[u8], more: impl FnOnce(&mut Sha256)) -> [u8; ID_LENGTH] {
     let mut hash = Sha256::new();
     hash.update(identity);
     more(&mut hash);
-    let digest: [u8; 32] = hash.finalize().into();
-    uuid(digest)
+    uuid(hash.finalize().into())
 }
 
+/// Characters of a UUID and its quotes.
+const ID_LENGTH: usize = 38;
+
 /// `"xxxxxxxx-xxxx-8xxx-yxxx-xxxxxxxxxxxx"`, after RFC 9562 section 5.8.
-fn uuid(digest: [u8; 32]) -> Text<'static> {
+fn uuid(digest: [u8; 32]) -> [u8; ID_LENGTH] {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(38);
-    text.push('"');
-    for (index, byte) in digest.into_iter().take(16).enumerate() {
+    let mut text = *b"\"xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx\"";
+    let nibbles = digest.into_iter().enumerate().flat_map(|(index, byte)| {
         let byte = match index {
             6 => (byte & 0x0f) | 0x80,
             8 => (byte & 0x3f) | 0x80,
             _ => byte,
         };
-        if matches!(index, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        for nibble in [byte >> 4, byte & 0x0f] {
-            text.push(char::from(HEX.get(usize::from(nibble)).copied().unwrap_or(b'0')));
-        }
+        [byte >> 4, byte & 0x0f]
+    });
+    for (place, nibble) in text.iter_mut().filter(|place| **place == b'x').zip(nibbles) {
+        *place = HEX.get(usize::from(nibble)).copied().unwrap_or(b'0');
     }
-    text.push('"');
-    Text::from_canonical(text)
+    text
 }

@@ -8,6 +8,7 @@ use super::{Members, Shape, event_id, values};
 use crate::chunk::Origin;
 use crate::decode::Gaps;
 use crate::event::{AuditEvent, Extra, Nested};
+use crate::json::scan::Seen;
 use crate::json::{self, Kind, Text, members};
 use crate::time::Millis;
 
@@ -87,29 +88,31 @@ impl<'a> Mapping<'a> {
         self.event.extras.push(Extra { key: Text::from_static(quoted_key), value: TRUE });
     }
 
-    fn keep(&mut self, key: Text<'a>, value: &'a str) {
-        self.event.extras.push(Extra { key, value: values::compact(value) });
+    fn keep(&mut self, key: Text<'a>, value: &'a str, seen: Seen) {
+        self.event.extras.push(Extra { key, value: values::compact(value, seen) });
     }
 
     /// A member of GCP's wrapper around the record.
-    pub(super) fn wrapper_member(&mut self, key: &str, value: &'a str) {
+    pub(super) fn wrapper_member(&mut self, key: &str, value: &'a str, seen: Seen) {
         if key == "insertId" {
-            self.fallback_id = values::text_or_none(value);
+            self.fallback_id = values::text_or_none(value, seen);
         }
-        self.keep(Text::from_plain(&format!("gcp.{key}")), value);
+        self.keep(Text::from_plain(&format!("gcp.{key}")), value, seen);
     }
 
     pub(super) fn members<'m: 'a>(&mut self, shape: Shape, members: &Members<'m>) {
         self.shape = shape;
-        for (key, value) in members {
-            self.member(key, value);
+        for (key, value, seen) in members {
+            self.member(key, value, *seen);
         }
     }
 
-    fn member(&mut self, key: &str, value: &'a str) {
-        let Some(column) = column(self.shape, key) else { return self.keep(Text::from_plain(key), value) };
+    fn member(&mut self, key: &str, value: &'a str, seen: Seen) {
+        let Some(column) = column(self.shape, key) else {
+            return self.keep(Text::from_plain(key), value, seen);
+        };
         let event = &mut self.event;
-        let (slot, read): (_, fn(&'a str) -> Option<Text<'a>>) = match column {
+        let (slot, read): (_, fn(&'a str, Seen) -> Option<Text<'a>>) = match column {
             Column::AccountId => (&mut event.account_id, values::text_or_none),
             Column::WorkspaceId => (&mut event.workspace_id, values::text_or_none),
             Column::OrgId => (&mut self.org_id, values::text_or_none),
@@ -124,18 +127,18 @@ impl<'a> Mapping<'a> {
             Column::SourceIpAddress => (&mut event.source_ip_address, values::text_or_none),
             Column::OperationName => (&mut self.operation_name, values::text),
             Column::ResourceId => (&mut self.resource_id, values::text),
-            Column::Kept(name) => return self.keep(name, value),
-            _ => return self.special_member(column, key, value),
+            Column::Kept(name) => return self.keep(name, value, seen),
+            _ => return self.special_member(column, key, value, seen),
         };
         // A key that comes twice (in two cases, or in the record and its properties): the first value wins, none is lost.
         if slot.is_none() {
-            *slot = read(value);
-        } else if read(value) != *slot {
-            self.keep(Text::from_plain(key), value);
+            *slot = read(value, seen);
+        } else if read(value, seen) != *slot {
+            self.keep(Text::from_plain(key), value, seen);
         }
     }
 
-    fn special_member(&mut self, column: Column, key: &str, value: &'a str) {
+    fn special_member(&mut self, column: Column, key: &str, value: &'a str, seen: Seen) {
         let event = &mut self.event;
         let taken = match column {
             Column::EventTime => {
@@ -149,19 +152,19 @@ impl<'a> Mapping<'a> {
                 true
             }
             Column::UserIdentity if event.user_identity == Nested::Null => {
-                event.user_identity = values::identity(value, &mut event.extras);
+                event.user_identity = values::identity(value, seen, &mut event.extras);
                 true
             }
             Column::Response if event.response == Nested::Null => {
-                event.response = values::response(value, &mut event.extras);
+                event.response = values::response(value, seen, &mut event.extras);
                 true
             }
             Column::IdentityMetadata if event.identity_metadata == Nested::Null => {
-                event.identity_metadata = values::run_identity(value, &mut event.extras);
+                event.identity_metadata = values::run_identity(value, seen, &mut event.extras);
                 true
             }
             Column::RequestParams if event.request_params == Nested::Null => {
-                let (params, truncated) = values::params(value);
+                let (params, truncated) = values::params(value, seen);
                 event.request_params = params;
                 if truncated {
                     self.flag("\"truncated\"");
@@ -170,14 +173,14 @@ impl<'a> Mapping<'a> {
             }
             Column::Properties if json::kind(value) == Kind::Object => {
                 for (key, value) in members(value) {
-                    self.member(&json::unescape(key), value);
+                    self.member(&json::unescape(key), value, Seen::UNKNOWN);
                 }
                 true
             }
             _ => false,
         };
         if !taken && json::kind(value) != Kind::Null {
-            self.keep(Text::from_plain(key), value);
+            self.keep(Text::from_plain(key), value, seen);
         }
     }
 
@@ -203,7 +206,7 @@ impl<'a> Mapping<'a> {
         if let Some(date) = self.event_date.filter(|date| json::kind(date) != Kind::Null)
             && self.event.event_time.is_none_or(|time| date.trim_matches('"') != time.date().to_string())
         {
-            self.keep(Text::from_static("\"event_date\""), date);
+            self.keep(Text::from_static("\"event_date\""), date, Seen::UNKNOWN);
         }
         let mut event: AuditEvent<'s> = self.event;
         match event.event_id.take().or(self.fallback_id) {

@@ -2,34 +2,41 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
+use memchr::memmem::Finder;
 use serde_json::value::RawValue;
 
 use crate::event::{Extra, Identity, Nested, Params, Response, RunIdentity};
+use crate::json::scan::Seen;
 use crate::json::{self, Kind, Text, members};
 
 /// Ends a parameter that Databricks cut at 100 KB.
 const TRUNCATED: &str = "... truncated\"";
 
 /// A string column: numbers and booleans become text, `null` nothing, anything else compact JSON as text.
-pub(super) fn text(value: &str) -> Option<Text<'_>> {
+pub(super) fn text(value: &str, seen: Seen) -> Option<Text<'_>> {
     match json::kind(value) {
         Kind::Null => None,
-        Kind::String => Some(Text::from_json(value)),
+        Kind::String => Some(Text::from_seen(value, seen)),
         Kind::Number | Kind::Boolean => Some(Text::from_plain(value)),
-        Kind::Array | Kind::Object => Some(Text::from_plain(&compact(value))),
+        Kind::Array | Kind::Object => Some(Text::from_plain(&compact(value, seen))),
     }
 }
 
 /// A string column in which an empty text means none.
-pub(super) fn text_or_none(value: &str) -> Option<Text<'_>> {
-    text(value).filter(|text| !text.is_empty())
+pub(super) fn text_or_none(value: &str, seen: Seen) -> Option<Text<'_>> {
+    text(value, seen).filter(|text| !text.is_empty())
 }
 
 /// Any value without white space between its tokens.
-pub(super) fn compact(value: &str) -> Cow<'_, str> {
+pub(super) fn compact(value: &str, seen: Seen) -> Cow<'_, str> {
     match json::kind(value) {
         Kind::Null | Kind::Boolean | Kind::Number => Cow::Borrowed(value),
+        // Escapes stand in strings only: one look at the whole is cheaper than one at each of its strings.
+        kind if (kind == Kind::String || !seen.spaces) && (!seen.escapes || json::is_canonical(value)) => {
+            Cow::Borrowed(value)
+        }
         _ => {
             let mut out = Vec::with_capacity(value.len());
             json::write_compact(value, &mut out);
@@ -86,7 +93,7 @@ pub(super) fn open(value: &str) -> Inner<'_> {
                 _ => Inner::NoObject(Text::from_json(value)),
             }
         }
-        _ => Inner::NoObject(Text::from_plain(&compact(value))),
+        _ => Inner::NoObject(Text::from_plain(&compact(value, Seen::UNKNOWN))),
     }
 }
 
@@ -94,23 +101,24 @@ pub(super) fn open(value: &str) -> Inner<'_> {
 /// place; such a member becomes an extra named `column.key`.
 fn read<'a, T: Default>(
     object: &'a str,
+    seen: Seen,
     column: &str,
     extras: &mut Vec<Extra<'a>>,
-    place: fn(&mut T, &str, &'a str) -> bool,
+    place: fn(&mut T, &str, &'a str, Seen) -> bool,
 ) -> T {
     let mut target = T::default();
     for (key, value) in members(object) {
-        if !place(&mut target, key.trim_matches('"'), value) {
+        if !place(&mut target, key.trim_matches('"'), value, seen) {
             let key = Text::from_plain(&format!("{column}.{}", json::unescape(key)));
-            extras.push(Extra { key, value: compact(value) });
+            extras.push(Extra { key, value: compact(value, seen) });
         }
     }
     target
 }
 
 /// Takes a text in, unless another spelling of its key gave a different one before.
-fn fill<'a>(slot: &mut Option<Text<'a>>, value: &'a str) -> bool {
-    match (text(value), &*slot) {
+fn fill<'a>(slot: &mut Option<Text<'a>>, value: &'a str, seen: Seen) -> bool {
+    match (text(value, seen), &*slot) {
         (None, _) => true,
         (Some(text), Some(known)) => text == *known,
         (text, None) => {
@@ -121,21 +129,25 @@ fn fill<'a>(slot: &mut Option<Text<'a>>, value: &'a str) -> bool {
 }
 
 /// `user_identity`
-pub(super) fn identity<'a>(value: &'a str, extras: &mut Vec<Extra<'a>>) -> Nested<'a, Identity<'a>> {
-    fn place<'a>(identity: &mut Identity<'a>, key: &str, value: &'a str) -> bool {
+pub(super) fn identity<'a>(
+    value: &'a str,
+    seen: Seen,
+    extras: &mut Vec<Extra<'a>>,
+) -> Nested<'a, Identity<'a>> {
+    fn place<'a>(identity: &mut Identity<'a>, key: &str, value: &'a str, seen: Seen) -> bool {
         match key {
-            "email" => fill(&mut identity.email, value),
-            "subject_name" | "subjectName" => fill(&mut identity.subject_name, value),
+            "email" => fill(&mut identity.email, value, seen),
+            "subject_name" | "subjectName" => fill(&mut identity.subject_name, value, seen),
             _ => false,
         }
     }
     match open(value) {
         Inner::Null => Nested::Null,
         Inner::NoObject(text) => Nested::Raw(text),
-        Inner::Here(object) => Nested::Value(read(object, "user_identity", extras, place)),
+        Inner::Here(object) => Nested::Value(read(object, seen, "user_identity", extras, place)),
         Inner::Unwrapped(content) => {
             let mut found = Vec::new();
-            let identity = read(&content, "user_identity", &mut found, place);
+            let identity = read(&content, Seen::UNKNOWN, "user_identity", &mut found, place);
             for extra in found {
                 extras.push(extra.into_owned());
             }
@@ -145,25 +157,29 @@ pub(super) fn identity<'a>(value: &'a str, extras: &mut Vec<Extra<'a>>) -> Neste
 }
 
 /// `response`
-pub(super) fn response<'a>(value: &'a str, extras: &mut Vec<Extra<'a>>) -> Nested<'a, Response<'a>> {
-    fn place<'a>(response: &mut Response<'a>, key: &str, value: &'a str) -> bool {
+pub(super) fn response<'a>(
+    value: &'a str,
+    seen: Seen,
+    extras: &mut Vec<Extra<'a>>,
+) -> Nested<'a, Response<'a>> {
+    fn place<'a>(response: &mut Response<'a>, key: &str, value: &'a str, seen: Seen) -> bool {
         match key {
             "status_code" | "statusCode" => match value.trim_matches('"').parse() {
                 Ok(code) => *response.status_code.get_or_insert(code) == code,
                 Err(_) => json::kind(value) == Kind::Null,
             },
-            "error_message" | "errorMessage" => fill(&mut response.error_message, value),
-            "result" => fill(&mut response.result, value),
+            "error_message" | "errorMessage" => fill(&mut response.error_message, value, seen),
+            "result" => fill(&mut response.result, value, seen),
             _ => false,
         }
     }
     match open(value) {
         Inner::Null => Nested::Null,
         Inner::NoObject(text) => Nested::Raw(text),
-        Inner::Here(object) => Nested::Value(read(object, "response", extras, place)),
+        Inner::Here(object) => Nested::Value(read(object, seen, "response", extras, place)),
         Inner::Unwrapped(content) => {
             let mut found = Vec::new();
-            let response = read(&content, "response", &mut found, place);
+            let response = read(&content, Seen::UNKNOWN, "response", &mut found, place);
             for extra in found {
                 extras.push(extra.into_owned());
             }
@@ -173,22 +189,26 @@ pub(super) fn response<'a>(value: &'a str, extras: &mut Vec<Extra<'a>>) -> Neste
 }
 
 /// `identity_metadata`
-pub(super) fn run_identity<'a>(value: &'a str, extras: &mut Vec<Extra<'a>>) -> Nested<'a, RunIdentity<'a>> {
-    fn place<'a>(run: &mut RunIdentity<'a>, key: &str, value: &'a str) -> bool {
+pub(super) fn run_identity<'a>(
+    value: &'a str,
+    seen: Seen,
+    extras: &mut Vec<Extra<'a>>,
+) -> Nested<'a, RunIdentity<'a>> {
+    fn place<'a>(run: &mut RunIdentity<'a>, key: &str, value: &'a str, seen: Seen) -> bool {
         match key {
-            "run_by" | "runBy" => fill(&mut run.run_by, value),
-            "run_as" | "runAs" => fill(&mut run.run_as, value),
-            "acting_resource" | "actingResource" => fill(&mut run.acting_resource, value),
+            "run_by" | "runBy" => fill(&mut run.run_by, value, seen),
+            "run_as" | "runAs" => fill(&mut run.run_as, value, seen),
+            "acting_resource" | "actingResource" => fill(&mut run.acting_resource, value, seen),
             _ => false,
         }
     }
     match open(value) {
         Inner::Null => Nested::Null,
         Inner::NoObject(text) => Nested::Raw(text),
-        Inner::Here(object) => Nested::Value(read(object, "identity_metadata", extras, place)),
+        Inner::Here(object) => Nested::Value(read(object, seen, "identity_metadata", extras, place)),
         Inner::Unwrapped(content) => {
             let mut found = Vec::new();
-            let run = read(&content, "identity_metadata", &mut found, place);
+            let run = read(&content, Seen::UNKNOWN, "identity_metadata", &mut found, place);
             for extra in found {
                 extras.push(extra.into_owned());
             }
@@ -198,17 +218,17 @@ pub(super) fn run_identity<'a>(value: &'a str, extras: &mut Vec<Extra<'a>>) -> N
 }
 
 /// `request_params`, and whether Databricks cut one of them.
-pub(super) fn params(value: &str) -> (Nested<'_, Params<'_>>, bool) {
+pub(super) fn params(value: &str, seen: Seen) -> (Nested<'_, Params<'_>>, bool) {
     match open(value) {
         Inner::Null => (Nested::Null, false),
         Inner::NoObject(text) => (Nested::Raw(text), false),
         Inner::Here(object) => {
-            let scan = scan_params(object);
+            let scan = scan_params(object, seen);
             let text = if scan.as_it_is { Cow::Borrowed(object) } else { Cow::Owned(rewrite_params(object)) };
             (Nested::Value(Params(text)), scan.truncated)
         }
         Inner::Unwrapped(content) => {
-            let scan = scan_params(&content);
+            let scan = scan_params(&content, Seen::UNKNOWN);
             let text = if scan.as_it_is { content } else { rewrite_params(&content) };
             (Nested::Value(Params(Cow::Owned(text))), scan.truncated)
         }
@@ -221,9 +241,12 @@ struct Scan {
     truncated: bool,
 }
 
-fn scan_params(object: &str) -> Scan {
+fn scan_params(object: &str, seen: Seen) -> Scan {
     // Escapes stand in strings only: one pass over the object is cheaper than one over each of its keys and values.
-    let mut scan = Scan { as_it_is: json::is_canonical(object), truncated: false };
+    let mut scan = Scan { as_it_is: !seen.escapes || json::is_canonical(object), truncated: false };
+    if !seen.spaces && !seen.others && !may_be_truncated(object) {
+        return scan;
+    }
     let mut walk = members(object);
     for (key, value) in walk.by_ref() {
         scan.truncated |= value.ends_with(TRUNCATED) || (key == "\"TRUNCATED\"" && value == "\"\"");
@@ -231,6 +254,13 @@ fn scan_params(object: &str) -> Scan {
     }
     scan.as_it_is &= !walk.spaced() && object.ends_with('}');
     scan
+}
+
+/// False where none of the marks can be found whose place is then looked at.
+fn may_be_truncated(object: &str) -> bool {
+    static MARKS: LazyLock<[Finder<'static>; 2]> =
+        LazyLock::new(|| [TRUNCATED, "\"TRUNCATED\":\"\""].map(Finder::new));
+    MARKS.iter().any(|mark| mark.find(object.as_bytes()).is_some())
 }
 
 fn rewrite_params(object: &str) -> String {
@@ -242,7 +272,7 @@ fn rewrite_params(object: &str) -> String {
         }
         out.extend_from_slice(Text::from_json(key).quoted().as_bytes());
         out.push(b':');
-        crate::canonical::write_text(text(value).as_ref(), &mut out);
+        crate::canonical::write_text(text(value, Seen::UNKNOWN).as_ref(), &mut out);
     }
     out.push(b'}');
     String::from_utf8(out).unwrap_or_default()
