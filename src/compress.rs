@@ -1,10 +1,12 @@
 //! Compression of request bodies, and recognition of compressed objects.
 
-use std::io::{self, Write};
+use std::cell::RefCell;
+use std::io;
 
 use bytes::Bytes;
 use libdeflater::{CompressionError, CompressionLvl, Compressor};
 use serde::{Deserialize, Serialize};
+use zstd::zstd_safe;
 
 use crate::buffer::{Buffer, Pool};
 
@@ -28,6 +30,14 @@ pub enum Encoding {
 const GZIP_LEVEL: i32 = 1;
 const ZSTD_LEVEL: i32 = 1;
 
+// A compressor is used again: its tables are some hundred kilobytes, which fresh from the system cost a page fault every
+// 4 KiB. One for each of the few threads that compress.
+thread_local! {
+    static GZIP: RefCell<Compressor> =
+        RefCell::new(Compressor::new(CompressionLvl::new(GZIP_LEVEL).unwrap_or_default()));
+    static ZSTD: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+}
+
 impl Encoding {
     /// The `Content-Encoding` header; none for an uncompressed body.
     pub fn header(self) -> Option<&'static str> {
@@ -47,36 +57,36 @@ impl Encoding {
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
         // A quarter is ample for audit lines.
         let mut compressed = pool.take(total / 4 + 64);
-        match self {
-            Self::None => return Ok(joined(slices, total, pool).freeze()),
-            Self::Gzip | Self::Deflate => match slices.iter().find(|slice| slice.len() == total) {
-                Some(whole) => self.deflate(whole, &mut compressed)?,
-                None => self.deflate(&joined(slices, total, pool), &mut compressed)?,
-            },
-            Self::Zstd => {
-                let mut encoder = zstd::Encoder::new(&mut *compressed, ZSTD_LEVEL)?;
-                for slice in slices {
-                    encoder.write_all(slice)?;
-                }
-                encoder.finish()?;
+        if self == Self::None {
+            return Ok(joined(slices, total, pool).freeze());
+        }
+        // In one go, which is what makes libdeflate and zstd fast: a body is in memory as a whole anyway.
+        let copy;
+        let whole = match slices.iter().find(|slice| slice.len() == total) {
+            Some(whole) => whole,
+            None => {
+                copy = joined(slices, total, pool);
+                copy.as_ref()
             }
+        };
+        match self {
+            Self::Zstd => ZSTD.with_borrow_mut(|compressor| zstd(compressor, whole, &mut compressed))?,
+            _ => GZIP.with_borrow_mut(|compressor| self.deflate(compressor, whole, &mut compressed))?,
         }
         Ok(compressed.freeze())
     }
 
-    /// Compresses in one go, which is what makes libdeflate fast: a body is in memory as a whole anyway.
-    fn deflate(self, body: &[u8], compressed: &mut Vec<u8>) -> io::Result<()> {
-        let mut compressor = Compressor::new(CompressionLvl::new(GZIP_LEVEL).unwrap_or_default());
+    fn deflate(self, compressor: &mut Compressor, body: &[u8], compressed: &mut Vec<u8>) -> io::Result<()> {
         let compress = |compressor: &mut Compressor, compressed: &mut [u8]| match self {
             Self::Deflate => compressor.zlib_compress(body, compressed),
             Self::None | Self::Gzip | Self::Zstd => compressor.gzip_compress(body, compressed),
         };
         compressed.resize(compressed.capacity(), 0);
-        let length = match compress(&mut compressor, compressed) {
+        let length = match compress(compressor, compressed) {
             // A body that hardly shrinks is compressed a second time. Of the two, gzip's frame is the longer one.
             Err(CompressionError::InsufficientSpace) => {
                 compressed.resize(compressor.gzip_compress_bound(body.len()), 0);
-                compress(&mut compressor, compressed)
+                compress(compressor, compressed)
             }
             length => length,
         };
@@ -92,6 +102,24 @@ impl Encoding {
             _ => Self::None,
         }
     }
+}
+
+fn zstd(
+    compressor: &mut Option<zstd::bulk::Compressor<'static>>,
+    body: &[u8],
+    compressed: &mut Vec<u8>,
+) -> io::Result<()> {
+    let compressor = match compressor {
+        Some(compressor) => compressor,
+        None => compressor.insert(zstd::bulk::Compressor::new(ZSTD_LEVEL)?),
+    };
+    if compressor.compress_to_buffer(body, compressed).is_ok() {
+        return Ok(());
+    }
+    // A body that hardly shrinks is compressed a second time; room is the one thing that can have been wanting.
+    compressed.clear();
+    compressed.reserve(zstd_safe::compress_bound(body.len()));
+    compressor.compress_to_buffer(body, compressed).map(drop)
 }
 
 fn joined(slices: &[&[u8]], total: usize, pool: &Pool) -> Buffer {
@@ -147,5 +175,7 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(1);
         let body: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(100_000).collect();
         assert_eq!(gunzip(&Encoding::Gzip.compress(&[&body], &Pool::default()).unwrap()), body);
+        let compressed = Encoding::Zstd.compress(&[&body], &Pool::default()).unwrap();
+        assert_eq!(zstd::decode_all(&*compressed).unwrap(), body);
     }
 }
