@@ -72,7 +72,8 @@ impl Decoder for AuditDecoder {
         scratch: &mut Vec<u8>,
         each: &mut dyn FnMut(&mut AuditEvent<'_>),
     ) -> Result<(), Undecodable> {
-        let text = std::str::from_utf8(record).map_err(|error| Undecodable {
+        // The `compat` flavour says as the standard library does where the text ends, and takes a quarter of the time.
+        let text = simdutf8::compat::from_utf8(record).map_err(|error| Undecodable {
             reason: "invalid_utf8",
             detail: format!("the record is not UTF-8 from byte {} on", error.valid_up_to()),
         })?;
