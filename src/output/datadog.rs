@@ -33,7 +33,7 @@ pub const KIND: OutputKind = OutputKind {
     about: "Datadog's log intake",
     defaults: OutputDefaults {
         format: FormatName::Canonical,
-        compression: Encoding::Gzip,
+        compression: Encoding::Zstd,
         compressions: &[Encoding::None, Encoding::Gzip, Encoding::Zstd],
         // It takes 5 MB and 1,000 entries.
         max_bytes: 4_000_000,

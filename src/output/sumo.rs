@@ -31,7 +31,7 @@ pub const KIND: OutputKind = OutputKind {
     about: "A Sumo Logic HTTP source",
     defaults: OutputDefaults {
         format: FormatName::Sumo,
-        compression: Encoding::Gzip,
+        compression: Encoding::Zstd,
         compressions: &[Encoding::None, Encoding::Gzip, Encoding::Deflate, Encoding::Zstd],
         max_bytes: 1_000_000,
         max_events: 5_000,
