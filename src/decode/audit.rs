@@ -26,7 +26,7 @@ use crate::chunk::Origin;
 use crate::decode::{Decoder, Gaps, Undecodable};
 use crate::event::AuditEvent;
 use crate::json::scan::Seen;
-use crate::json::{self, Kind};
+use crate::json::{self, Kind, Text};
 
 mod columns;
 mod event_id;
@@ -60,8 +60,8 @@ enum Shape {
     Unknown,
 }
 
-/// The members of a record: keys decoded, values as they stand in the text, and what they hold.
-type Members<'a> = SmallVec<[(Cow<'a, str>, &'a str, Seen); 32]>;
+/// The members of a record: keys, values as they stand in the text, and what they hold.
+type Members<'a> = SmallVec<[(Text<'a>, &'a str, Seen); 32]>;
 
 impl Decoder for AuditDecoder {
     fn decode(
@@ -140,7 +140,9 @@ impl Reader<'_> {
         let find = |name: &str, wanted: Kind| {
             members
                 .iter()
-                .find(|(key, value, _)| key.eq_ignore_ascii_case(name) && json::kind(value) == wanted)
+                .find(|(key, value, _)| {
+                    key.escaped().eq_ignore_ascii_case(name) && json::kind(value) == wanted
+                })
                 .map(|(_, value, _)| *value)
         };
         if let Some(records) = find("records", Kind::Array).filter(|_| envelopes < MAX_ENVELOPES) {
@@ -191,7 +193,7 @@ impl Reader<'_> {
             let mut members = Members::new();
             match json::kind(element) {
                 Kind::Object => parse_members(element, &mut members)?,
-                _ => members.push((Cow::Borrowed("value"), element, Seen::UNKNOWN)),
+                _ => members.push((Text::from_static("\"value\""), element, Seen::UNKNOWN)),
             }
             self.object(element, &members, occurrence, outer + 1)?;
         }
@@ -214,6 +216,7 @@ fn span(whole: &[u8], part: &[u8]) -> Range<usize> {
 fn shape(members: &Members<'_>) -> Shape {
     let mut found = [false; 7];
     for (key, value, _) in members {
+        let key = key.escaped();
         let bit = match key.len() {
             4 if key.eq_ignore_ascii_case("time") => 0,
             9 if key.eq_ignore_ascii_case("timestamp") => 1,
@@ -244,8 +247,7 @@ fn not_json(error: serde_json::Error) -> Undecodable {
 
 /// Fills in place: the array is more than a kilobyte, and would be moved once for each function it is returned from.
 fn parse_members<'t>(text: &'t str, members: &mut Members<'t>) -> Result<(), Undecodable> {
-    let plain = |key: &'t str| Cow::Borrowed(key.get(1..key.len() - 1).unwrap_or_default());
-    if json::scan::object(text, |key, value, seen| members.push((plain(key), value, seen))) {
+    if json::scan::object(text, |key, value, seen| members.push((Text::from_canonical(key), value, seen))) {
         return Ok(());
     }
     // Rare: it is no JSON, or spelled in a way of its own. Here is decided which, and said why.
@@ -277,7 +279,7 @@ impl<'de> Visitor<'de> for Object<'_, 'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some((key, value)) = map.next_entry::<MemberKey<'de>, &'de RawValue>()? {
-            self.0.push((key.0, value.get(), Seen::UNKNOWN));
+            self.0.push((Text::from_plain(&key.0), value.get(), Seen::UNKNOWN));
         }
         Ok(())
     }

@@ -93,11 +93,11 @@ impl<'a> Mapping<'a> {
     }
 
     /// A member of GCP's wrapper around the record.
-    pub(super) fn wrapper_member(&mut self, key: &str, value: &'a str, seen: Seen) {
-        if key == "insertId" {
+    pub(super) fn wrapper_member(&mut self, key: &Text<'a>, value: &'a str, seen: Seen) {
+        if key.is("insertId") {
             self.fallback_id = values::text_or_none(value, seen);
         }
-        self.keep(Text::from_plain(&format!("gcp.{key}")), value, seen);
+        self.keep(Text::from_canonical(format!("\"gcp.{}\"", key.escaped())), value, seen);
     }
 
     pub(super) fn members<'m: 'a>(&mut self, shape: Shape, members: &Members<'m>) {
@@ -107,9 +107,9 @@ impl<'a> Mapping<'a> {
         }
     }
 
-    fn member(&mut self, key: &str, value: &'a str, seen: Seen) {
-        let Some(column) = column(self.shape, key) else {
-            return self.keep(Text::from_plain(key), value, seen);
+    fn member(&mut self, key: &Text<'a>, value: &'a str, seen: Seen) {
+        let Some(column) = column(self.shape, key.escaped()) else {
+            return self.keep(key.clone(), value, seen);
         };
         let event = &mut self.event;
         let (slot, read): (_, fn(&'a str, Seen) -> Option<Text<'a>>) = match column {
@@ -134,11 +134,11 @@ impl<'a> Mapping<'a> {
         if slot.is_none() {
             *slot = read(value, seen);
         } else if read(value, seen) != *slot {
-            self.keep(Text::from_plain(key), value, seen);
+            self.keep(key.clone(), value, seen);
         }
     }
 
-    fn special_member(&mut self, column: Column, key: &str, value: &'a str, seen: Seen) {
+    fn special_member(&mut self, column: Column, key: &Text<'a>, value: &'a str, seen: Seen) {
         let event = &mut self.event;
         let taken = match column {
             Column::EventTime => {
@@ -173,14 +173,14 @@ impl<'a> Mapping<'a> {
             }
             Column::Properties if json::kind(value) == Kind::Object => {
                 for (key, value) in members(value) {
-                    self.member(&json::unescape(key), value, Seen::UNKNOWN);
+                    self.member(&Text::from_json(key), value, Seen::UNKNOWN);
                 }
                 true
             }
             _ => false,
         };
         if !taken && json::kind(value) != Kind::Null {
-            self.keep(Text::from_plain(key), value, seen);
+            self.keep(key.clone(), value, seen);
         }
     }
 
