@@ -49,6 +49,7 @@ impl Collector {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "sleeps on a thread of its own")]
 fn serve(mut connection: TcpStream, latency: Duration, received: &Mutex<Received>) -> io::Result<()> {
     connection.set_nodelay(true)?;
     let mut reader = BufReader::with_capacity(BLOCK_BYTES, connection.try_clone()?);
