@@ -240,7 +240,8 @@ async fn every_service_gets_each_event_once_with_its_id_and_its_credentials() {
             assert!(request.header(header).is_some_and(|found| found.starts_with(value)), "{request:?}");
             assert_eq!(request.path, path);
             assert_eq!(request.header("content-type"), Some(kind));
-            assert_eq!(request.header("content-encoding"), Some("gzip"));
+            let encoding = if protocol == Protocol::Datadog { "zstd" } else { "gzip" };
+            assert_eq!(request.header("content-encoding"), Some(encoding), "{protocol:?}");
         }
     }))
     .await;
