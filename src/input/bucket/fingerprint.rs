@@ -208,6 +208,28 @@ mod tests {
     }
 
     #[test]
+    fn what_resumes_at_or_after_a_generation_knows_all_lines_of_the_one_before() {
+        let lines = || (0..3 * GENERATION).map(|line| line % GENERATION);
+        let mut whole = Repeats::default();
+        let expected: Vec<_> = lines().map(|line| whole.count(line)).collect();
+        for total in [2 * GENERATION, 2 * GENERATION + 10] {
+            let behind = usize::try_from(total).unwrap();
+            let mut resumed = Repeats::after(total, lines().take(behind));
+            let rest: Vec<_> = lines().skip(behind).map(|line| resumed.count(line)).collect();
+            assert!(rest == expected[behind..], "resumed at {total}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_tells_lines_and_keys_apart() {
+        let secret: [u8; 192] = std::array::from_fn(|at| u8::try_from(at).unwrap());
+        let (key, other) = (Key::new(secret), Key::new(secret.map(|byte| byte.wrapping_mul(3))));
+        assert_eq!(key.fingerprint(b"a"), key.fingerprint(b"a"));
+        assert_ne!(key.fingerprint(b"a"), key.fingerprint(b"b"));
+        assert_ne!(key.fingerprint(b"a"), other.fingerprint(b"a"));
+    }
+
+    #[test]
     fn fingerprints_survive_being_written() {
         let notes = [encode(&[1, u64::MAX]), encode(&[]), encode(&[3])];
         assert_eq!(decode(&notes).collect::<Vec<_>>(), [1, u64::MAX, 3]);

@@ -291,6 +291,75 @@ mod tests {
         assert_eq!(cutter.position(), (6 * lines + 3, 4 * lines + 2));
     }
 
+    #[test]
+    fn a_line_of_the_cap_is_one_and_a_longer_one_is_told_with_its_place() {
+        let mut cutter = LineCutter::new(100, 10, 8, &Pool::default(), 64);
+        cutter.push(b"12345678\n123456789\n");
+        assert_eq!(texts(&cutter.cut().unwrap()), ["12345678"]);
+        let long = LongLine { head: Bytes::from_static(b"123456789"), bytes: 9, offset: 109, line: 11 };
+        assert_eq!(cutter.take_long(), [long]);
+        assert!(cutter.take_long().is_empty());
+    }
+
+    #[test]
+    fn of_a_line_that_is_dropped_no_more_is_collected_than_its_beginning() {
+        let mut cutter = LineCutter::new(0, 0, 8, &Pool::default(), 64);
+        let line = vec![b'x'; KEPT_OF_LONG_LINE + 9];
+        cutter.push(&line);
+        assert_eq!(cutter.buffered(), line.len());
+        assert!(cutter.cut().is_none());
+        assert_eq!(cutter.buffered(), 0, "it is dropped");
+        assert_eq!(cutter.unterminated(), Some(b"".as_slice()), "and still a line");
+        assert_eq!(cutter.position(), (0, 0));
+        assert!(cutter.finish().is_none());
+        let head = Bytes::from(vec![b'x'; KEPT_OF_LONG_LINE]);
+        assert_eq!(
+            cutter.take_long(),
+            [LongLine { head: head.clone(), bytes: line.len() as u64, offset: 0, line: 0 }]
+        );
+        assert_eq!(cutter.position(), (line.len() as u64, 1), "it counts as a line");
+
+        let mut cutter = LineCutter::new(0, 0, 8, &Pool::default(), 64);
+        cutter.push(&[&line, b"\n".as_slice()].concat());
+        assert!(cutter.cut().unwrap().lines.is_empty());
+        assert_eq!(cutter.take_long()[0].head, head, "within one piece too");
+    }
+
+    #[test]
+    fn what_is_collected_can_be_looked_at_and_taken_over() {
+        let mut cutter = LineCutter::new(0, 0, 100, &Pool::default(), 64);
+        cutter.push(b"{\"a\"");
+        assert_eq!((cutter.buffered(), cutter.buffer()), (4, b"{\"a\"".as_slice()));
+        assert_eq!(&cutter.take_buffer()[..], b"{\"a\"");
+        assert_eq!(cutter.buffered(), 0);
+        assert!(cutter.finish().is_none(), "nothing is left to cut");
+    }
+
+    #[test]
+    fn only_more_whole_lines_than_a_cut_takes_are_a_crowd() {
+        let crowded = |text: &[u8]| {
+            let mut cutter = LineCutter::new(0, 0, 1 << 20, &Pool::default(), 64);
+            cutter.push(text);
+            cutter.is_crowded()
+        };
+        assert!(!crowded(&b"\n".repeat(MOST_LINES)));
+        assert!(crowded(&b"\n".repeat(MOST_LINES + 1)));
+        assert!(!crowded(&[b'x'; 2 * MOST_LINES]), "a long line is one line");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_one_at_the_beginning_of_a_stream_only() {
+        let unterminated = |offset: u64, text: &[u8]| {
+            let mut cutter = LineCutter::new(offset, 0, 100, &Pool::default(), 64);
+            cutter.push(text);
+            cutter.unterminated().map(<[u8]>::to_vec)
+        };
+        assert_eq!(unterminated(0, b"\xef\xbb\xbf a "), Some(b"a".to_vec()));
+        assert_eq!(unterminated(0, b"\xef\xbb\xbf"), None);
+        assert_eq!(unterminated(9, b"\xef\xbb\xbfa"), Some(b"\xef\xbb\xbfa".to_vec()));
+        assert_eq!(unterminated(0, b"a\n\xef\xbb\xbfb"), Some(b"\xef\xbb\xbfb".to_vec()));
+    }
+
     proptest! {
         /// The lines do not depend on how the stream was cut into pieces, and the offset counts every byte.
         #[test]

@@ -189,6 +189,12 @@ mod tests {
         assert_eq!(planned(&known(), "v2", 1000), Plan::Compare);
         assert_eq!(planned(&known(), "v2", 900), Plan::Compare);
         assert_eq!(planned(&ObjectPosition { offset: 50, ..known() }, "v2", 80), Plan::Compare, "small");
+        assert_eq!(
+            planned(&ObjectPosition { offset: 50, ..known() }, "v2", SMALL),
+            Plan::Compare,
+            "as small"
+        );
+        assert_eq!(planned(&ObjectPosition { offset: 50, ..known() }, "v2", SMALL + 1), Plan::Append);
         assert_eq!(planned(&ObjectPosition { compare: true, ..known() }, "v2", 1500), Plan::Compare);
         assert_eq!(planned(&ObjectPosition { compressed: true, ..known() }, "v2", 1500), Plan::Compare);
     }
@@ -224,7 +230,13 @@ mod tests {
             ..known()
         };
         assert_eq!(position.encode().as_str(), "2 dwc 1000 0 0 7 ffffffffffffffff W/\"a b\" 1");
-        for position in [position, ObjectPosition::default(), ObjectPosition { verified: true, ..known() }] {
+        let whole_seam = u32::try_from(SEAM_BYTES).unwrap();
+        for position in [
+            position,
+            ObjectPosition::default(),
+            ObjectPosition { verified: true, ..known() },
+            ObjectPosition { offset: MOST, seam_bytes: whole_seam, ..known() },
+        ] {
             assert_eq!(ObjectPosition::parse(&position.encode()), Some(position));
         }
     }
@@ -253,6 +265,7 @@ mod tests {
             ObjectPosition { shipped: u64::MAX, ..known() },
             ObjectPosition { offset: MOST + 1, ..known() },
             ObjectPosition { lines: u64::MAX, ..known() },
+            ObjectPosition { seam_bytes: u32::try_from(SEAM_BYTES + 1).unwrap(), ..known() },
             ObjectPosition { seam_bytes: u32::MAX, ..known() },
         ] {
             assert_eq!(ObjectPosition::parse(&wrong.encode()), None, "{wrong:?}");
