@@ -444,14 +444,19 @@ mod tests {
         for (status, label, hold) in [
             (200, "accepted", None),
             (204, "accepted", None),
+            (299, "accepted", None),
+            (300, "hold", Some(HoldReason::Misconfigured)),
             (303, "hold", Some(HoldReason::Misconfigured)),
+            (399, "hold", Some(HoldReason::Misconfigured)),
             (400, "rejected", None),
             (422, "rejected", None),
             (401, "hold", Some(HoldReason::Credentials)),
             (403, "hold", Some(HoldReason::Credentials)),
             (404, "hold", Some(HoldReason::NotFound)),
+            (410, "hold", Some(HoldReason::NotFound)),
             (405, "hold", Some(HoldReason::Misconfigured)),
             (415, "hold", Some(HoldReason::Misconfigured)),
+            (499, "hold", Some(HoldReason::Misconfigured)),
             (408, "retry", None),
             (413, "too_large", None),
             (429, "retry", None),
@@ -467,14 +472,28 @@ mod tests {
 
     #[test]
     fn a_retry_is_ambiguous_only_where_the_collector_may_have_taken_the_events() {
-        for (status, expected) in
-            [(408, true), (429, false), (500, true), (502, true), (503, false), (504, true)]
-        {
-            let Verdict::Retry { ambiguous, .. } = Verdict::from_status(&answer(status, "")) else {
+        for (status, expected) in [
+            (100, true),
+            (408, true),
+            (425, false),
+            (429, false),
+            (500, true),
+            (502, true),
+            (503, false),
+            (504, true),
+        ] {
+            let wait = Some(Duration::from_secs(7));
+            let answer = Answer { retry_after: wait, ..answer(status, "") };
+            let Verdict::Retry { ambiguous, after, .. } = Verdict::from_status(&answer) else {
                 panic!("{status} is no retry");
             };
-            assert_eq!(ambiguous, expected, "{status}");
+            assert_eq!((ambiguous, after), (expected, wait), "{status}");
         }
+    }
+
+    #[test]
+    fn a_success_alone_is_no_reason_to_send_less() {
+        assert_eq!(Verdict::from_status(&answer(200, "")), Verdict::Accepted { slow_down: false });
     }
 
     #[test]
@@ -502,5 +521,12 @@ mod tests {
             let text = format!("{:?}", verdict.redacted(&["hunter2"]));
             assert!(text.contains("***") && !text.contains("hunter2"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_secret_of_four_characters_is_blotted_out_and_a_shorter_one_would_garble() {
+        let said = |secret| Verdict::retry("no abcd", None).redacted(&[secret]);
+        assert_eq!(said("abcd"), Verdict::retry("no ***", None));
+        assert_eq!(said("abc"), Verdict::retry("no abcd", None));
     }
 }

@@ -83,6 +83,8 @@ mod tests {
         for (status, body, expected) in [
             (204, "", "accepted"),
             (200, "", "accepted"),
+            (205, "", "hold misconfigured"),
+            (299, "", "hold misconfigured"),
             (260, "ingestion blocked for user fake until '2026-02-01'", "hold misconfigured"),
             (303, "", "hold misconfigured"),
             (400, BEHIND, "rejected"),
@@ -123,10 +125,35 @@ mod tests {
     }
 
     #[test]
+    fn the_wait_that_is_asked_for_is_passed_on() {
+        let wait = Some(std::time::Duration::from_secs(7));
+        for status in [429, 503] {
+            let answer = Answer { retry_after: wait, ..answer(status, "") };
+            let Verdict::Retry { after, .. } = of_answer(&answer, 2) else { panic!("{status} is a retry") };
+            assert_eq!(after, wait, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_hold_names_the_keys_of_this_output() {
+        for (status, key) in [(401, "`tenant`"), (403, "`bearer_token`"), (404, "/loki/api/v1/push")] {
+            let Verdict::Hold(alarm) = of_answer(&answer(status, ""), 2) else { panic!("{status} holds") };
+            assert!(alarm.message.contains(key), "{}", alarm.message);
+        }
+    }
+
+    #[test]
+    fn a_success_is_no_reason_to_send_less() {
+        assert_eq!(of_answer(&answer(204, ""), 2), Verdict::Accepted { slow_down: false });
+    }
+
+    #[test]
     fn entries_that_were_all_refused_are_not_asked_for_one_by_one() {
         let body = "2 errors like: entry for stream '{}' has timestamp too old: 2025-01-01";
-        let Verdict::Partial { retry, rejected, .. } = of_answer(&answer(400, body), 2) else { panic!() };
-        assert_eq!((retry, rejected.len()), (vec![], 2));
+        let Verdict::Partial { retry, rejected, ambiguous, .. } = of_answer(&answer(400, body), 2) else {
+            panic!()
+        };
+        assert_eq!((retry, rejected.len(), ambiguous), (vec![], 2, false));
         assert!(rejected[1].1.reason.contains("timestamp too old"), "{rejected:?}");
     }
 }

@@ -117,6 +117,7 @@ mod tests {
         for (status, expected) in [
             (200, "accepted"),
             (202, "accepted"),
+            (299, "accepted"),
             (303, "hold misconfigured"),
             (400, "rejected"),
             (401, "hold credentials"),
@@ -144,18 +145,38 @@ mod tests {
     }
 
     #[test]
+    fn a_redirect_is_a_matter_of_the_address() {
+        for status in [300, 307, 399] {
+            let Verdict::Hold(alarm) = of_answer(&answer(status, Vec::new()), 2) else {
+                panic!("{status} holds")
+            };
+            assert!(alarm.message.contains("check the host and port of `url`"), "{}", alarm.message);
+        }
+    }
+
+    #[test]
+    fn the_wait_that_is_asked_for_is_passed_on() {
+        let wait = Some(std::time::Duration::from_secs(7));
+        for status in [429, 502, 503, 504] {
+            let answer = Answer { retry_after: wait, ..answer(status, Vec::new()) };
+            let Verdict::Retry { after, .. } = of_answer(&answer, 2) else { panic!("{status} is a retry") };
+            assert_eq!(after, wait, "{status}");
+        }
+    }
+
+    #[test]
     fn refused_records_that_are_not_named_are_all_kept_and_none_is_sent_again() {
         for (rejected, said) in [
             (1, "the collector refused 1 of these 3 records and does not say which: too old"),
             (3, "the collector refused 3 of these 3 records: too old"),
             (9, "the collector refused 9 of these 3 records: too old"),
         ] {
-            let Verdict::Partial { duplicate, retry, rejected, after, .. } =
+            let Verdict::Partial { duplicate, retry, rejected, after, ambiguous } =
                 of_answer(&success(rejected, "too old"), 3)
             else {
                 panic!("{rejected} is not partial")
             };
-            assert_eq!((duplicate, retry, after), (vec![], vec![], None));
+            assert_eq!((duplicate, retry, after, ambiguous), (vec![], vec![], None, false));
             assert_eq!(rejected.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 1, 2]);
             assert!(rejected.iter().all(|(_, rejection)| rejection.reason == said), "{rejected:?}");
         }
@@ -176,6 +197,7 @@ mod tests {
         }
         assert_eq!(warning(&success(0, "deprecated")), "deprecated");
         assert_eq!(warning(&answer(200, b"<html>".to_vec())), "");
+        assert_eq!(warning(&Answer { status: 500, ..success(0, "deprecated") }), "", "of no success");
     }
 
     #[test]
@@ -187,6 +209,11 @@ mod tests {
         let mut status = Vec::new();
         proto::write_bytes(STATUS_MESSAGE, b"http: request body too large", &mut status);
         assert_eq!(of_answer(&answer(400, status), 3), Verdict::TooLarge);
+        // From 32 bytes on, the length is a printable character, which is no part of the message.
+        let mut status = Vec::new();
+        proto::write_bytes(STATUS_MESSAGE, b"a message whose length is printable", &mut status);
+        let Verdict::Rejected(rejection) = of_answer(&answer(400, status), 3) else { panic!() };
+        assert_eq!(rejection.reason, "the collector answered 400: a message whose length is printable");
         let Verdict::Rejected(rejection) = of_answer(&answer(400, b"bad".to_vec()), 3) else { panic!() };
         assert_eq!(rejection.reason, "the collector answered 400: bad");
     }

@@ -214,6 +214,48 @@ mod tests {
     }
 
     #[test]
+    fn a_code_says_more_than_the_status_it_comes_with() {
+        for (status, code, expected) in [
+            (400, 1, "hold credentials"),
+            (400, 2, "hold credentials"),
+            (400, 3, "hold credentials"),
+            (400, 4, "hold credentials"),
+            (503, 8, "retry true"),
+            (500, 18, "retry false"),
+            (500, 19, "retry false"),
+            (500, 20, "retry false"),
+            (500, 23, "retry false"),
+            (500, 26, "retry false"),
+            (500, 27, "retry false"),
+            (503, 24, "retry false"),
+            (503, 25, "retry false"),
+        ] {
+            assert_eq!(coded(status, code), expected, "code {code} with {status}");
+        }
+    }
+
+    #[test]
+    fn the_wait_that_is_asked_for_is_passed_on() {
+        let wait = Some(std::time::Duration::from_secs(7));
+        for body in [
+            r#"{"text":"Internal server error","code":8}"#,
+            r#"{"text":"Server is busy","code":9}"#,
+            r#"{"text":"Server is busy","code":9,"invalid-event-number":1}"#,
+            r#"{"text":"Queue at capacity","code":26}"#,
+        ] {
+            let request =
+                Request { body: Bytes::new(), encoding: Encoding::None, events: 5, uncompressed_bytes: 9 };
+            let answer = Answer { retry_after: wait, ..answer(503, body) };
+            let (Verdict::Retry { after, .. } | Verdict::Partial { after, .. }) =
+                of_answer(&answer, &request, false)
+            else {
+                panic!("{body} is to come again")
+            };
+            assert_eq!(after, wait, "{body}");
+        }
+    }
+
+    #[test]
     fn a_refused_event_leaves_those_before_it_in_and_sends_only_those_after_it_again() {
         for code in [6, 12, 13, 15] {
             let body = format!(r#"{{"text":"Invalid data format","code":{code},"invalid-event-number":2}}"#);
@@ -239,12 +281,15 @@ mod tests {
         let reason = &rejected[0].1.reason;
         assert!(reason.len() < 400 && !reason.contains('\n'), "{} bytes", reason.len());
         assert!(reason.ends_with("(HEC code 6)"), "{reason}");
+        let silent = verdict(400, r#"{"code":6}"#, 1, 100);
+        assert_eq!(silent, Verdict::rejected("refused by HEC (HEC code 6)"));
     }
 
     #[test]
     fn a_large_body_refused_at_its_first_event_is_too_large_until_one_event_is_left() {
         let body = r#"{"text":"Invalid data format","code":6,"invalid-event-number":0}"#;
         assert_eq!(verdict(400, body, 5, 1_000_001), Verdict::TooLarge);
+        assert_eq!(verdict(400, body, 2, 1_000_001), Verdict::TooLarge);
         assert_eq!(verdict(400, body, 5, 1_000_000).label(), "partial");
         assert_eq!(verdict(400, body, 1, 2_000_000).label(), "partial");
     }
@@ -268,6 +313,9 @@ mod tests {
                 ambiguous: false
             }
         );
+        let body = r#"{"text":"Server is busy","code":9,"invalid-event-number":1}"#;
+        let Verdict::Partial { retry, .. } = verdict(503, body, 5, 100) else { panic!("the first is in") };
+        assert_eq!(retry, [1, 2, 3, 4]);
         let body = r#"{"text":"Server is busy","code":9,"invalid-event-number":0}"#;
         assert_eq!(verdict(503, body, 5, 100).label(), "retry");
     }
@@ -287,6 +335,8 @@ mod tests {
         ] {
             assert_eq!(verdict(status, body, 2, 100).label(), expected, "{status} {body}");
         }
+        let Verdict::Hold(alarm) = verdict(400, "<html>", 2, 100) else { panic!("is held") };
+        assert_eq!(alarm.reason, HoldReason::Misconfigured);
     }
 
     #[test]
@@ -313,6 +363,16 @@ mod tests {
     fn a_server_is_well_unless_it_says_otherwise() {
         for (status, code, ack, expected) in [
             (200, "17", true, None),
+            (503, "17", true, None),
+            (403, "1", false, Some("hold")),
+            (401, "2", false, Some("hold")),
+            (401, "3", false, Some("hold")),
+            (403, "4", false, Some("hold")),
+            (401, "null", false, Some("hold")),
+            (403, "null", false, Some("hold")),
+            (429, "null", false, Some("retry")),
+            (500, "null", false, Some("retry")),
+            (599, "null", false, Some("retry")),
             (503, "18", true, Some("retry")),
             (503, "19", true, Some("retry")),
             (503, "19", false, None),
@@ -323,8 +383,22 @@ mod tests {
             (404, "null", false, None),
         ] {
             let answer = answer(status, &format!(r#"{{"text":"t","code":{code}}}"#));
-            let label = of_health(&answer, ack).map(|verdict| verdict.label());
-            assert_eq!(label, expected, "{status} {code} {ack}");
+            let verdict = of_health(&answer, ack);
+            if let Some(Verdict::Hold(alarm)) = &verdict {
+                assert_eq!(alarm.reason, HoldReason::Credentials, "{status} {code}");
+            }
+            assert_eq!(verdict.map(|verdict| verdict.label()), expected, "{status} {code} {ack}");
         }
+    }
+
+    #[test]
+    fn only_what_comes_behind_the_check_of_the_token_shows_that_it_is_known() {
+        for code in 0..=28 {
+            let known = [0, 5, 6, 12, 13, 15, 24, 25].contains(&code);
+            let answer = answer(400, &format!(r#"{{"text":"t","code":{code}}}"#));
+            assert_eq!(knows_the_token(&answer), known, "{code}");
+        }
+        assert!(knows_the_token(&answer(200, "OK")), "a success without a code");
+        assert!(!knows_the_token(&answer(403, "<html>")));
     }
 }

@@ -42,6 +42,10 @@ fn every_item_has_its_fate() {
         (429, "cluster_block_exception", watermark, "retry"),
         (403, "cluster_block_exception", watermark, "retry"),
         (503, "unavailable_shards_exception", "", "retry"),
+        (408, "timeout_exception", "", "retry"),
+        (599, "exception", "", "retry"),
+        (401, "exception", "", "hold credentials"),
+        (400, "index_closed_exception", "closed", "hold misconfigured"),
         (500, "exception", "", "retry"),
         (
             403,
@@ -83,6 +87,48 @@ fn a_full_disk_holds_only_when_no_document_got_in() {
     let full = || item(429, "cluster_block_exception", "disk usage exceeded flood-stage watermark");
     let Verdict::Hold(alarm) = of(&[full(), full()]) else { panic!("is held") };
     assert_eq!(alarm.reason, HoldReason::DiskFull);
+}
+
+#[test]
+fn documents_that_were_all_created_are_accepted_whatever_success_they_are_given() {
+    for status in [200, 201, 299] {
+        let items = format!(r#"{{"create":{{"status":{status}}}}},{{"index":{{"status":{status}}}}}"#);
+        let body = format!(r#"{{"errors":false,"items":[{items}]}}"#);
+        assert_eq!(of_answer(&answer(200, &body), 2), Verdict::Accepted { slow_down: false }, "{status}");
+    }
+    let none = of_answer(&answer(200, r#"{"errors":false,"items":[]}"#), 2);
+    assert_eq!(none, Verdict::Accepted { slow_down: false }, "nor where they are not listed");
+}
+
+#[test]
+fn documents_that_are_all_put_off_for_one_reason_or_another_are_a_retry() {
+    let full = item(429, "cluster_block_exception", "disk usage exceeded flood-stage watermark");
+    let raced = || item(400, "resource_already_exists_exception", "index [a/x] already exists");
+    assert_eq!(of(&[raced(), full]).label(), "retry");
+    assert_eq!(of(&[raced(), raced()]).label(), "retry", "it is no full disk");
+}
+
+#[test]
+fn the_wait_that_is_asked_for_is_passed_on() {
+    let wait = Some(std::time::Duration::from_secs(7));
+    let busy = item(429, "es_rejected_execution_exception", "queue full");
+    let partial = format!(r#"{{"errors":true,"items":[{busy},{}]}}"#, created());
+    for body in [partial.as_str(), "<html>"] {
+        let answer = Answer { retry_after: wait, ..answer(200, body) };
+        let (Verdict::Retry { after, .. } | Verdict::Partial { after, .. }) = of_answer(&answer, 2) else {
+            panic!("{body} is to come again")
+        };
+        assert_eq!(after, wait, "{body}");
+    }
+}
+
+#[test]
+fn a_document_refused_without_a_word_is_told_by_its_status() {
+    let Verdict::Partial { rejected, .. } = of(&[r#"{"create":{"status":400}}"#.to_owned(), created()])
+    else {
+        panic!("is partial")
+    };
+    assert_eq!(rejected, [(0, Rejection { reason: "400".to_owned() })]);
 }
 
 #[test]
@@ -141,6 +187,8 @@ fn a_request_goes_by_its_status() {
         (400, "<html>", "hold"),
         (400, r#"{"error":{"type":"parse_exception","reason":"request body is required"}}"#, "hold"),
         (400, r#"{"error":{"type":"invalid_index_name_exception","reason":"Invalid index name"}}"#, "hold"),
+        (400, r#"{"error":{"reason":"The bulk request must be terminated by a newline [\\n]"}}"#, "hold"),
+        (400, r#"{"error":{"reason":"request [/_bulk] contains unrecognized parameter: [x]"}}"#, "hold"),
         (401, "{}", "hold"),
         (403, "{}", "hold"),
         (404, "{}", "hold"),
@@ -174,11 +222,13 @@ fn a_block_of_the_cluster_is_no_matter_of_credentials() {
 
 #[test]
 fn a_document_in_the_failure_store_is_not_delivered() {
-    let stored = r#"{"create":{"status":201,"failure_store":"used"}}"#.to_owned();
-    let body = format!(r#"{{"errors":false,"items":[{},{stored}]}}"#, created());
-    let Verdict::Partial { rejected, .. } = of_answer(&answer(200, &body), 2) else { panic!("partial") };
-    assert_eq!(rejected.len(), 1);
-    assert_eq!((rejected[0].0, rejected[0].1.reason.contains("failure store")), (1, true));
+    for status in [200, 201, 299] {
+        let stored = format!(r#"{{"create":{{"status":{status},"failure_store":"used"}}}}"#);
+        let body = format!(r#"{{"errors":false,"items":[{},{stored}]}}"#, created());
+        let Verdict::Partial { rejected, .. } = of_answer(&answer(200, &body), 2) else { panic!("partial") };
+        assert_eq!(rejected.len(), 1);
+        assert_eq!((rejected[0].0, rejected[0].1.reason.contains("failure store")), (1, true));
+    }
 }
 
 #[test]
@@ -197,6 +247,24 @@ fn an_error_that_is_a_plain_text_is_read_too() {
 }
 
 #[test]
+fn a_request_is_held_for_the_reason_that_a_human_can_mend() {
+    for (status, body, expected) in [
+        (400, "<html>", HoldReason::Misconfigured),
+        (400, r#"{"error":{"type":"invalid_index_name_exception"}}"#, HoldReason::Misconfigured),
+        (401, "{}", HoldReason::Credentials),
+        (403, r#"{"error":{"type":"security_exception"}}"#, HoldReason::Credentials),
+        (404, r#"{"error":{"type":"index_not_found_exception"}}"#, HoldReason::NotFound),
+    ] {
+        let Verdict::Hold(alarm) = of_answer(&answer(status, body), 2) else { panic!("{body} holds") };
+        assert_eq!(alarm.reason, expected, "{status} {body}");
+    }
+    let Verdict::Hold(alarm) = of(&[item(403, "security_exception", "no"), created()]) else {
+        panic!("is held")
+    };
+    assert!(alarm.message.contains("the right to create documents in `index`"), "{}", alarm.message);
+}
+
+#[test]
 fn a_hold_advises_about_what_is_missing() {
     let held = |status: u16, kind: &str| {
         let body = format!(r#"{{"error":{{"type":"{kind}","reason":"no"}}}}"#);
@@ -206,6 +274,7 @@ fn a_hold_advises_about_what_is_missing() {
         }
     };
     for (status, kind, advice) in [
+        (401, "security_exception", "check the credentials"),
         (404, "index_not_found_exception", "create what `index` names"),
         (404, "no_such_path", "check the path of `url`"),
         (403, "cluster_block_exception", "lift the block"),
