@@ -230,6 +230,11 @@ mod tests {
             ..known()
         };
         assert_eq!(position.encode().as_str(), "2 dwc 1000 0 0 7 ffffffffffffffff W/\"a b\" 1");
+        let mut all = known();
+        all.flags_mut().into_iter().for_each(|(_, flag)| *flag = true);
+        assert_eq!(all.encode().as_str(), "2 dwczjfv 1000 0 0 0 0 v1");
+        let document = ObjectPosition { document: true, ..known() };
+        assert_eq!(document.encode().as_str(), "2 dj 1000 0 0 0 0 v1", "read by later releases too");
         let whole_seam = u32::try_from(SEAM_BYTES).unwrap();
         for position in [
             position,

@@ -203,15 +203,15 @@ mod tests {
     #[test]
     fn the_message_of_a_grpc_status_is_told_as_one_line() {
         let mut status = Vec::new();
-        proto::write_bytes(STATUS_MESSAGE, b"no such\nattribute", &mut status);
+        proto::write_bytes(2, b"no such\nattribute", &mut status);
         let Verdict::Rejected(rejection) = of_answer(&answer(400, status), 3) else { panic!() };
         assert_eq!(rejection.reason, "the collector answered 400: no such attribute");
         let mut status = Vec::new();
-        proto::write_bytes(STATUS_MESSAGE, b"http: request body too large", &mut status);
+        proto::write_bytes(2, b"http: request body too large", &mut status);
         assert_eq!(of_answer(&answer(400, status), 3), Verdict::TooLarge);
         // From 32 bytes on, the length is a printable character, which is no part of the message.
         let mut status = Vec::new();
-        proto::write_bytes(STATUS_MESSAGE, b"a message whose length is printable", &mut status);
+        proto::write_bytes(2, b"a message whose length is printable", &mut status);
         let Verdict::Rejected(rejection) = of_answer(&answer(400, status), 3) else { panic!() };
         assert_eq!(rejection.reason, "the collector answered 400: a message whose length is printable");
         let Verdict::Rejected(rejection) = of_answer(&answer(400, b"bad".to_vec()), 3) else { panic!() };

@@ -60,6 +60,7 @@ fn every_item_has_its_fate() {
         (400, "strict_dynamic_mapping_exception", "", "rejected"),
         (400, "illegal_argument_exception", "Limit of total fields [1000] has been exceeded", "rejected"),
         (400, "illegal_argument_exception", "pipeline with id [p] does not exist", "hold misconfigured"),
+        (400, "illegal_argument_exception", "no write index is defined for alias [a]", "hold misconfigured"),
         (400, "invalid_index_name_exception", "", "hold misconfigured"),
         (400, "validation_exception", "maximum normal shards open", "hold misconfigured"),
         (400, "resource_already_exists_exception", "index [a/x] already exists", "retry"),
@@ -182,6 +183,7 @@ fn an_answer_that_is_not_whole_is_asked_for_again() {
 fn a_request_goes_by_its_status() {
     for (status, body, expected) in [
         (200, r#"{"errors":false,"items":[]}"#, "accepted"),
+        (200, r#"{"errors":false}"#, "accepted"),
         (400, r#"{"error":{"type":"action_request_validation_exception"}}"#, "rejected"),
         (400, r#"{"error":"no handler found for uri [/x/_bulk] and method [POST]"}"#, "hold"),
         (400, "<html>", "hold"),
