@@ -182,8 +182,12 @@ pub fn records(data: &[u8]) {
 
 /// A canonical record is a record: it is read as the event that it is.
 fn read_again(text: &str, tools: &Tools) {
-    let columns: Map<String, Value> =
-        serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let columns: Map<String, Value> = match serde_json::from_str(text) {
+        Ok(columns) => columns,
+        // JSON all the same: it is this reader that has no room for the number.
+        Err(error) if error.to_string().starts_with("number out of range") => return,
+        Err(error) => panic!("{error}: {text}"),
+    };
     let names: Vec<_> = columns.keys().map(String::as_str).filter(|name| *name != "_source").collect();
     assert_eq!(names, COLUMNS, "{text}");
     // Without a time it is recognised as no row of the table.

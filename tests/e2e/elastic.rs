@@ -206,7 +206,8 @@ fn a_disk_over_its_flood_stage_holds_everything_until_there_is_room() {
         log.contains("disk usage exceeded flood-stage watermark") && log.contains("free disk space"),
         "{log}"
     );
-    watermarks(Value::Null);
+    // And none is too full for this; the server's own watermarks depend on the machine's.
+    watermarks(json!("1kb"));
     eventually("the server takes writes", || !blocked());
     succeeded(&shipper.run());
     assert_eq!(server.count("audit"), 20);
