@@ -126,7 +126,7 @@ impl Redactor {
                     secrets::PRIVATE_KEY => private_key(text, part),
                     _ => self.value(text, part),
                 }),
-                (None, Some(Some(kind))) => token(text, hit.start(), kind),
+                (None, Some(Some(kind))) => token(text, from, hit.start(), kind),
                 (None, _) => self.value(text, hit.range()),
             };
             if let Some(secret) = secret {

@@ -205,9 +205,9 @@ pub(super) fn is_placeholder(value: &[u8]) -> bool {
             .any(|start| lower.starts_with(start))
 }
 
-/// A token that begins here.
-pub(super) fn token(text: &[u8], start: usize, kind: &Token) -> Option<Range<usize>> {
-    let before = text.get(..start)?;
+/// A token that begins here, behind a secret that ended at `after` or behind nothing of a word.
+pub(super) fn token(text: &[u8], after: usize, start: usize, kind: &Token) -> Option<Range<usize>> {
+    let before = text.get(after..start)?;
     if before.last().is_some_and(|&byte| word(byte)) && !ends_with_escape(before) {
         return None;
     }

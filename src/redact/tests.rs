@@ -225,3 +225,13 @@ fn shape(value: &Value) -> Value {
         other => other.clone(),
     }
 }
+
+#[test]
+fn a_token_right_behind_another_one_is_found_too() {
+    let [first, second] =
+        ["dapi0123456789abcdef0123456789abcdef", "ghp_0123456789abcdef0123456789abcdef0123"];
+    let redacted =
+        Redactor::new(b"key", &[], &[]).unwrap().redact(format!("{first}{second}").as_bytes()).unwrap();
+    let text = String::from_utf8(redacted.text).unwrap();
+    assert!(redacted.count == 2 && !text.contains("ghp_"), "{text}");
+}
