@@ -53,6 +53,11 @@ impl Notify {
         self.tell(&[State::Ready, State::Status(&view.summary())]);
     }
 
+    /// Says that a stop begins. To be told before it does: a service with nothing under way ends at once.
+    pub fn stopping(&self, grace: Duration) {
+        self.tell(&[State::Stopping, State::MoreTime(grace + AFTERWARDS), State::Status("stopping")]);
+    }
+
     /// Tells all of it at once. What nobody hears is no error: we run without a service manager too.
     pub(super) fn tell(&self, states: &[State<'_>]) {
         let Some(socket) = &self.socket else { return };
@@ -68,8 +73,8 @@ impl Notify {
         }
     }
 
-    /// Tells what changes until the stop and that it has come, and feeds the watchdog while the pipelines turn.
-    pub async fn run(self, view: watch::Receiver<View>, stop: CancellationToken, grace: Duration) {
+    /// Tells what changes until the stop, and feeds the watchdog while the pipelines turn.
+    pub async fn run(self, view: watch::Receiver<View>, stop: CancellationToken) {
         if self.socket.is_none() {
             return;
         }
@@ -87,7 +92,6 @@ impl Notify {
             }
             stuck = self.feed(&view, stuck).await;
         }
-        self.tell(&[State::Stopping, State::MoreTime(grace + AFTERWARDS), State::Status("stopping")]);
         while self.watchdog.is_some() {
             tokio::time::sleep(interval).await;
             stuck = self.feed(&view, stuck).await;
@@ -198,7 +202,7 @@ mod tests {
         let status = Status::default();
         let view = view(&status);
         let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn(notify.run(view.subscribe(), CancellationToken::new(), Duration::ZERO));
+        tasks.spawn(notify.run(view.subscribe(), CancellationToken::new()));
         for _ in 0..60 {
             tokio::time::sleep(Duration::from_secs(1)).await;
             status.beat();

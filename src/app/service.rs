@@ -81,7 +81,8 @@ impl Service {
                 self.errors.push(format!("a pipeline failed: {error}; this is a defect, please report it"));
             }
         }
-        if !self.app.common.once {
+        if !self.app.common.once && !self.stop.is_cancelled() {
+            self.notify.stopping(self.config.shutdown_grace.0);
             self.stop.cancel();
         }
     }

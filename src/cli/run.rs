@@ -50,14 +50,14 @@ async fn ship(config: Config, files: ConfigFiles, once: bool) -> Result<Ended, C
     // A reload that comes while another is under way is made after it; more than that are the same.
     let (reload, reloads) = mpsc::channel(1);
     let grace = config.shutdown_grace.0;
-    services.spawn(signals.run(stop.clone(), grace, reload));
+    services.spawn(signals.run(stop.clone(), grace, notify.clone(), reload));
     let progress = once.then(|| ProgressBar::start(&app)).flatten();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), pipelines = app.routes.len(), "started");
     let reread = Box::new(move || files.load());
     let view = app.view();
     let mut service = Service::new(app, config, reread, stop.clone(), notify.clone());
     notify.ready(&view.borrow());
-    services.spawn(notify.run(view, stop, grace));
+    services.spawn(notify.run(view, stop));
     let result = service.run(reloads).await;
     drop(progress);
     services.abort_all();
@@ -92,7 +92,13 @@ impl Signals {
         })
     }
 
-    async fn run(mut self, stop: CancellationToken, grace: Duration, reload: mpsc::Sender<()>) {
+    async fn run(
+        mut self,
+        stop: CancellationToken,
+        grace: Duration,
+        notify: Notify,
+        reload: mpsc::Sender<()>,
+    ) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => {}
@@ -111,6 +117,7 @@ impl Signals {
                 "stopping: delivering what is under way, for {} at most; once more to stop at once",
                 humantime::format_duration(grace)
             );
+            notify.stopping(grace);
             stop.cancel();
         }
     }
