@@ -53,7 +53,7 @@ pub struct Frame {
     pub lane: u32,
 }
 
-/// The frames of one chunk, in reading order. Keeps the chunk, so that a refused frame's record can be told.
+/// The frames of one chunk: in reading order, or by action where the output takes any order. Keeps the chunk, so that a refused frame's record can be told.
 #[derive(Debug)]
 pub struct Frames {
     /// The chunk's number.

@@ -91,29 +91,46 @@ pub fn write_quoted(plain: &str, out: &mut Vec<u8>) {
 /// Appends `plain` with JSON's escapes and without quotes.
 pub fn write_escaped(plain: &str, out: &mut Vec<u8>) {
     let mut rest = plain.as_bytes();
-    while let Some(at) = scan::escapable(rest) {
-        let (before, after) = rest.split_at(at);
-        let Some((&byte, after)) = after.split_first() else { break };
-        out.extend_from_slice(before);
+    out.reserve(rest.len() + rest.len() / 8);
+    // Eight bytes are copied before it is known how many of them stay: runs between quotes are short, and a call of
+    // `memcpy` for each costs more.
+    while let Some((word, after)) = rest.split_first_chunk() {
+        out.extend_from_slice(word);
+        let Some(clean) = scan::first_escapable(word) else {
+            rest = after;
+            continue;
+        };
+        out.truncate(out.len() - word.len() + clean);
+        let Some((&byte, after)) = rest.get(clean..).and_then(<[u8]>::split_first) else { break };
+        write_escape(byte, out);
         rest = after;
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            0x08 => out.extend_from_slice(b"\\b"),
-            0x0c => out.extend_from_slice(b"\\f"),
-            control => {
-                const HEX: &[u8; 16] = b"0123456789abcdef";
-                out.extend_from_slice(b"\\u00");
-                for nibble in [control >> 4, control & 0x0f] {
-                    out.push(HEX.get(usize::from(nibble)).copied().unwrap_or(b'0'));
-                }
+    }
+    for &byte in rest {
+        if scan::is_escapable(byte) {
+            write_escape(byte, out);
+        } else {
+            out.push(byte);
+        }
+    }
+}
+
+fn write_escape(byte: u8, out: &mut Vec<u8>) {
+    match byte {
+        b'"' => out.extend_from_slice(b"\\\""),
+        b'\\' => out.extend_from_slice(b"\\\\"),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        0x08 => out.extend_from_slice(b"\\b"),
+        0x0c => out.extend_from_slice(b"\\f"),
+        control => {
+            const HEX: &[u8; 16] = b"0123456789abcdef";
+            out.extend_from_slice(b"\\u00");
+            for nibble in [control >> 4, control & 0x0f] {
+                out.push(HEX.get(usize::from(nibble)).copied().unwrap_or(b'0'));
             }
         }
     }
-    out.extend_from_slice(rest);
 }
 
 /// Makes one JSON string of the text that stands in `out` from `start` on, as protocols want it that carry a document

@@ -307,6 +307,12 @@ pub trait Output: Send + Sync {
         format.encode(event, frame);
     }
 
+    /// Whether the events of a request may stand in any order, as for a collector that goes by the time in each of them:
+    /// then those of one action stand together, which compresses better.
+    fn any_order(&self) -> bool {
+        false
+    }
+
     /// Which lane an event travels in: events of different lanes share no request. Pure but for numbering what is new; few
     /// in number.
     fn lane(&self, _event: &AuditEvent<'_>) -> u32 {

@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batch, Sequence};
+use crate::buffer::Pool;
 use crate::chunk::{Budget, Chunk};
 use crate::compress::Encoding;
 use crate::dead_letter::DeadLetters;
@@ -48,6 +49,7 @@ mod commit;
 mod deliver;
 mod disk;
 mod encode;
+mod group;
 mod pace;
 mod progress;
 mod read;
@@ -248,6 +250,8 @@ impl Pipeline {
                 format: self.format,
                 output: Arc::clone(&self.output),
                 pool: self.budget.pool().clone(),
+                grouped: self.encoding.gains_by_order() && self.output.any_order(),
+                unsorted: Pool::default(),
                 overlap: self.overlap,
                 recent: self.recent,
             },

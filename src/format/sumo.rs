@@ -22,9 +22,9 @@ impl Format for Sumo {
         write_event_date(event, out);
         column("event_id", event.event_id.as_ref(), out);
         nested_column("identity_metadata", &event.identity_metadata, out, |metadata, out| {
-            inner_text("{\"run_by\":", metadata.run_by.as_ref(), out);
-            inner_text(",\"run_as\":", metadata.run_as.as_ref(), out);
-            inner_text(",\"acting_resource\":", metadata.acting_resource.as_ref(), out);
+            inner_text(br#"{\"run_by\":"#, metadata.run_by.as_ref(), out);
+            inner_text(br#",\"run_as\":"#, metadata.run_as.as_ref(), out);
+            inner_text(br#",\"acting_resource\":"#, metadata.acting_resource.as_ref(), out);
             out.push(b'}');
         });
         column("request_id", event.request_id.as_ref(), out);
@@ -33,8 +33,8 @@ impl Format for Sumo {
         });
         nested_column("response", &event.response, out, |response, out| {
             inner_status(response.status_code, out);
-            inner_text(",\"error_message\":", response.error_message.as_ref(), out);
-            inner_text(",\"result\":", response.result.as_ref(), out);
+            inner_text(br#",\"error_message\":"#, response.error_message.as_ref(), out);
+            inner_text(br#",\"result\":"#, response.result.as_ref(), out);
             out.push(b'}');
         });
         column("service_name", event.service_name.as_ref(), out);
@@ -42,8 +42,8 @@ impl Format for Sumo {
         column("source_ip_address", event.source_ip_address.as_ref(), out);
         column("user_agent", event.user_agent.as_ref(), out);
         nested_column("user_identity", &event.user_identity, out, |identity, out| {
-            inner_text("{\"email\":", identity.email.as_ref(), out);
-            inner_text(",\"subject_name\":", identity.subject_name.as_ref(), out);
+            inner_text(br#"{\"email\":"#, identity.email.as_ref(), out);
+            inner_text(br#",\"subject_name\":"#, identity.subject_name.as_ref(), out);
             out.push(b'}');
         });
         column("version", event.version.as_ref(), out);
@@ -80,22 +80,22 @@ fn nested_column<T>(
         Nested::Null => {}
         Nested::Value(value) => write(value, out),
         Nested::Raw(text) => {
-            inner_text("{\"_raw\":", Some(text), out);
+            inner_text(br#"{\"_raw\":"#, Some(text), out);
             out.push(b'}');
         }
     }
     out.push(b'"');
 }
 
-/// Appends a member inside a JSON string, punctuation included.
-fn inner_text(before: &str, text: Option<&Text<'_>>, out: &mut Vec<u8>) {
-    write_escaped(before, out);
+/// Appends a member inside a JSON string; what stands before its value is given as it is written there.
+fn inner_text(before: &[u8], text: Option<&Text<'_>>, out: &mut Vec<u8>) {
+    out.extend_from_slice(before);
     write_escaped(text.map_or("null", Text::quoted), out);
 }
 
 /// The status is a text there: `"status_code":"200"`.
 fn inner_status(status_code: Option<i64>, out: &mut Vec<u8>) {
-    write_escaped("{\"status_code\":", out);
+    out.extend_from_slice(br#"{\"status_code\":"#);
     let Some(status_code) = status_code else { return out.extend_from_slice(b"null") };
     out.extend_from_slice(b"\\\"");
     if status_code < 0 {

@@ -73,7 +73,7 @@ pub const KIND: InputKind = InputKind {
 };
 
 /// Most of a chunk's bytes; smaller where the memory is.
-const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = 512 << 10;
 /// Objects queued for reading.
 const QUEUED: usize = 1024;
 /// Folders within each other that are looked into for an object.

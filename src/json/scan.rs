@@ -231,22 +231,29 @@ impl<'t> Scanner<'t> {
 /// How far the next quote or backslash is. Most strings are short: for them eight bytes at a time in a register are
 /// faster than a call of `memchr`.
 pub(super) fn special(bytes: &[u8]) -> Option<usize> {
-    first(
-        bytes,
-        |word| below(word ^ (ONES * b'"' as u64), 1) | below(word ^ (ONES * b'\\' as u64), 1),
-        |byte| matches!(byte, b'"' | b'\\'),
-    )
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = below(word ^ (ONES * b'"' as u64), 1) | below(word ^ (ONES * b'\\' as u64), 1);
+        if found != 0 {
+            return Some(index * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let at = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+    Some(words.len() * 8 + at)
 }
 
-/// How far the next byte is that JSON wants escaped.
-pub(super) fn escapable(bytes: &[u8]) -> Option<usize> {
-    first(
-        bytes,
-        |word| {
-            below(word, 0x20) | below(word ^ (ONES * b'"' as u64), 1) | below(word ^ (ONES * b'\\' as u64), 1)
-        },
-        |byte| matches!(byte, ..0x20 | b'"' | b'\\'),
-    )
+/// Which is the first of eight bytes that JSON wants escaped.
+pub(super) fn first_escapable(word: &[u8; 8]) -> Option<usize> {
+    let word = u64::from_le_bytes(*word);
+    let quoting = below(word ^ (ONES * b'"' as u64), 1) | below(word ^ (ONES * b'\\' as u64), 1);
+    let found = below(word, 0x20) | quoting;
+    (found != 0).then_some(found.trailing_zeros() as usize / 8)
+}
+
+/// Whether JSON wants it escaped.
+pub(super) fn is_escapable(byte: u8) -> bool {
+    matches!(byte, ..0x20 | b'"' | b'\\')
 }
 
 const ONES: u64 = u64::MAX / 255;
@@ -254,18 +261,6 @@ const ONES: u64 = u64::MAX / 255;
 /// The high bit of the first byte that is smaller than this, and perhaps of bytes after it.
 fn below(word: u64, limit: u64) -> u64 {
     word.wrapping_sub(ONES * limit) & !word & (ONES << 7)
-}
-
-fn first(bytes: &[u8], in_word: impl Fn(u64) -> u64, is: impl Fn(u8) -> bool) -> Option<usize> {
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let found = in_word(u64::from_le_bytes(*word));
-        if found != 0 {
-            return Some(index * 8 + found.trailing_zeros() as usize / 8);
-        }
-    }
-    let at = rest.iter().position(|byte| is(*byte))?;
-    Some(words.len() * 8 + at)
 }
 
 #[cfg(test)]
@@ -394,7 +389,10 @@ mod tests {
         fn the_next_special_byte_is_found(bytes in prop::collection::vec(prop::sample::select(b"a\"\\\x00\x1f\x20\x21\x23\x5b\x5d\xa2\xdc\x80\xff".to_vec()), 0..40)) {
             prop_assert_eq!(special(&bytes), bytes.iter().position(|byte| matches!(byte, b'"' | b'\\')));
             let escaped = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
-            prop_assert_eq!(escapable(&bytes), bytes.iter().position(escaped));
+            for word in bytes.as_chunks().0 {
+                prop_assert_eq!(first_escapable(word), word.iter().position(escaped));
+                prop_assert!(word.iter().all(|byte| is_escapable(*byte) == escaped(byte)));
+            }
         }
     }
 }

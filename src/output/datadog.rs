@@ -185,6 +185,10 @@ impl Output for Datadog {
         Framing::ARRAY
     }
 
+    fn any_order(&self) -> bool {
+        true
+    }
+
     fn encode(&self, event: &AuditEvent<'_>, format: &dyn Format, frame: &mut Vec<u8>) {
         let config = &self.config;
         let members: [(&[u8], &Template); 4] = [

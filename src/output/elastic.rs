@@ -253,6 +253,10 @@ impl Output for Elastic {
         Framing::LINES
     }
 
+    fn any_order(&self) -> bool {
+        true
+    }
+
     fn encode(&self, event: &AuditEvent<'_>, format: &dyn Format, frame: &mut Vec<u8>) {
         frame.extend_from_slice(b"{\"create\":{\"_index\":\"");
         self.write_index(event, frame);

@@ -171,6 +171,10 @@ impl Output for Otlp {
         Framing::CONCATENATED
     }
 
+    fn any_order(&self) -> bool {
+        true
+    }
+
     fn envelope(&self, _lane: u32, frames_bytes: usize) -> Vec<u8> {
         let mut scope_logs = Vec::new();
         let length = self.scope.len() + frames_bytes;

@@ -294,6 +294,10 @@ impl Output for SplunkHec {
         Framing::CONCATENATED
     }
 
+    fn any_order(&self) -> bool {
+        true
+    }
+
     /// Only keys that HEC knows: for any other it answers 200 and drops the events after it.
     fn encode(&self, event: &AuditEvent<'_>, format: &dyn Format, frame: &mut Vec<u8>) {
         frame.push(b'{');

@@ -178,6 +178,10 @@ impl Output for Sumo {
         Framing::LINES
     }
 
+    fn any_order(&self) -> bool {
+        true
+    }
+
     fn encode(&self, event: &AuditEvent<'_>, format: &dyn Format, frame: &mut Vec<u8>) {
         let start = frame.len();
         format.encode(event, frame);
