@@ -15,12 +15,14 @@
 //! everything drains; after the grace period the rest is dropped, to be read again. Only the committer goes on until it
 //! has made durable what was settled by then.
 
+use std::collections::VecDeque;
 use std::io;
 use std::num::NonZero;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::StreamExt;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -49,6 +51,7 @@ mod deliver;
 mod disk;
 mod encode;
 mod pace;
+mod piece;
 mod progress;
 mod read;
 mod refusals;
@@ -62,6 +65,7 @@ use deliver::Deliverer;
 use disk::Disk;
 use encode::{Codec, Encoded};
 pub use pace::Pace;
+use piece::{Packer, Piece};
 use progress::{Fate, Progress, Reporter};
 use read::Reader;
 use refusals::Refusals;
@@ -259,16 +263,16 @@ impl Pipeline {
             metrics: self.metrics.clone(),
             name: Arc::clone(&self.name),
         };
+        let pool = self.budget.pool().clone();
         let deliverer = Deliverer {
+            packer: Packer::new(Arc::clone(&self.output), self.encoding, pool, Arc::clone(&learned)),
             output: self.output,
-            encoding: self.encoding,
             pace: self.pace,
             hold_interval: self.hold_interval,
             slots: Arc::new(Semaphore::new(self.in_flight)),
             unacknowledged: Arc::new(Semaphore::new(acks::MAX_UNACKNOWLEDGED)),
             refusals: Refusals::new(self.hold_after_refusals),
             learned,
-            pool: self.budget.pool().clone(),
             status: self.status,
             metrics: self.metrics.clone(),
             disk: disk(Side::DeadLetters),
@@ -326,26 +330,31 @@ async fn failure(tasks: &mut Tasks) -> PipelineError {
     std::future::pending().await
 }
 
-/// Sends batches, several at once.
-async fn send(deliverer: Arc<Deliverer>, mut batches: mpsc::Receiver<Batch>) -> Result<(), PipelineError> {
+/// Makes requests of batches and sends them, several at once.
+async fn send(deliverer: Arc<Deliverer>, batches: mpsc::Receiver<Batch>) -> Result<(), PipelineError> {
     let mut deliveries = JoinSet::new();
     let mut result = Ok(());
-    // A batch waits for its place here. To hold a place while waiting for a batch was rejected: a delivery that gave its
+    let packer = deliverer.packer.clone();
+    // Packed before it has its place, and no more at once than there are cores: whatever waits, waits compressed.
+    let packed = stream_of(batches).map(|batch| packer.pack(batch)).buffered(cores());
+    futures::pin_mut!(packed);
+    // A request waits for its place here. To hold a place while waiting for a batch was rejected: a delivery that gave its
     // own up for an acknowledgement, and has more to send, could not go on before there is something new to send.
-    let mut next: Option<Batch> = None;
+    let mut next = VecDeque::<Piece>::new();
     while result.is_ok() {
         tokio::select! {
             biased;
             Some(delivered) = deliveries.join_next() => result = delivered?,
-            slot = Arc::clone(&deliverer.slots).acquire_owned(), if next.is_some() => {
-                let (Some(batch), Ok(slot)) = (next.take(), slot) else { break };
+            slot = Arc::clone(&deliverer.slots).acquire_owned(), if !next.is_empty() => {
+                let (Some(piece), Ok(slot)) = (next.pop_front(), slot) else { break };
                 let deliverer = Arc::clone(&deliverer);
-                deliveries.spawn(async move { deliverer.deliver(batch, slot).await });
+                deliveries.spawn(async move { deliverer.deliver(piece, slot).await });
             }
-            batch = batches.recv(), if next.is_none() => {
-                let Some(batch) = batch else { break };
-                next = Some(batch);
-            }
+            pieces = packed.next(), if next.is_empty() => match pieces {
+                Some(Ok(pieces)) => next.extend(pieces),
+                Some(Err(error)) => result = Err(error),
+                None => break,
+            },
         }
     }
     loop {
@@ -356,6 +365,16 @@ async fn send(deliverer: Arc<Deliverer>, mut batches: mpsc::Receiver<Batch>) -> 
         let Some(delivered) = deliveries.join_next().await else { return result };
         result = result.and(delivered?);
     }
+}
+
+/// What comes through a channel.
+fn stream_of<T>(channel: mpsc::Receiver<T>) -> impl Stream<Item = T> {
+    futures::stream::unfold(channel, |mut channel| async { Some((channel.recv().await?, channel)) })
+}
+
+/// How many threads have something to do at once.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// Decodes, encodes and batches.
@@ -372,17 +391,14 @@ struct Encoder {
 
 impl Encoder {
     async fn run(mut self, chunks: mpsc::Receiver<(Sequence, Arc<Chunk>)>) -> Result<(), PipelineError> {
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let codec = self.codec.clone();
-        let received =
-            futures::stream::unfold(chunks, |mut chunks| async { Some((chunks.recv().await?, chunks)) });
         // In parallel over the cores, in order to the batcher.
-        let encoded = received
+        let encoded = stream_of(chunks)
             .map(|(sequence, chunk)| {
                 let codec = codec.clone();
                 workers::on_a_core(move || codec.encode(sequence, chunk))
             })
-            .buffered(cores);
+            .buffered(cores());
         futures::pin_mut!(encoded);
         loop {
             let due = self.batcher.due();
@@ -407,7 +423,7 @@ impl Encoder {
     }
 
     async fn batch(&mut self, encoded: Encoded) -> Result<(), PipelineError> {
-        let Encoded { frames, dead, newest, redactions, overlaps } = encoded;
+        let Encoded { frames, encoded, dead, newest, redactions, overlaps } = encoded;
         self.metrics.redactions.inc_by(redactions.into());
         if overlaps > 0 && self.metrics.overlaps.get() == 0 {
             tracing::info!(
@@ -423,7 +439,9 @@ impl Encoder {
             self.disk.keep(&*self.dead_letters, dead).await?;
             self.reporter.tell(Progress::Settled { sequence, events: dead_count, fate: Fate::Dead }).await;
         }
-        for batch in self.batcher.add(&Arc::new(frames), Instant::now()) {
+        // Not frozen: a buffer is not copied for being larger than what is in it, since it is soon free again.
+        let encoded = Bytes::from_owner(encoded);
+        for batch in self.batcher.add(&Arc::new(frames), &encoded, Instant::now()) {
             let _ended = self.batches.send(batch).await;
         }
         Ok(())

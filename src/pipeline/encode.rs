@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::batch::{Frame, Frames, Sequence};
-use crate::buffer::Pool;
+use crate::buffer::{Buffer, Pool};
 use crate::chunk::{Chunk, Malformed, Origin, Record};
 use crate::dead_letter::{DeadLetter, DeadLetterOrigin};
 use crate::decode::Decoder;
@@ -33,6 +33,8 @@ pub(crate) struct Codec {
 /// A chunk as frames.
 pub(crate) struct Encoded {
     pub(crate) frames: Frames,
+    /// The bytes of the frames.
+    pub(crate) encoded: Buffer,
     pub(crate) dead: Vec<DeadLetter>,
     /// Newest event of the chunk.
     pub(crate) newest: Option<Millis>,
@@ -107,7 +109,8 @@ impl Codec {
             }
         }
         dead.extend(chunk.malformed.iter().map(|malformed| malformed_letter(&chunk.origin, malformed)));
-        Encoded { frames: Frames { sequence, chunk, buffer, frames }, dead, newest, redactions, overlaps }
+        let frames = Frames { sequence, chunk, frames };
+        Encoded { frames, encoded: buffer, dead, newest, redactions, overlaps }
     }
 }
 

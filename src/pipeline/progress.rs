@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::batch::{Batch, Sequence};
+use crate::batch::{Manifest, Sequence};
 use crate::chunk::Credit;
 use crate::state::Change;
 use crate::time::Millis;
@@ -39,9 +39,9 @@ impl Reporter {
         let _ended = self.0.send(progress).await;
     }
 
-    /// Every event of a batch ended alike.
-    pub(crate) async fn settle(&self, batch: &Batch, fate: Fate) {
-        for part in batch.parts() {
+    /// Every one of these events ended alike.
+    pub(crate) async fn settle(&self, events: &Manifest, fate: Fate) {
+        for part in events.parts() {
             let (sequence, events) = (part.frames.sequence, part.range.len());
             self.tell(Progress::Settled { sequence, events, fate }).await;
         }
