@@ -4,9 +4,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
-use crate::buffer::Buffer;
 use crate::chunk::Chunk;
 use crate::compress::Encoding;
 
@@ -37,7 +36,7 @@ impl Framing {
 }
 
 /// One encoded event: where it ends in its buffer and which record it came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Frame {
     /// One past its last byte (terminator included) in the buffer; it begins where the one before ends.
     pub end: u32,
@@ -51,38 +50,30 @@ pub struct Frame {
     pub occurrence: u32,
     /// The lane it travels in.
     pub lane: u32,
+    /// Frames of one kind are to stand side by side: see [`Batch::grouped`].
+    pub kind: u64,
 }
 
-/// The frames of one chunk: in reading order, or by action where the output takes any order. Keeps the chunk, so that a refused frame's record can be told.
+/// The frames of one chunk, in reading order, without their bytes. Keeps the chunk, so that a refused frame's record can
+/// be told.
 #[derive(Debug)]
 pub struct Frames {
     /// The chunk's number.
     pub sequence: Sequence,
     /// The chunk.
     pub chunk: Arc<Chunk>,
-    /// The encoded events, one after the other.
-    pub buffer: Buffer,
-    /// Where each ends.
+    /// Where each encoded event ends.
     pub frames: Vec<Frame>,
 }
 
 impl Frames {
-    /// Where a frame lies in the buffer.
-    fn span(&self, index: usize) -> Range<usize> {
-        let start = match index.checked_sub(1) {
-            Some(before) => self.frames.get(before).map_or(0, |frame| frame.end as usize),
-            None => 0,
+    /// Where a run of frames lies in the chunk's encoded bytes, terminators included.
+    pub fn span(&self, range: &Range<usize>) -> Range<usize> {
+        let end = |count: usize| {
+            let last = count.checked_sub(1).and_then(|last| self.frames.get(last));
+            last.map_or(0, |frame| frame.end as usize)
         };
-        start..self.frames.get(index).map_or(start, |frame| frame.end as usize)
-    }
-
-    /// Bytes of a run of frames, terminators included.
-    pub fn bytes(&self, range: &Range<usize>) -> &[u8] {
-        if range.is_empty() {
-            return &[];
-        }
-        let span = self.span(range.start).start..self.span(range.end - 1).end;
-        self.buffer.get(span).unwrap_or_default()
+        end(range.start)..end(range.end)
     }
 }
 
@@ -95,25 +86,30 @@ pub struct Part {
     pub range: Range<usize>,
 }
 
+impl Part {
+    fn bytes(&self) -> usize {
+        self.frames.span(&self.range).len()
+    }
+}
+
 impl fmt::Debug for Part {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "Part({:?}, {:?})", self.frames.sequence, self.range)
     }
 }
 
-/// Frames that go out in one request. The same batch always gives the same bytes.
+/// Which events go out in one request, without their bytes.
 #[derive(Clone, Debug, Default)]
-pub struct Batch {
+pub struct Manifest {
     parts: Vec<Part>,
     events: usize,
     bytes: usize,
 }
 
-impl Batch {
-    /// Adds a run of frames at the end.
-    pub fn push(&mut self, part: Part) {
+impl Manifest {
+    fn push(&mut self, part: Part) {
         self.events += part.range.len();
-        self.bytes += part.frames.bytes(&part.range).len();
+        self.bytes += part.bytes();
         self.parts.push(part);
     }
 
@@ -143,31 +139,35 @@ impl Batch {
         self.events == 0
     }
 
-    /// The batch of those events whose index passes, in order.
-    pub fn select(&self, mut wanted: impl FnMut(usize) -> bool) -> Self {
+    /// Those events whose index passes, in order.
+    pub fn select(&self, wanted: impl FnMut(usize) -> bool) -> Self {
         let mut selected = Self::default();
+        for (_, part) in self.runs(wanted) {
+            selected.push(part);
+        }
+        selected
+    }
+
+    /// The runs of events whose index passes, each with the index of the part it is of.
+    fn runs(&self, mut wanted: impl FnMut(usize) -> bool) -> Vec<(usize, Part)> {
+        let mut runs = Vec::new();
         let mut index = 0;
-        for part in &self.parts {
+        for (of, part) in self.parts.iter().enumerate() {
+            let mut close = |range| runs.push((of, Part { frames: Arc::clone(&part.frames), range }));
             let mut run: Option<Range<usize>> = None;
             for at in part.range.clone() {
                 if wanted(index) {
                     run = Some(run.map_or(at..at + 1, |run| run.start..at + 1));
                 } else if let Some(range) = run.take() {
-                    selected.push(Part { frames: Arc::clone(&part.frames), range });
+                    close(range);
                 }
                 index += 1;
             }
             if let Some(range) = run {
-                selected.push(Part { frames: Arc::clone(&part.frames), range });
+                close(range);
             }
         }
-        selected
-    }
-
-    /// Two batches of about half the events each.
-    pub fn halves(&self) -> (Self, Self) {
-        let middle = self.events / 2;
-        (self.select(|index| index < middle), self.select(|index| index >= middle))
+        runs
     }
 
     /// The frames one by one: `(chunk's frames, index in them)`.
@@ -175,14 +175,117 @@ impl Batch {
         self.parts.iter().flat_map(|part| part.range.clone().map(move |index| (&part.frames, index)))
     }
 
+    /// The batch again, from its own uncompressed body; `None` if that is not one of these events.
+    pub fn recall(&self, mut body: Vec<u8>, framing: Framing) -> Option<Batch> {
+        body.truncate(body.len().checked_sub(framing.close.len())?);
+        if !framing.keep_last && !self.is_empty() {
+            body.extend_from_slice(framing.terminator);
+        }
+        let mut rest = Bytes::from(body);
+        // What stands before the frames is whatever they are not.
+        rest.advance(rest.len().checked_sub(self.bytes)?);
+        let texts = self.parts.iter().map(|part| rest.split_to(part.bytes())).collect();
+        Some(Batch { manifest: self.clone(), texts })
+    }
+}
+
+/// Frames that go out in one request, with their bytes. The same batch always gives the same request.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    manifest: Manifest,
+    /// The bytes of each part.
+    texts: Vec<Bytes>,
+}
+
+impl Batch {
+    /// Adds a run of frames at the end; `encoded` are the bytes of all frames of the chunk.
+    pub fn push(&mut self, frames: &Arc<Frames>, encoded: &Bytes, range: Range<usize>) {
+        if range.is_empty() {
+            // The last part must have the last terminator.
+            return;
+        }
+        let span = frames.span(&range);
+        debug_assert!(span.end <= encoded.len(), "the bytes are not those of the frames");
+        self.texts.push(encoded.slice(span));
+        self.manifest.push(Part { frames: Arc::clone(frames), range });
+    }
+
+    /// Which events these are.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The same without the bytes: these go back to their pool with the last batch that needs them.
+    pub fn into_manifest(self) -> Manifest {
+        self.manifest
+    }
+
+    /// Number of events.
+    pub fn events(&self) -> usize {
+        self.manifest.events
+    }
+
+    /// Uncompressed bytes, terminators included.
+    pub fn bytes(&self) -> usize {
+        self.manifest.bytes
+    }
+
+    /// The batch of those events whose index passes, in order.
+    pub fn select(&self, wanted: impl FnMut(usize) -> bool) -> Self {
+        let mut selected = Self::default();
+        for (of, part) in self.manifest.runs(wanted) {
+            selected.push_of(self, of, part.range);
+        }
+        selected
+    }
+
+    /// The same events, those of one kind side by side and otherwise in their order.
+    ///
+    /// gzip looks for repeats in the last 32 KiB, some twenty events, and in a busy account some thirty actions are mixed.
+    /// Sorted by service and action, events leave 16 in place of 20 % of their lines, and compressing them is a tenth
+    /// faster. Rejected, as they leave more: by user, by client, by action without service; within each chunk, which
+    /// leaves 18 % and copies every event once more.
+    pub fn grouped(self) -> Self {
+        let mut order: Vec<(u64, usize, usize)> = Vec::with_capacity(self.events());
+        for (of, part) in self.manifest.parts.iter().enumerate() {
+            let frames =
+                part.range.clone().zip(part.frames.frames.get(part.range.clone()).unwrap_or_default());
+            order.extend(frames.map(|(at, frame)| (frame.kind, of, at)));
+        }
+        if order.is_sorted() {
+            return self;
+        }
+        order.sort_unstable();
+        let mut grouped = Self::default();
+        for run in order.chunk_by(|(_, of, at), (_, next_of, next_at)| of == next_of && at + 1 == *next_at) {
+            if let (Some((_, of, first)), Some((_, _, last))) = (run.first(), run.last()) {
+                grouped.push_of(&self, *of, *first..last + 1);
+            }
+        }
+        grouped
+    }
+
+    /// Adds a run of frames of a part of another batch.
+    fn push_of(&mut self, batch: &Self, of: usize, range: Range<usize>) {
+        let (Some(part), Some(text)) = (batch.manifest.parts.get(of), batch.texts.get(of)) else { return };
+        let start = part.frames.span(&part.range).start;
+        let span = part.frames.span(&range);
+        self.texts.push(text.slice(span.start - start..span.end - start));
+        self.manifest.push(Part { frames: Arc::clone(&part.frames), range });
+    }
+
+    /// Two batches of about half the events each.
+    pub fn halves(&self) -> (Self, Self) {
+        let middle = self.events() / 2;
+        (self.select(|index| index < middle), self.select(|index| index >= middle))
+    }
+
     /// The uncompressed body behind an envelope's beginning, as the slices it consists of.
     pub fn body<'a>(&'a self, envelope: &'a [u8], framing: Framing) -> Vec<&'a [u8]> {
         let mut slices = vec![envelope, framing.open];
-        for part in &self.parts {
-            slices.push(part.frames.bytes(&part.range));
-        }
+        slices.extend(self.texts.iter().map(|text| &**text));
         if !framing.keep_last
-            && !self.is_empty()
+            && self.events() > 0
             && let Some(last) = slices.last_mut()
         {
             *last = last.get(..last.len().saturating_sub(framing.terminator.len())).unwrap_or_default();
@@ -215,31 +318,32 @@ impl Request {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::{any, prop, prop_assert_eq, proptest};
+    use proptest::prelude::{Strategy, any, prop, prop_assert_eq, proptest};
 
     use super::*;
+    use crate::buffer::Pool;
 
-    fn frames(sequence: u64, texts: &[&str]) -> Arc<Frames> {
-        let mut buffer = Vec::new();
+    /// Frames of one chunk, and their bytes.
+    fn frames(sequence: u64, texts: &[impl AsRef<[u8]>], terminator: &[u8]) -> (Arc<Frames>, Bytes) {
+        let mut encoded = Vec::new();
         let mut frames = Vec::new();
         for text in texts {
-            buffer.extend_from_slice(text.as_bytes());
-            buffer.push(b',');
-            let end = u32::try_from(buffer.len()).unwrap();
-            frames.push(Frame { end, record_start: 0, record_end: 0, line: 0, occurrence: 0, lane: 0 });
+            encoded.extend_from_slice(text.as_ref());
+            encoded.extend_from_slice(terminator);
+            let end = u32::try_from(encoded.len()).unwrap();
+            let kind = text.as_ref().first().map_or(0, |byte| u64::from(byte % 3));
+            frames.push(Frame { end, kind, ..Frame::default() });
         }
-        Arc::new(Frames {
-            sequence: Sequence(sequence),
-            chunk: Arc::new(Chunk::default()),
-            buffer: buffer.into(),
-            frames,
-        })
+        let chunk = Arc::new(Chunk::default());
+        (Arc::new(Frames { sequence: Sequence(sequence), chunk, frames }), encoded.into())
     }
 
     fn batch() -> Batch {
         let mut batch = Batch::default();
-        batch.push(Part { frames: frames(1, &["a", "bb", "ccc"]), range: 1..3 });
-        batch.push(Part { frames: frames(2, &["d", "e"]), range: 0..2 });
+        let (chunk, encoded) = frames(1, &["a", "bb", "ccc"], b",");
+        batch.push(&chunk, &encoded, 1..3);
+        let (chunk, encoded) = frames(2, &["d", "e"], b",");
+        batch.push(&chunk, &encoded, 0..2);
         batch
     }
 
@@ -261,6 +365,56 @@ mod tests {
         assert_eq!((text(&first).as_str(), text(&second).as_str()), ("[bb,ccc]", "[d,e]"));
     }
 
+    #[test]
+    fn events_of_one_kind_stand_side_by_side_over_chunks() {
+        let mut batch = Batch::default();
+        let (chunk, encoded) = frames(1, &["a1", "b1", "c1", "a2"], b",");
+        batch.push(&chunk, &encoded, 0..4);
+        let (chunk, encoded) = frames(2, &["b2", "a3"], b",");
+        batch.push(&chunk, &encoded, 0..2);
+        assert_eq!(text(&batch.grouped()), "[c1,a1,a2,a3,b1,b2]");
+    }
+
+    /// Each event's chunk, number and bytes.
+    fn each(batch: &Batch) -> Vec<(u64, u64, usize, Vec<u8>)> {
+        let mut each = Vec::new();
+        for (index, (frames, at)) in batch.manifest().each().enumerate() {
+            let one = batch.select(|wanted| wanted == index);
+            let bytes = one.body(b"", Framing::CONCATENATED).concat();
+            each.push((frames.frames[at].kind, frames.sequence.0, at, bytes));
+        }
+        each
+    }
+
+    #[test]
+    fn a_body_that_is_too_short_gives_no_batch() {
+        let body = batch().body(b"", Framing::ARRAY).concat();
+        assert!(batch().manifest().recall(body[2..].to_vec(), Framing::ARRAY).is_none());
+        assert!(batch().manifest().recall(Vec::new(), Framing::ARRAY).is_none());
+    }
+
+    /// A batch of runs of several chunks' frames, as they are, empty ones among them, and their framing.
+    fn framed() -> impl Strategy<Value = (Batch, Framing)> {
+        let framings = [
+            Framing::CONCATENATED,
+            Framing::LINES,
+            Framing::ARRAY,
+            Framing { open: b"<<", terminator: b"", close: b">", keep_last: false },
+            Framing { open: b"", terminator: b"--", close: b"", keep_last: true },
+        ];
+        let texts = prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..6);
+        let chunks = prop::collection::vec((texts, 0usize..7, 0usize..7), 0..5);
+        (chunks, prop::sample::select(framings.to_vec())).prop_map(|(chunks, framing)| {
+            let mut batch = Batch::default();
+            for (sequence, (texts, one, other)) in (0..).zip(&chunks) {
+                let (frames, encoded) = frames(sequence, texts, framing.terminator);
+                let range = (*one).min(*other).min(texts.len())..(*one).max(*other).min(texts.len());
+                batch.push(&frames, &encoded, range);
+            }
+            (batch, framing)
+        })
+    }
+
     proptest! {
         /// Selecting keeps the wanted events, in their order, and counts them.
         #[test]
@@ -269,6 +423,38 @@ mod tests {
             let expected: Vec<_> = ["bb", "ccc", "d", "e"].into_iter().zip(&wanted).filter(|(_, keep)| **keep).map(|(frame, _)| frame).collect();
             prop_assert_eq!(selected.events(), expected.len());
             prop_assert_eq!(text(&selected), format!("[{}]", expected.join(",")));
+            let indexes = |manifest: &Manifest| manifest.each().map(|(frames, index)| (frames.sequence, index)).collect::<Vec<_>>();
+            let without_bytes = batch().manifest().select(|index| wanted[index]);
+            prop_assert_eq!(indexes(&without_bytes), indexes(selected.manifest()));
+            prop_assert_eq!((without_bytes.events(), without_bytes.bytes()), (selected.events(), selected.bytes()));
+        }
+
+        /// Grouped, each event keeps its bytes and its record, and the events of a kind their order.
+        #[test]
+        fn a_grouped_batch_is_the_same_events_by_kind((batch, _) in framed()) {
+            let mut expected = each(&batch);
+            expected.sort();
+            let grouped = batch.clone().grouped();
+            prop_assert_eq!((grouped.events(), grouped.bytes()), (batch.events(), batch.bytes()));
+            prop_assert_eq!(each(&grouped), expected);
+        }
+
+        /// From its request's body a batch comes back byte for byte, and any selection of it, whatever stands before and
+        /// behind the frames and however the body is compressed.
+        #[test]
+        fn a_batch_comes_back_from_its_body(
+            (batch, framing) in framed(), grouped in any::<bool>(), envelope in prop::collection::vec(any::<u8>(), 0..9),
+            encoding in prop::sample::select(Encoding::ALL.to_vec()), wanted in prop::collection::vec(any::<bool>(), 25),
+        ) {
+            let batch = if grouped { batch.grouped() } else { batch };
+            let slices = batch.body(&envelope, framing);
+            let whole = slices.concat();
+            let body = encoding.compress(&slices, &Pool::default()).unwrap();
+            let manifest = batch.clone().into_manifest();
+            let again = manifest.recall(encoding.decompress(&body, whole.len()).unwrap(), framing).unwrap();
+            prop_assert_eq!(again.body(&envelope, framing).concat(), whole);
+            let (some, expected) = (again.select(|index| wanted[index]), batch.select(|index| wanted[index]));
+            prop_assert_eq!(some.body(b"", framing).concat(), expected.body(b"", framing).concat());
         }
     }
 }

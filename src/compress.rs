@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io;
 
 use bytes::Bytes;
-use libdeflater::{CompressionError, CompressionLvl, Compressor};
+use libdeflater::{CompressionError, CompressionLvl, Compressor, Decompressor};
 use serde::{Deserialize, Serialize};
 use zstd::zstd_safe;
 
@@ -39,6 +39,9 @@ thread_local! {
 }
 
 impl Encoding {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::None, Self::Gzip, Self::Deflate, Self::Zstd];
+
     /// The `Content-Encoding` header; none for an uncompressed body.
     pub fn header(self) -> Option<&'static str> {
         match self {
@@ -100,6 +103,23 @@ impl Encoding {
         Ok(())
     }
 
+    /// Takes back what was compressed: exactly so many bytes.
+    ///
+    /// # Errors
+    /// The body is not what these bytes were compressed to.
+    pub fn decompress(self, body: &[u8], bytes: usize) -> io::Result<Vec<u8>> {
+        let mut text = vec![0; bytes];
+        let length = match self {
+            Self::None => return if body.len() == bytes { Ok(body.to_vec()) } else { Err(another_length()) },
+            Self::Gzip => Decompressor::new().gzip_decompress(body, &mut text).map_err(io::Error::other)?,
+            Self::Deflate => {
+                Decompressor::new().zlib_decompress(body, &mut text).map_err(io::Error::other)?
+            }
+            Self::Zstd => zstd::bulk::decompress_to_buffer(body, &mut text)?,
+        };
+        if length == bytes { Ok(text) } else { Err(another_length()) }
+    }
+
     /// What the first bytes of an object say it is; file names are not trusted.
     pub fn sniff(head: &[u8]) -> Self {
         match head {
@@ -126,6 +146,10 @@ fn zstd(
     compressed.clear();
     compressed.reserve(zstd_safe::compress_bound(body.len()));
     compressor.compress_to_buffer(body, compressed).map(drop)
+}
+
+fn another_length() -> io::Error {
+    io::Error::other("it is of another length than what was compressed")
 }
 
 fn joined(slices: &[&[u8]], total: usize, pool: &Pool) -> Buffer {

@@ -6,6 +6,8 @@
 use std::net::IpAddr;
 use std::ops::Range;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::json::{Kind, Text, kind};
 use crate::time::Millis;
 
@@ -57,6 +59,16 @@ pub struct AuditEvent<'a> {
     pub redactions: u32,
     /// The columns as canonical text, where the decoder has written them already; whoever changes a column takes it away.
     pub written: Option<Written<'a>>,
+}
+
+impl AuditEvent<'_> {
+    /// A number that events of one action share, and hardly any others.
+    pub fn kind(&self) -> u64 {
+        let digest =
+            |name: &Option<Text<'_>>| name.as_ref().map_or(0, |name| xxh3_64(name.escaped().as_bytes()));
+        // Actions of one service are neighbours.
+        digest(&self.service_name) & !u64::from(u32::MAX) | digest(&self.action_name) >> 32
+    }
 }
 
 /// Canonical text of an event: all columns but the id, which stands between these two.
@@ -239,5 +251,24 @@ impl AuditEvent<'_> {
     /// The value of an extra member (JSON text) by its key; the last of several, since our own come after the record's.
     pub fn extra(&self, key: &str) -> Option<&str> {
         self.extras.iter().rfind(|extra| extra.key.is(key)).map(|extra| extra.value.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_of_a_service_and_of_an_action_are_of_one_kind() {
+        let kind = |service: &str, action: &str| {
+            let names = (Some(Text::from_plain(service)), Some(Text::from_plain(action)));
+            AuditEvent { service_name: names.0, action_name: names.1, ..AuditEvent::default() }.kind()
+        };
+        assert_eq!(kind("jobs", "create"), kind("jobs", "create"));
+        assert_ne!(kind("jobs", "create"), kind("jobs", "delete"));
+        assert_ne!(kind("jobs", "create"), kind("clusters", "create"));
+        assert_ne!(kind("jobs", "create"), AuditEvent::default().kind());
+        let of_jobs = |action| kind("jobs", action) >> 32;
+        assert_eq!(of_jobs("create"), of_jobs("delete"), "actions of one service are neighbours");
     }
 }

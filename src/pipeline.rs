@@ -15,26 +15,25 @@
 //! everything drains; after the grace period the rest is dropped, to be read again. Only the committer goes on until it
 //! has made durable what was settled by then.
 
-use std::io;
+use std::collections::VecDeque;
 use std::num::NonZero;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::StreamExt;
-use thiserror::Error;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batch, Sequence};
-use crate::buffer::Pool;
 use crate::chunk::{Budget, Chunk};
 use crate::compress::Encoding;
 use crate::dead_letter::DeadLetters;
 use crate::decode::Decoder;
 use crate::format::Format;
-use crate::input::{Input, InputError};
+use crate::input::Input;
 use crate::metrics::PipelineMetrics;
 use crate::output::Output;
 use crate::overlap::Overlap;
@@ -49,8 +48,9 @@ mod commit;
 mod deliver;
 mod disk;
 mod encode;
-mod group;
+mod error;
 mod pace;
+mod piece;
 mod progress;
 mod read;
 mod refusals;
@@ -63,7 +63,9 @@ use commit::Committer;
 use deliver::Deliverer;
 use disk::Disk;
 use encode::{Codec, Encoded};
+pub use error::PipelineError;
 pub use pace::Pace;
+use piece::{Packer, Piece};
 use progress::{Fate, Progress, Reporter};
 use read::Reader;
 use refusals::Refusals;
@@ -77,49 +79,6 @@ const NEWS_WAITING: usize = 1024;
 /// How long a pipeline that gave up waits for the disk, so that what was settled is not sent again; and how long any
 /// pipeline that ends waits for its input to take leave.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
-
-/// Why a pipeline ended before its time. A running service only ever waits; `--once` gives up.
-#[derive(Debug, Error)]
-pub enum PipelineError {
-    /// The input cannot be read.
-    #[error("{pipeline}: {source}")]
-    Input {
-        /// `<input>/<output>`
-        pipeline: String,
-        /// Why.
-        source: InputError,
-    },
-    /// The collector takes nothing.
-    #[error("{pipeline}: {message}")]
-    Collector {
-        /// `<input>/<output>`
-        pipeline: String,
-        /// What it said, and what to do.
-        message: String,
-    },
-    /// The disk under the state or the dead letters refuses.
-    #[error("{pipeline}: {message}")]
-    Disk {
-        /// `<input>/<output>`
-        pipeline: String,
-        /// What it refuses, and what to do.
-        message: String,
-    },
-    /// A body cannot be compressed: memory is the sole thing written to, so this is a defect.
-    #[error("cannot compress a request: {0}")]
-    Compress(io::Error),
-    /// A task panicked.
-    #[error("a task of the pipeline failed: {0}; this is a defect, please report it")]
-    Task(#[from] tokio::task::JoinError),
-    /// What was under way at the end of the grace period will be read again.
-    #[error(
-        "{pipeline}: not everything was delivered within the grace period; the rest is read again at the next start"
-    )]
-    Unfinished {
-        /// `<input>/<output>`
-        pipeline: String,
-    },
-}
 
 /// A pipeline, ready to run.
 pub struct Pipeline {
@@ -251,7 +210,6 @@ impl Pipeline {
                 output: Arc::clone(&self.output),
                 pool: self.budget.pool().clone(),
                 grouped: self.encoding.gains_by_order() && self.output.any_order(),
-                unsorted: Pool::default(),
                 overlap: self.overlap,
                 recent: self.recent,
             },
@@ -263,16 +221,16 @@ impl Pipeline {
             metrics: self.metrics.clone(),
             name: Arc::clone(&self.name),
         };
+        let pool = self.budget.pool().clone();
         let deliverer = Deliverer {
+            packer: Packer::new(Arc::clone(&self.output), self.encoding, pool, Arc::clone(&learned)),
             output: self.output,
-            encoding: self.encoding,
             pace: self.pace,
             hold_interval: self.hold_interval,
             slots: Arc::new(Semaphore::new(self.in_flight)),
             unacknowledged: Arc::new(Semaphore::new(acks::MAX_UNACKNOWLEDGED)),
             refusals: Refusals::new(self.hold_after_refusals),
             learned,
-            pool: self.budget.pool().clone(),
             status: self.status,
             metrics: self.metrics.clone(),
             disk: disk(Side::DeadLetters),
@@ -330,26 +288,31 @@ async fn failure(tasks: &mut Tasks) -> PipelineError {
     std::future::pending().await
 }
 
-/// Sends batches, several at once.
-async fn send(deliverer: Arc<Deliverer>, mut batches: mpsc::Receiver<Batch>) -> Result<(), PipelineError> {
+/// Makes requests of batches and sends them, several at once.
+async fn send(deliverer: Arc<Deliverer>, batches: mpsc::Receiver<Batch>) -> Result<(), PipelineError> {
     let mut deliveries = JoinSet::new();
     let mut result = Ok(());
-    // A batch waits for its place here. To hold a place while waiting for a batch was rejected: a delivery that gave its
+    let packer = deliverer.packer.clone();
+    // Packed before it has its place, and no more at once than there are cores: whatever waits, waits compressed.
+    let packed = stream_of(batches).map(|batch| packer.pack(batch)).buffered(cores());
+    futures::pin_mut!(packed);
+    // A request waits for its place here. To hold a place while waiting for a batch was rejected: a delivery that gave its
     // own up for an acknowledgement, and has more to send, could not go on before there is something new to send.
-    let mut next: Option<Batch> = None;
+    let mut next = VecDeque::<Piece>::new();
     while result.is_ok() {
         tokio::select! {
             biased;
             Some(delivered) = deliveries.join_next() => result = delivered?,
-            slot = Arc::clone(&deliverer.slots).acquire_owned(), if next.is_some() => {
-                let (Some(batch), Ok(slot)) = (next.take(), slot) else { break };
+            slot = Arc::clone(&deliverer.slots).acquire_owned(), if !next.is_empty() => {
+                let (Some(piece), Ok(slot)) = (next.pop_front(), slot) else { break };
                 let deliverer = Arc::clone(&deliverer);
-                deliveries.spawn(async move { deliverer.deliver(batch, slot).await });
+                deliveries.spawn(async move { deliverer.deliver(piece, slot).await });
             }
-            batch = batches.recv(), if next.is_none() => {
-                let Some(batch) = batch else { break };
-                next = Some(batch);
-            }
+            pieces = packed.next(), if next.is_empty() => match pieces {
+                Some(Ok(pieces)) => next.extend(pieces),
+                Some(Err(error)) => result = Err(error),
+                None => break,
+            },
         }
     }
     loop {
@@ -360,6 +323,16 @@ async fn send(deliverer: Arc<Deliverer>, mut batches: mpsc::Receiver<Batch>) -> 
         let Some(delivered) = deliveries.join_next().await else { return result };
         result = result.and(delivered?);
     }
+}
+
+/// What comes through a channel.
+fn stream_of<T>(channel: mpsc::Receiver<T>) -> impl Stream<Item = T> {
+    futures::stream::unfold(channel, |mut channel| async { Some((channel.recv().await?, channel)) })
+}
+
+/// How many threads have something to do at once.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// Decodes, encodes and batches.
@@ -376,17 +349,14 @@ struct Encoder {
 
 impl Encoder {
     async fn run(mut self, chunks: mpsc::Receiver<(Sequence, Arc<Chunk>)>) -> Result<(), PipelineError> {
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let codec = self.codec.clone();
-        let received =
-            futures::stream::unfold(chunks, |mut chunks| async { Some((chunks.recv().await?, chunks)) });
         // In parallel over the cores, in order to the batcher.
-        let encoded = received
+        let encoded = stream_of(chunks)
             .map(|(sequence, chunk)| {
                 let codec = codec.clone();
                 workers::on_a_core(move || codec.encode(sequence, chunk))
             })
-            .buffered(cores);
+            .buffered(cores());
         futures::pin_mut!(encoded);
         loop {
             let due = self.batcher.due();
@@ -411,7 +381,7 @@ impl Encoder {
     }
 
     async fn batch(&mut self, encoded: Encoded) -> Result<(), PipelineError> {
-        let Encoded { frames, dead, newest, redactions, overlaps } = encoded;
+        let Encoded { frames, encoded, dead, newest, redactions, overlaps } = encoded;
         self.metrics.redactions.inc_by(redactions.into());
         if overlaps > 0 && self.metrics.overlaps.get() == 0 {
             tracing::info!(
@@ -427,7 +397,9 @@ impl Encoder {
             self.disk.keep(&*self.dead_letters, dead).await?;
             self.reporter.tell(Progress::Settled { sequence, events: dead_count, fate: Fate::Dead }).await;
         }
-        for batch in self.batcher.add(&Arc::new(frames), Instant::now()) {
+        // Not frozen: a buffer is not copied for being larger than what is in it, since it is soon free again.
+        let encoded = Bytes::from_owner(encoded);
+        for batch in self.batcher.add(&Arc::new(frames), &encoded, Instant::now()) {
             let _ended = self.batches.send(batch).await;
         }
         Ok(())

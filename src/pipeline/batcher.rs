@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::batch::{Batch, Frames, Part};
+use crate::batch::{Batch, Frames};
 
 /// How large a batch may be and how long it may wait.
 #[derive(Clone, Debug)]
@@ -71,15 +72,15 @@ impl Batcher {
         Self { limits, learned, open: BTreeMap::new() }
     }
 
-    /// Adds a chunk's frames; gives the batches that became full.
-    pub(crate) fn add(&mut self, frames: &Arc<Frames>, now: Instant) -> Vec<Batch> {
+    /// Adds a chunk's frames, with their bytes; gives the batches that became full.
+    pub(crate) fn add(&mut self, frames: &Arc<Frames>, encoded: &Bytes, now: Instant) -> Vec<Batch> {
         let mut full = Vec::new();
         let mut rest = frames.frames.as_slice();
         let mut start = 0;
         // Most of the time all of a chunk travels in one lane.
         while let Some(first) = rest.first() {
             let length = rest.iter().take_while(|frame| frame.lane == first.lane).count();
-            self.add_run(first.lane, frames, start..start + length, now, &mut full);
+            self.add_run(first.lane, (frames, encoded), start..start + length, now, &mut full);
             start += length;
             rest = rest.get(length..).unwrap_or_default();
         }
@@ -90,7 +91,7 @@ impl Batcher {
     fn add_run(
         &mut self,
         lane: u32,
-        frames: &Arc<Frames>,
+        (frames, encoded): (&Arc<Frames>, &Bytes),
         range: Range<usize>,
         now: Instant,
         full: &mut Vec<Batch>,
@@ -101,20 +102,20 @@ impl Batcher {
         let mut run = range.start..range.start;
         let mut run_bytes = 0;
         for index in range {
-            let bytes = frames.bytes(&(index..index + 1)).len();
+            let bytes = frames.span(&(index..index + 1)).len();
             let events = open.batch.events() + run.len();
             // A frame larger than a batch may be goes alone: whether it is too large is for the collector to say.
             if events > 0
                 && (events >= self.limits.max_events || open.batch.bytes() + run_bytes + bytes > max_bytes)
             {
-                open.close_run(frames, &mut run);
+                open.close_run(frames, encoded, &mut run);
                 run_bytes = 0;
                 full.push(std::mem::replace(&mut open, new()).batch);
             }
             run.end = index + 1;
             run_bytes += bytes;
         }
-        open.close_run(frames, &mut run);
+        open.close_run(frames, encoded, &mut run);
         if open.batch.events() >= self.limits.max_events || open.batch.bytes() >= max_bytes {
             full.push(open.batch);
         } else {
@@ -136,9 +137,9 @@ impl Batcher {
 }
 
 impl Open {
-    fn close_run(&mut self, frames: &Arc<Frames>, run: &mut Range<usize>) {
+    fn close_run(&mut self, frames: &Arc<Frames>, encoded: &Bytes, run: &mut Range<usize>) {
         if run.start < run.end {
-            self.batch.push(Part { frames: Arc::clone(frames), range: run.clone() });
+            self.batch.push(frames, encoded, run.clone());
         }
         *run = run.end..run.end;
     }
@@ -149,22 +150,18 @@ mod tests {
     use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
 
     use super::*;
-    use crate::batch::{Frame, Framing, Sequence};
+    use crate::batch::{Frame, Framing, Manifest, Sequence};
     use crate::chunk::Chunk;
 
-    fn frames(sizes: &[usize]) -> Arc<Frames> {
+    fn frames(sizes: &[usize]) -> (Arc<Frames>, Bytes) {
         let (mut buffer, mut ends) = (Vec::new(), Vec::new());
         for (index, size) in sizes.iter().enumerate() {
             buffer.extend(std::iter::repeat_n(b'a' + u8::try_from(index % 26).unwrap(), *size));
             let end = u32::try_from(buffer.len()).unwrap();
-            ends.push(Frame { end, record_start: 0, record_end: 0, line: 0, occurrence: 0, lane: 0 });
+            ends.push(Frame { end, ..Frame::default() });
         }
-        Arc::new(Frames {
-            sequence: Sequence(0),
-            chunk: Arc::new(Chunk::default()),
-            buffer: buffer.into(),
-            frames: ends,
-        })
+        let chunk = Arc::new(Chunk::default());
+        (Arc::new(Frames { sequence: Sequence(0), chunk, frames: ends }), buffer.into())
     }
 
     fn batcher(max_bytes: usize, max_events: usize) -> Batcher {
@@ -185,9 +182,9 @@ mod tests {
             let mut batches = Vec::new();
             let mut expected = Vec::new();
             for sizes in &chunks {
-                let frames = frames(sizes);
-                expected.extend_from_slice(&frames.buffer);
-                batches.extend(batcher.add(&frames, now));
+                let (frames, encoded) = frames(sizes);
+                expected.extend_from_slice(&encoded);
+                batches.extend(batcher.add(&frames, &encoded, now));
             }
             batches.extend(batcher.take());
             let body: Vec<u8> = batches.iter().flat_map(|batch| batch.body(b"", Framing::CONCATENATED).concat()).collect();
@@ -212,8 +209,9 @@ mod tests {
         let mut batcher = batcher(1000, 1000);
         let start = Instant::now();
         assert_eq!(batcher.due(), None);
-        batcher.add(&frames(&[1]), start);
-        batcher.add(&frames(&[1]), start + Duration::from_millis(900));
+        let (frames, encoded) = frames(&[1]);
+        batcher.add(&frames, &encoded, start);
+        batcher.add(&frames, &encoded, start + Duration::from_millis(900));
         assert_eq!(batcher.due(), Some(start + Duration::from_secs(1)));
         assert_eq!(batcher.take().map(|batch| batch.events()), Some(2));
         assert_eq!(batcher.due(), None);
@@ -224,15 +222,16 @@ mod tests {
         #[test]
         fn lanes_travel_apart_and_in_order(lanes in prop::collection::vec(0u32..3, 0..40)) {
             let mut batcher = batcher(5, 100);
-            let mut chunk = Arc::into_inner(frames(&vec![1; lanes.len()])).unwrap();
+            let (chunk, encoded) = frames(&vec![1; lanes.len()]);
+            let mut chunk = Arc::into_inner(chunk).unwrap();
             chunk.frames.iter_mut().zip(&lanes).for_each(|(frame, lane)| frame.lane = *lane);
             let chunk = Arc::new(chunk);
-            let mut batches = batcher.add(&chunk, Instant::now());
+            let mut batches = batcher.add(&chunk, &encoded, Instant::now());
             while let Some(batch) = batcher.take() {
                 batches.push(batch);
             }
             for lane in 0..3 {
-                let indexes = batches.iter().filter(|batch| batch.lane() == lane).flat_map(Batch::each);
+                let indexes = batches.iter().map(Batch::manifest).filter(|batch| batch.lane() == lane).flat_map(Manifest::each);
                 let indexes: Vec<usize> = indexes.map(|(_, index)| index).collect();
                 let expected: Vec<usize> = (0..lanes.len()).filter(|index| lanes[*index] == lane).collect();
                 prop_assert_eq!(indexes, expected);

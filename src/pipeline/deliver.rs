@@ -27,12 +27,10 @@ use super::batcher::LearnedSize;
 use super::disk::Disk;
 use super::encode::refused_letter;
 use super::pace::{Pace, Turn};
+use super::piece::{Packer, Piece};
 use super::progress::{Fate, Reporter};
 use super::refusals::Refusals;
-use super::workers::on_a_core;
-use crate::batch::{Batch, Request};
-use crate::buffer::Pool;
-use crate::compress::Encoding;
+use crate::batch::{Manifest, Request};
 use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::failpoint::{self, Step};
 use crate::metrics::PipelineMetrics;
@@ -44,10 +42,10 @@ const ONCE_PATIENCE: Duration = Duration::from_secs(120);
 /// Pause after a collector said that it nears its limits.
 const SLOW_DOWN: Duration = Duration::from_secs(1);
 
-/// Delivers batches to one output.
+/// Delivers requests to one output.
 pub(crate) struct Deliverer {
     pub(crate) output: Arc<dyn Output>,
-    pub(crate) encoding: Encoding,
+    pub(crate) packer: Packer,
     pub(crate) pace: Arc<Pace>,
     pub(crate) hold_interval: Duration,
     /// Places in flight: deliveries that are not waiting for an acknowledgement.
@@ -55,7 +53,6 @@ pub(crate) struct Deliverer {
     pub(crate) unacknowledged: Arc<Semaphore>,
     pub(crate) refusals: Refusals,
     pub(crate) learned: Arc<LearnedSize>,
-    pub(crate) pool: Pool,
     pub(crate) status: Status,
     pub(crate) metrics: PipelineMetrics,
     pub(crate) dead_letters: Arc<dyn DeadLetters>,
@@ -77,40 +74,24 @@ pub(crate) enum Told {
     Remarked(String),
 }
 
-/// A batch, and its request once it is made: a retry sends the same bytes.
-struct Piece {
-    batch: Batch,
-    request: Option<Request>,
-}
-
-impl Piece {
-    fn new(batch: Batch) -> Self {
-        Self { batch, request: None }
-    }
-}
-
 impl Deliverer {
-    /// Returns when every event of the batch is settled, or another delivery gave up. `slot` is its place in flight.
+    /// Returns when every event of the piece is settled, or another delivery gave up. `slot` is its place in flight.
     pub(crate) async fn deliver(
         &self,
-        batch: Batch,
+        piece: Piece,
         slot: OwnedSemaphorePermit,
     ) -> Result<(), PipelineError> {
         let mut slot = Some(slot);
         // Depth first, so that the halves of a batch go out in their order.
-        let mut pieces = vec![Piece::new(batch)];
-        while let Some(piece) = pieces.pop() {
-            if piece.request.is_none() && self.surely_too_large(&piece.batch) {
-                halve(&piece.batch, &mut pieces);
+        let mut pieces = vec![piece];
+        while let Some(mut piece) = pieces.pop() {
+            if !piece.sent && self.packer.surely_too_large(&piece.events) {
+                self.halve(piece, &mut pieces).await?;
                 continue;
             }
             if slot.is_none() {
                 slot = Arc::clone(&self.slots).acquire_owned().await.ok();
             }
-            let request = match piece.request {
-                Some(request) => request,
-                None => self.request(&piece.batch).await?,
-            };
             self.show_waiting();
             let turn = tokio::select! {
                 biased;
@@ -118,12 +99,13 @@ impl Deliverer {
                 turn = self.pace.turn() => turn,
             };
             let sent_at = Instant::now();
-            let mut verdict = self.output.send_in_lane(piece.batch.lane(), &request).await;
+            piece.sent = true;
+            let mut verdict = self.output.send_in_lane(piece.events.lane(), &piece.request).await;
             failpoint::reached(Step::Answered);
             self.metrics.request_duration.observe(sent_at.elapsed().as_secs_f64());
             self.metrics.request(&verdict);
             // Whoever waits for the turn must find the pace set, and must not wait for what follows.
-            self.set_pace(&verdict, piece.batch.events(), &turn);
+            self.set_pace(&verdict, piece.events.events(), &turn);
             self.metrics.requests_limit.set(i64::try_from(self.pace.limit()).unwrap_or(i64::MAX));
             drop(turn);
             if let Verdict::PendingAck { ack, .. } = verdict {
@@ -134,15 +116,15 @@ impl Deliverer {
                     return Err(PipelineError::Collector { pipeline, message });
                 }
             }
-            self.act(verdict, Piece { batch: piece.batch, request: Some(request) }, &mut pieces).await?;
+            self.act(verdict, piece, &mut pieces).await?;
         }
         Ok(())
     }
 
-    /// True for a batch that was formed before the collector was found to take less. Halves are seldom equal: what is a
-    /// little larger than the size that was learned is tried.
-    fn surely_too_large(&self, batch: &Batch) -> bool {
-        batch.events() > 1 && batch.bytes() > self.learned.bytes().saturating_mul(3) / 2
+    /// Puts the halves of a piece in its place.
+    async fn halve(&self, piece: Piece, pieces: &mut Vec<Piece>) -> Result<(), PipelineError> {
+        pieces.extend(self.packer.halves(piece).await?.into_iter().rev());
+        Ok(())
     }
 
     /// A pipeline that waits for its turn shows why, also where another one to the same output found out.
@@ -184,19 +166,6 @@ impl Deliverer {
         }
     }
 
-    /// Frames and compresses a batch, off the network threads.
-    async fn request(&self, batch: &Batch) -> Result<Request, PipelineError> {
-        let (encoding, framing, batch) = (self.encoding, self.output.framing(), batch.clone());
-        let (envelope, pool) = (self.output.envelope(batch.lane(), batch.bytes()), self.pool.clone());
-        let compressed = on_a_core(move || {
-            let slices = batch.body(&envelope, framing);
-            let uncompressed_bytes = slices.iter().map(|slice| slice.len()).sum();
-            let body = encoding.compress(&slices, &pool)?;
-            Ok::<_, std::io::Error>(Request { body, encoding, events: batch.events(), uncompressed_bytes })
-        });
-        compressed.await.map_err(std::io::Error::other).flatten().map_err(PipelineError::Compress)
-    }
-
     async fn act(
         &self,
         verdict: Verdict,
@@ -205,53 +174,59 @@ impl Deliverer {
     ) -> Result<(), PipelineError> {
         match verdict {
             Verdict::Accepted { slow_down } => {
-                self.accepted(piece.request.as_ref());
-                self.settle(&piece.batch, Fate::Delivered).await;
+                self.accepted(&piece.request);
+                self.settle(&piece.events, Fate::Delivered).await;
                 if slow_down {
                     tokio::time::sleep(SLOW_DOWN).await;
                 }
             }
             Verdict::AcceptedWithRemark(remark) => {
-                self.accepted(piece.request.as_ref());
+                self.accepted(&piece.request);
                 if self.is_news(Told::Remarked(remark.clone())) {
                     tracing::warn!(pipeline = %self.name, "the collector took the events and remarks: {remark}");
                 }
-                self.settle(&piece.batch, Fate::Delivered).await;
+                self.settle(&piece.events, Fate::Delivered).await;
             }
             Verdict::Partial { duplicate, retry, rejected, after: _, ambiguous } => {
-                let taken = retry.len() + rejected.len() < piece.batch.events();
+                let taken = retry.len() + rejected.len() < piece.events.events();
                 if let Some((_, rejection)) = rejected.first()
                     && !taken
                     && !self.refusals.believed(rejected.len())
                 {
                     return self.hold(self.suspicion(rejection), piece, pieces);
                 }
-                let again = self.partial(&piece, &duplicate, &retry, rejected).await?;
-                if !again.is_empty() {
+                self.partial(&piece, &duplicate, &retry, rejected).await?;
+                if !retry.is_empty() {
                     self.metrics.retries.inc();
                     if ambiguous {
-                        self.metrics.ambiguous_resends.inc_by(again.events() as u64);
+                        self.metrics.ambiguous_resends.inc_by(retry.len() as u64);
                     }
-                    pieces.push(Piece::new(again));
+                    if retry.len() == piece.events.events() {
+                        pieces.push(piece);
+                        return Ok(());
+                    }
+                    let retry: HashSet<usize> = retry.into_iter().collect();
+                    let again = self.packer.some(piece, move |index| retry.contains(&index)).await?;
+                    pieces.extend(again.into_iter().rev());
                 }
             }
             Verdict::PendingAck { .. } => pieces.push(piece),
             Verdict::Retry { cause, after: _, ambiguous } => {
-                self.failed(&cause, ambiguous, &piece.batch)?;
+                self.failed(&cause, ambiguous, &piece.events)?;
                 pieces.push(piece);
             }
             Verdict::TooSlow { cause } => {
-                self.failed(&cause, true, &piece.batch)?;
-                if piece.batch.events() > 1 {
-                    self.learned.refused(piece.batch.bytes());
-                    halve(&piece.batch, pieces);
+                self.failed(&cause, true, &piece.events)?;
+                if piece.events.events() > 1 {
+                    self.learned.refused(piece.events.bytes());
+                    self.halve(piece, pieces).await?;
                 } else {
                     pieces.push(piece);
                 }
             }
             Verdict::TooLarge => {
-                self.learned.refused(piece.batch.bytes());
-                let reason = format!("the collector takes no body of {} bytes", piece.batch.bytes());
+                self.learned.refused(piece.events.bytes());
+                let reason = format!("the collector takes no body of {} bytes", piece.events.bytes());
                 self.narrow(piece, "too_large", &Rejection { reason }, pieces).await?;
             }
             Verdict::Hold(alarm) => self.hold(alarm, piece, pieces)?,
@@ -261,10 +236,10 @@ impl Deliverer {
     }
 
     /// A request failed in a way that passes by itself.
-    fn failed(&self, cause: &str, ambiguous: bool, batch: &Batch) -> Result<(), PipelineError> {
+    fn failed(&self, cause: &str, ambiguous: bool, events: &Manifest) -> Result<(), PipelineError> {
         self.metrics.retries.inc();
         if ambiguous {
-            self.metrics.ambiguous_resends.inc_by(batch.events() as u64);
+            self.metrics.ambiguous_resends.inc_by(events.events() as u64);
         }
         self.status.trouble(Side::Output, Phase::Retrying, cause);
         if self.is_news(Told::Retrying) {
@@ -314,14 +289,12 @@ impl Deliverer {
         }
     }
 
-    fn accepted(&self, request: Option<&Request>) {
+    fn accepted(&self, request: &Request) {
         self.works();
         self.refusals.end();
         self.learned.accepted();
-        if let Some(request) = request {
-            self.metrics.bytes_sent.inc_by(request.body.len() as u64);
-            self.metrics.bytes_encoded.inc_by(request.uncompressed_bytes as u64);
-        }
+        self.metrics.bytes_sent.inc_by(request.body.len() as u64);
+        self.metrics.bytes_encoded.inc_by(request.uncompressed_bytes as u64);
     }
 
     /// The collector answers for events again.
@@ -339,31 +312,31 @@ impl Deliverer {
         }
     }
 
-    async fn settle(&self, batch: &Batch, fate: Fate) {
-        let events = batch.events() as u64;
+    async fn settle(&self, events: &Manifest, fate: Fate) {
+        let count = events.events() as u64;
         match fate {
-            Fate::Delivered => self.metrics.events_delivered.inc_by(events),
-            Fate::Duplicate => self.metrics.events_duplicate.inc_by(events),
+            Fate::Delivered => self.metrics.events_delivered.inc_by(count),
+            Fate::Duplicate => self.metrics.events_duplicate.inc_by(count),
             Fate::Dead => {}
         }
-        self.reporter.settle(batch, fate).await;
+        self.reporter.settle(events, fate).await;
     }
 
-    /// Settles what an event-by-event answer settles; gives back what must go again.
+    /// Settles what an event-by-event answer settles.
     async fn partial(
         &self,
         piece: &Piece,
         duplicate: &[usize],
         retry: &[usize],
         rejected: Vec<(usize, Rejection)>,
-    ) -> Result<Batch, PipelineError> {
+    ) -> Result<(), PipelineError> {
         let duplicate: HashSet<usize> = duplicate.iter().copied().collect();
         let retry: HashSet<usize> = retry.iter().copied().collect();
         let refused: HashSet<usize> = rejected.iter().map(|(index, _)| *index).collect();
-        let batch = &piece.batch;
-        if retry.len() + rejected.len() < batch.events() {
-            self.accepted(piece.request.as_ref());
-        } else if retry.len() < batch.events() {
+        let events = &piece.events;
+        if retry.len() + rejected.len() < events.events() {
+            self.accepted(&piece.request);
+        } else if retry.len() < events.events() {
             self.works();
         } else {
             self.status.trouble(Side::Output, Phase::Retrying, "the collector puts every event off");
@@ -373,14 +346,14 @@ impl Deliverer {
         }
         let gone =
             |index: usize| duplicate.contains(&index) || retry.contains(&index) || refused.contains(&index);
-        self.settle(&batch.select(|index| duplicate.contains(&index)), Fate::Duplicate).await;
-        self.settle(&batch.select(|index| !gone(index)), Fate::Delivered).await;
+        self.settle(&events.select(|index| duplicate.contains(&index)), Fate::Duplicate).await;
+        self.settle(&events.select(|index| !gone(index)), Fate::Delivered).await;
         // Last: a disk that refuses dead letters must not keep what was delivered from being committed.
         for (index, rejection) in rejected {
-            let one = batch.select(|at| at == index);
+            let one = events.select(|at| at == index);
             self.dead_letter(&one, "rejected", &rejection).await?;
         }
-        Ok(batch.select(|index| retry.contains(&index)))
+        Ok(())
     }
 
     /// Halves a batch; a single event is dead-lettered.
@@ -391,38 +364,30 @@ impl Deliverer {
         rejection: &Rejection,
         pieces: &mut Vec<Piece>,
     ) -> Result<(), PipelineError> {
-        if piece.batch.events() > 1 {
-            halve(&piece.batch, pieces);
-            return Ok(());
+        if piece.events.events() > 1 {
+            return self.halve(piece, pieces).await;
         }
         if !self.refusals.believed(1) {
             return self.hold(self.suspicion(rejection), piece, pieces);
         }
         self.works();
-        self.dead_letter(&piece.batch, reason, rejection).await
+        self.dead_letter(&piece.events, reason, rejection).await
     }
 
     async fn dead_letter(
         &self,
-        batch: &Batch,
+        events: &Manifest,
         reason: &str,
         rejection: &Rejection,
     ) -> Result<(), PipelineError> {
-        let letters: Vec<DeadLetter> = batch
+        let letters: Vec<DeadLetter> = events
             .each()
             .filter_map(|(frames, index)| refused_letter(frames, index, reason, &rejection.reason))
             .collect();
         self.disk.keep(&*self.dead_letters, letters).await?;
-        self.settle(batch, Fate::Dead).await;
+        self.settle(events, Fate::Dead).await;
         Ok(())
     }
-}
-
-/// Puts the halves of a batch in its place.
-fn halve(batch: &Batch, pieces: &mut Vec<Piece>) {
-    let (first, second) = batch.halves();
-    pieces.push(Piece::new(second));
-    pieces.push(Piece::new(first));
 }
 
 /// True if a collector read up to an event it refused, and no further: that it looked at nothing behind it does not say
@@ -438,8 +403,10 @@ mod tests {
 
     use super::*;
     use crate::backoff::HOLD_INTERVAL;
-    use crate::batch::{Frame, Frames, Framing, Part, Sequence};
+    use crate::batch::{Batch, Frame, Frames, Framing, Sequence};
+    use crate::buffer::Pool;
     use crate::chunk::Chunk;
+    use crate::compress::Encoding;
     use crate::dead_letter::DeadLetterError;
     use crate::metrics::Metrics;
     use crate::output::{ACK_TIMEOUT, AckId};
@@ -500,16 +467,16 @@ mod tests {
             metrics: metrics.clone(),
             once,
         };
+        let learned = Arc::new(LearnedSize::new(1000));
         Deliverer {
+            packer: Packer::new(Arc::clone(&output), Encoding::Gzip, Pool::default(), Arc::clone(&learned)),
             output,
-            encoding: Encoding::None,
             pace: Arc::new(Pace::new(1, 1)),
             hold_interval: HOLD_INTERVAL,
             slots: Arc::new(Semaphore::new(1)),
             unacknowledged: Arc::new(Semaphore::new(1)),
             refusals: Refusals::new(100),
-            learned: Arc::new(LearnedSize::new(1000)),
-            pool: Pool::default(),
+            learned,
             status: Status::default(),
             metrics,
             dead_letters: Arc::new(NoLetters),
@@ -522,17 +489,19 @@ mod tests {
         }
     }
 
-    fn batch(events: u32) -> Batch {
-        let frame = |end| Frame { end, record_start: 0, record_end: 1, line: 0, occurrence: 0, lane: 0 };
+    /// Delivers one batch of so many events.
+    async fn deliver(deliverer: &Deliverer, events: u32) -> Result<(), PipelineError> {
+        let frame = |end| Frame { end, record_end: 1, ..Frame::default() };
         let frames = Frames {
             sequence: Sequence(1),
             chunk: Arc::new(Chunk::default()),
-            buffer: b"x\n".repeat(events as usize).into(),
             frames: (1..=events).map(|number| frame(2 * number)).collect(),
         };
         let mut batch = Batch::default();
-        batch.push(Part { frames: Arc::new(frames), range: 0..events as usize });
-        batch
+        batch.push(&Arc::new(frames), &b"x\n".repeat(events as usize).into(), 0..events as usize);
+        let slot = Arc::clone(&deliverer.slots).acquire_owned().await.unwrap();
+        let [piece] = <[Piece; 1]>::try_from(deliverer.packer.pack(batch).await?).unwrap();
+        deliverer.deliver(piece, slot).await
     }
 
     #[tokio::test(start_paused = true)]
@@ -540,8 +509,7 @@ mod tests {
         let (news, mut told) = mpsc::channel(16);
         let output = Arc::new(Forgetful::default());
         let deliverer = deliverer(Arc::clone(&output) as Arc<dyn Output>, false, news);
-        let slot = Arc::clone(&deliverer.slots).acquire_owned().await.unwrap();
-        deliverer.deliver(batch(4), slot).await.unwrap();
+        deliver(&deliverer, 4).await.unwrap();
         assert_eq!(*output.0.lock().unwrap(), [4, 3]);
         assert_eq!(deliverer.metrics.ambiguous_resends.get(), 3);
         assert_eq!(deliverer.metrics.events_delivered.get(), 4);
@@ -552,8 +520,7 @@ mod tests {
     async fn a_single_run_gives_up_at_a_collector_that_never_acknowledges() {
         let (news, _told) = mpsc::channel(16);
         let deliverer = deliverer(Arc::new(Silent), true, news);
-        let slot = Arc::clone(&deliverer.slots).acquire_owned().await.unwrap();
-        let ended = tokio::time::timeout(2 * ACK_TIMEOUT, deliverer.deliver(batch(1), slot)).await;
+        let ended = tokio::time::timeout(2 * ACK_TIMEOUT, deliver(&deliverer, 1)).await;
         assert!(matches!(ended, Ok(Err(PipelineError::Collector { .. }))), "{ended:?}");
     }
 }

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::group::{Kind, grouped};
 use crate::batch::{Frame, Frames, Sequence};
-use crate::buffer::Pool;
+use crate::buffer::{Buffer, Pool};
 use crate::chunk::{Chunk, Malformed, Origin, Record};
 use crate::dead_letter::{DeadLetter, DeadLetterOrigin};
 use crate::decode::Decoder;
@@ -27,10 +26,8 @@ pub(crate) struct Codec {
     pub(crate) format: Arc<dyn Format>,
     pub(crate) output: Arc<dyn Output>,
     pub(crate) pool: Pool,
-    /// Events of one action stand side by side.
+    /// Events of one action are to stand side by side.
     pub(crate) grouped: bool,
-    /// What is encoded into before it is sorted: buffers that nobody else takes, so that they are there again at once.
-    pub(crate) unsorted: Pool,
     pub(crate) overlap: Option<Overlap>,
     pub(crate) recent: RecentEvents,
 }
@@ -38,6 +35,8 @@ pub(crate) struct Codec {
 /// A chunk as frames.
 pub(crate) struct Encoded {
     pub(crate) frames: Frames,
+    /// The bytes of the frames.
+    pub(crate) encoded: Buffer,
     pub(crate) dead: Vec<DeadLetter>,
     /// Newest event of the chunk.
     pub(crate) newest: Option<Millis>,
@@ -53,11 +52,9 @@ impl Codec {
         let terminator = self.output.framing().terminator;
         // ECS, the longest format, takes 2.2 bytes for each of the record: nothing is moved on the way. What remains is
         // mostly no memory: pages that no event has been written to.
-        let pool = if self.grouped { &self.unsorted } else { &self.pool };
-        let mut buffer = pool.take(chunk.payload.len() * 9 / 4);
+        let mut buffer = self.pool.take(chunk.payload.len() * 9 / 4);
         let mut frames = Vec::with_capacity(chunk.records.len());
         let mut scratch = Vec::new();
-        let mut kinds = Vec::with_capacity(if self.grouped { chunk.records.len() } else { 0 });
         let mut dead = Vec::new();
         let mut newest = None;
         let mut redactions = 0;
@@ -91,17 +88,14 @@ impl Codec {
                         self.recent.note(event);
                     }
                     overlaps += u64::from(self.overlap.as_ref().is_some_and(|overlap| overlap.note(event)));
-                    let lane = self.output.lane(event);
-                    if self.grouped {
-                        kinds.push(Kind::of(event, lane));
-                    }
                     frames.push(Frame {
                         end: narrow(buffer.len()),
                         record_start,
                         record_end,
                         line: record.line,
                         occurrence: record.occurrence,
-                        lane,
+                        lane: self.output.lane(event),
+                        kind: if self.grouped { event.kind() } else { 0 },
                     });
                 });
             let refused = match result {
@@ -113,16 +107,13 @@ impl Codec {
                 // All of a record, or none of it: what is kept as a dead letter is sent whole when it is replayed.
                 buffer.truncate(before.0);
                 frames.truncate(before.1);
-                kinds.truncate(before.1);
                 dead.truncate(before.2);
                 dead.push(record_letter(&chunk, record, reason, detail));
             }
         }
         dead.extend(chunk.malformed.iter().map(|malformed| malformed_letter(&chunk.origin, malformed)));
-        if self.grouped {
-            (buffer, frames) = grouped(buffer, frames, &kinds, &self.pool);
-        }
-        Encoded { frames: Frames { sequence, chunk, buffer, frames }, dead, newest, redactions, overlaps }
+        let frames = Frames { sequence, chunk, frames };
+        Encoded { frames, encoded: buffer, dead, newest, redactions, overlaps }
     }
 }
 

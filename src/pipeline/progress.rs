@@ -1,11 +1,12 @@
 //! What the tasks of a pipeline tell the committer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::batch::{Batch, Sequence};
+use crate::batch::{Manifest, Sequence};
 use crate::chunk::Credit;
 use crate::state::Change;
 use crate::time::Millis;
@@ -39,10 +40,14 @@ impl Reporter {
         let _ended = self.0.send(progress).await;
     }
 
-    /// Every event of a batch ended alike.
-    pub(crate) async fn settle(&self, batch: &Batch, fate: Fate) {
-        for part in batch.parts() {
-            let (sequence, events) = (part.frames.sequence, part.range.len());
+    /// Every one of these events ended alike.
+    pub(crate) async fn settle(&self, events: &Manifest, fate: Fate) {
+        // Once for each chunk: events that stand by action are of many runs.
+        let mut ended = BTreeMap::<Sequence, usize>::new();
+        for part in events.parts() {
+            *ended.entry(part.frames.sequence).or_default() += part.range.len();
+        }
+        for (sequence, events) in ended {
             self.tell(Progress::Settled { sequence, events, fate }).await;
         }
     }

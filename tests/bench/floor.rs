@@ -6,8 +6,10 @@ use std::hint::black_box;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
-use auditferry::buffer::Pool;
+use auditferry::batch::{Batch, Frame, Frames, Sequence};
+use auditferry::buffer::{Buffer, Pool};
 use auditferry::chunk::Origin;
 use auditferry::compress::Encoding;
 use auditferry::decode::Decoder;
@@ -18,6 +20,7 @@ use auditferry::http::HttpSettings;
 use auditferry::output::{Output, OutputContext, OutputKind, elastic, file, splunk_hec, sumo};
 use auditferry::redact::Redactor;
 use auditferry::registry::{self, FormatOptions};
+use bytes::Bytes;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -125,31 +128,42 @@ impl SameBytes {
         let mut reader = BufReader::with_capacity(BLOCK_BYTES, File::open(object)?);
         let (pool, origin) = (Pool::default(), Origin::of_object(&object.to_string_lossy()));
         let terminator = self.output.framing().terminator;
+        let grouped = self.encoding.gains_by_order() && self.output.any_order();
+        let room = self.max_bytes + self.max_bytes / 4;
         let (mut line, mut scratch) = (Vec::new(), Vec::new());
-        let mut batch = Vec::with_capacity(self.max_bytes + self.max_bytes / 4);
-        let mut events = 0;
+        let (mut encoded, mut frames) = (pool.take(room), Vec::new());
         while reader.read_until(b'\n', &mut line)? > 0 {
             let record = line.trim_ascii_end();
             let decoded = self.decoder.decode(record, 0, &origin, &mut scratch, &mut |event| {
-                self.output.encode(event, &*self.format, &mut batch);
-                batch.extend_from_slice(terminator);
-                events += 1;
+                self.output.encode(event, &*self.format, &mut encoded);
+                encoded.extend_from_slice(terminator);
+                let end = u32::try_from(encoded.len()).unwrap_or(u32::MAX);
+                let kind = if grouped { event.kind() } else { 0 };
+                frames.push(Frame { end, kind, ..Frame::default() });
             });
             decoded.map_err(|error| error.detail)?;
             line.clear();
-            if batch.len() >= self.max_bytes || events >= self.max_events {
-                self.compress(&batch, &pool)?;
-                batch.clear();
-                events = 0;
+            if encoded.len() >= self.max_bytes || frames.len() >= self.max_events {
+                self.compress(
+                    std::mem::take(&mut frames),
+                    std::mem::replace(&mut encoded, pool.take(room)),
+                    &pool,
+                )?;
             }
         }
-        self.compress(&batch, &pool)
+        self.compress(frames, encoded, &pool)
     }
 
-    fn compress(&self, batch: &[u8], pool: &Pool) -> Result<()> {
-        if self.encoding != Encoding::None {
-            black_box(self.encoding.compress(&[batch], pool)?);
+    fn compress(&self, frames: Vec<Frame>, encoded: Buffer, pool: &Pool) -> Result<()> {
+        if self.encoding == Encoding::None {
+            return Ok(());
         }
+        let range = 0..frames.len();
+        let frames = Frames { sequence: Sequence(0), chunk: Arc::default(), frames };
+        let mut batch = Batch::default();
+        batch.push(&Arc::new(frames), &Bytes::from_owner(encoded), range);
+        let batch = batch.grouped();
+        black_box(self.encoding.compress(&batch.body(b"", self.output.framing()), pool)?);
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ mod bulk;
 mod faulty_store;
 mod input;
 mod misbehaviour;
+mod order;
 mod overwrites;
 mod refusals;
 mod rotation;

@@ -1,0 +1,50 @@
+//! Why a pipeline ends before its time.
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::input::InputError;
+
+/// Why a pipeline ended before its time. A running service only ever waits; `--once` gives up.
+#[derive(Debug, Error)]
+pub enum PipelineError {
+    /// The input cannot be read.
+    #[error("{pipeline}: {source}")]
+    Input {
+        /// `<input>/<output>`
+        pipeline: String,
+        /// Why.
+        source: InputError,
+    },
+    /// The collector takes nothing.
+    #[error("{pipeline}: {message}")]
+    Collector {
+        /// `<input>/<output>`
+        pipeline: String,
+        /// What it said, and what to do.
+        message: String,
+    },
+    /// The disk under the state or the dead letters refuses.
+    #[error("{pipeline}: {message}")]
+    Disk {
+        /// `<input>/<output>`
+        pipeline: String,
+        /// What it refuses, and what to do.
+        message: String,
+    },
+    /// A body cannot be compressed: memory is the sole thing written to, so this is a defect.
+    #[error("cannot compress a request: {0}")]
+    Compress(io::Error),
+    /// A task panicked.
+    #[error("a task of the pipeline failed: {0}; this is a defect, please report it")]
+    Task(#[from] tokio::task::JoinError),
+    /// What was under way at the end of the grace period will be read again.
+    #[error(
+        "{pipeline}: not everything was delivered within the grace period; the rest is read again at the next start"
+    )]
+    Unfinished {
+        /// `<input>/<output>`
+        pipeline: String,
+    },
+}
