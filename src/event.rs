@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::ops::Range;
 
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::json::{Kind, Text, kind};
@@ -50,7 +51,7 @@ pub struct AuditEvent<'a> {
     /// On whose behalf it ran.
     pub identity_metadata: Nested<'a, RunIdentity<'a>>,
     /// Everything else the record held, in reading order: written under `_source`.
-    pub extras: Vec<Extra<'a>>,
+    pub extras: Extras<'a>,
     /// The record as it was read.
     pub raw: &'a [u8],
     /// Where it lies in the record that was decoded, which may be an envelope of several.
@@ -145,6 +146,9 @@ pub struct RunIdentity<'a> {
     /// The resource that acted.
     pub acting_resource: Option<Text<'a>>,
 }
+
+/// Members of `_source`. Delivered records have three, which then take no memory of their own.
+pub type Extras<'a> = SmallVec<[Extra<'a>; 4]>;
 
 /// A member of `_source`.
 #[derive(Clone, Debug, PartialEq)]

@@ -165,7 +165,7 @@ mod tests {
             key: Text::from_plain("object"),
             value: value.into(),
         };
-        event.extras = vec![extra(r#"{"a":"b"}"#), extra(r#""logs/a.json""#)];
+        event.extras = smallvec::smallvec![extra(r#"{"a":"b"}"#), extra(r#""logs/a.json""#)];
         out.clear();
         object.write_escaped(&event, &mut out);
         assert_eq!(out, b"logs/a.json", "a member of the record that has the name of ours");

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use proptest::prelude::{Just, Strategy, any, prop, prop_oneof};
 
 use super::{AuditEvent, Extra, Identity, Nested, Params, Response, RunIdentity};
+use smallvec::smallvec;
+
 use crate::json::Text;
 use crate::time::Millis;
 
@@ -53,7 +55,7 @@ pub(crate) fn login() -> AuditEvent<'static> {
         session_id: text("6d4c2b7e-11aa-4f0e-8f0a-1d2e3f4a5b6c"),
         request_id: text("ServiceMain-7f31c0aa91d20002"),
         response: status(200, None),
-        extras: vec![
+        extras: smallvec![
             Extra { key: Text::from_plain("shardName"), value: Cow::Borrowed("\"example-shard-1\"") },
             Extra { key: Text::from_plain("cloud"), value: Cow::Borrowed("\"aws\"") },
         ],
@@ -101,7 +103,7 @@ pub(crate) fn command() -> AuditEvent<'static> {
             run_as: text("data-eng-group"),
             acting_resource: None,
         }),
-        extras: vec![Extra { key: Text::from_plain("truncated"), value: Cow::Borrowed("true") }],
+        extras: smallvec![Extra { key: Text::from_plain("truncated"), value: Cow::Borrowed("true") }],
         ..call(
             "notebook",
             "runCommand",
@@ -215,7 +217,7 @@ pub(crate) fn any_event() -> impl Strategy<Value = AuditEvent<'static>> {
                 request_params,
                 response,
                 identity_metadata,
-                extras,
+                extras: extras.into(),
                 raw: b"{\"a\":\n \"\xff\"}",
                 span: 0..0,
                 redactions: 0,

@@ -169,7 +169,8 @@ pub(super) fn is_secret_name(name: &[u8]) -> bool {
     let ends = |ends: &[&str]| ends.iter().any(|end| end_of(name, end).is_some());
     (ends(SECRET_ENDS) && !ends(HARMLESS_ENDS))
         || is_name(name, "sig")
-        || (name.len() >= AZURE_KEY.len() && normalized(name).contains(AZURE_KEY))
+        || (AZURE_KEY.len()..=name.len())
+            .any(|end| name.get(..end).is_some_and(|to| end_of(to, AZURE_KEY).is_some()))
 }
 
 /// True for this name, however it is spelled.
@@ -255,7 +256,8 @@ pub(super) fn name_around(text: &[u8], part: Range<usize>) -> Range<usize> {
 ///   "password":"x"   \"password\": \"x\"   password='x'   password=x;   .option(\"password\", \"x\")   Bearer x
 /// ```
 pub(super) fn named_value(text: &[u8], name: Range<usize>) -> Option<Range<usize>> {
-    let bearer = text.get(name.clone())?.to_ascii_lowercase().ends_with(b"bearer");
+    let bearer =
+        text.get(name.clone())?.last_chunk::<6>().is_some_and(|end| end.eq_ignore_ascii_case(b"bearer"));
     let mut at = name.end;
     let quoted = quote(text, at);
     if let Some(quote) = &quoted {

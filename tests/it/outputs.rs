@@ -43,7 +43,9 @@ fn event(id: &str) -> AuditEvent<'static> {
         event_id: Some(Text::from_plain(id)),
         event_time: Millis::new(1_767_609_296_007),
         workspace_id: Some(Text::from_plain("7")),
-        extras: vec![Extra { key: Text::from_plain("object"), value: r#""a/b.json""#.into() }],
+        extras: [Extra { key: Text::from_plain("object"), value: r#""a/b.json""#.into() }]
+            .into_iter()
+            .collect(),
         raw: br#"{"serviceName":"accounts"}"#,
         ..AuditEvent::default()
     }

@@ -73,7 +73,7 @@ pub(super) struct Mapping<'a> {
 impl<'a> Mapping<'a> {
     pub(super) fn new(raw: &'a str) -> Self {
         Self {
-            event: AuditEvent { raw: raw.as_bytes(), extras: Vec::with_capacity(4), ..AuditEvent::default() },
+            event: AuditEvent { raw: raw.as_bytes(), ..AuditEvent::default() },
             shape: Shape::Unknown,
             org_id: None,
             resource_id: None,
@@ -185,18 +185,15 @@ impl<'a> Mapping<'a> {
     }
 
     /// Derives what the record does not say and gives the event its id.
-    pub(super) fn finish<'s>(
+    pub(super) fn finish(
         mut self,
         gaps: &Gaps,
         origin: &'a Origin,
         occurrence: u32,
-        scratch: &'s mut Vec<u8>,
+        scratch: &'a mut Vec<u8>,
         enveloped: bool,
         seen: &mut HashMap<[u8; 32], u32>,
-    ) -> AuditEvent<'s>
-    where
-        'a: 's,
-    {
+    ) -> AuditEvent<'a> {
         self.operation();
         self.address();
         self.account_and_workspace(gaps, origin);
@@ -208,7 +205,7 @@ impl<'a> Mapping<'a> {
         {
             self.keep(Text::from_static("\"event_date\""), date, Seen::UNKNOWN);
         }
-        let mut event: AuditEvent<'s> = self.event;
+        let mut event = self.event;
         match event.event_id.take().or(self.fallback_id) {
             Some(id) => event.event_id = Some(id),
             None if enveloped => event_id::derive_enveloped(&mut event, occurrence, scratch, seen),

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 use serde_json::value::RawValue;
 
-use crate::event::{Extra, Identity, Nested, Params, Response, RunIdentity};
+use crate::event::{Extra, Extras, Identity, Nested, Params, Response, RunIdentity};
 use crate::json::scan::Seen;
 use crate::json::{self, Kind, Text, members};
 
@@ -103,7 +103,7 @@ fn read<'a, T: Default>(
     object: &'a str,
     seen: Seen,
     column: &str,
-    extras: &mut Vec<Extra<'a>>,
+    extras: &mut Extras<'a>,
     place: fn(&mut T, &str, &'a str, Seen) -> bool,
 ) -> T {
     let mut target = T::default();
@@ -129,11 +129,7 @@ fn fill<'a>(slot: &mut Option<Text<'a>>, value: &'a str, seen: Seen) -> bool {
 }
 
 /// `user_identity`
-pub(super) fn identity<'a>(
-    value: &'a str,
-    seen: Seen,
-    extras: &mut Vec<Extra<'a>>,
-) -> Nested<'a, Identity<'a>> {
+pub(super) fn identity<'a>(value: &'a str, seen: Seen, extras: &mut Extras<'a>) -> Nested<'a, Identity<'a>> {
     fn place<'a>(identity: &mut Identity<'a>, key: &str, value: &'a str, seen: Seen) -> bool {
         match key {
             "email" => fill(&mut identity.email, value, seen),
@@ -146,7 +142,7 @@ pub(super) fn identity<'a>(
         Inner::NoObject(text) => Nested::Raw(text),
         Inner::Here(object) => Nested::Value(read(object, seen, "user_identity", extras, place)),
         Inner::Unwrapped(content) => {
-            let mut found = Vec::new();
+            let mut found = Extras::new();
             let identity = read(&content, Seen::UNKNOWN, "user_identity", &mut found, place);
             for extra in found {
                 extras.push(extra.into_owned());
@@ -157,11 +153,7 @@ pub(super) fn identity<'a>(
 }
 
 /// `response`
-pub(super) fn response<'a>(
-    value: &'a str,
-    seen: Seen,
-    extras: &mut Vec<Extra<'a>>,
-) -> Nested<'a, Response<'a>> {
+pub(super) fn response<'a>(value: &'a str, seen: Seen, extras: &mut Extras<'a>) -> Nested<'a, Response<'a>> {
     fn place<'a>(response: &mut Response<'a>, key: &str, value: &'a str, seen: Seen) -> bool {
         match key {
             "status_code" | "statusCode" => match value.trim_matches('"').parse() {
@@ -178,7 +170,7 @@ pub(super) fn response<'a>(
         Inner::NoObject(text) => Nested::Raw(text),
         Inner::Here(object) => Nested::Value(read(object, seen, "response", extras, place)),
         Inner::Unwrapped(content) => {
-            let mut found = Vec::new();
+            let mut found = Extras::new();
             let response = read(&content, Seen::UNKNOWN, "response", &mut found, place);
             for extra in found {
                 extras.push(extra.into_owned());
@@ -192,7 +184,7 @@ pub(super) fn response<'a>(
 pub(super) fn run_identity<'a>(
     value: &'a str,
     seen: Seen,
-    extras: &mut Vec<Extra<'a>>,
+    extras: &mut Extras<'a>,
 ) -> Nested<'a, RunIdentity<'a>> {
     fn place<'a>(run: &mut RunIdentity<'a>, key: &str, value: &'a str, seen: Seen) -> bool {
         match key {
@@ -207,7 +199,7 @@ pub(super) fn run_identity<'a>(
         Inner::NoObject(text) => Nested::Raw(text),
         Inner::Here(object) => Nested::Value(read(object, seen, "identity_metadata", extras, place)),
         Inner::Unwrapped(content) => {
-            let mut found = Vec::new();
+            let mut found = Extras::new();
             let run = read(&content, Seen::UNKNOWN, "identity_metadata", &mut found, place);
             for extra in found {
                 extras.push(extra.into_owned());
