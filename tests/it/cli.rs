@@ -258,7 +258,10 @@ fn what_is_made_for_other_programs_is_what_they_expect() {
     }
     assert!(printed(&["completions", "bash"]).contains("complete -F _auditferry"));
     let page = printed(&["man"]);
-    assert!(page.starts_with(".ie") && page.contains("\n.SH FILES\n") && page.contains("\n.SH SIGNALS\n"), "{page}");
+    assert!(
+        page.starts_with(".ie") && page.contains("\n.SH FILES\n") && page.contains("\n.SH SIGNALS\n"),
+        "{page}"
+    );
     printed(&["man", "--all", "."]);
     let written = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
     assert_eq!(written("auditferry.1"), page);
