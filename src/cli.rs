@@ -14,6 +14,7 @@ mod connect;
 mod dead_letters;
 mod harden;
 mod log;
+mod man;
 mod run;
 mod setup;
 mod simulate;
@@ -213,9 +214,9 @@ impl Cli {
                 clap_complete::generate(*shell, &mut Self::command(), "auditferry", &mut script);
                 stdout.write_all(&script)?;
             }
-            Command::Man { all: Some(directory) } => clap_mangen::generate_to(Self::command(), directory)
+            Command::Man { all: Some(directory) } => man::write_all(Self::command(), directory)
                 .map_err(|error| format!("cannot write the pages to {}: {error}", directory.display()))?,
-            Command::Man { all: None } => clap_mangen::Man::new(Self::command()).render(&mut stdout)?,
+            Command::Man { all: None } => stdout.write_all(man::page(Self::command())?.as_bytes())?,
         }
         Ok(Ended::Well)
     }

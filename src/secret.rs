@@ -46,7 +46,8 @@ pub enum SecretError {
     },
     /// systemd passed no credentials.
     #[error(
-        "no systemd credential {name}: CREDENTIALS_DIRECTORY is not set; add LoadCredential={name}:/path to the unit"
+        "no systemd credential {name}: CREDENTIALS_DIRECTORY is not set; add LoadCredential={name}:/path to the unit, \
+         or by hand set the variable to the directory of the file {name}"
     )]
     Credential {
         /// Its name.

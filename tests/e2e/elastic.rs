@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::ferry::{record, succeeded};
+use crate::ferry::{program, record, succeeded};
 use crate::moto::Moto;
 use crate::opensearch::{OpenSearch, eventually};
 use crate::recorder::Recorder;
@@ -74,7 +74,7 @@ impl Shipper {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("timeout");
         command
-            .args(["300", env!("CARGO_BIN_EXE_auditferry")])
+            .args(["300", &program()])
             .args(arguments)
             .args(["--config", "auditferry.toml"])
             .current_dir(self.directory.path())

@@ -13,6 +13,11 @@ use tokio::time::Instant;
 use crate::moto::BUCKET;
 use crate::secrets::Secrets;
 
+/// What is run: the binary of this build, or another one, such as that of a package.
+pub(crate) fn program() -> String {
+    std::env::var("AUDITFERRY_E2E_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_auditferry").to_owned())
+}
+
 pub(crate) struct Ferry {
     pub(crate) directory: TempDir,
     config: PathBuf,
@@ -91,7 +96,7 @@ impl Ferry {
     /// Ships what there is. The environment holds nothing but what is given; nothing asks the machine's metadata.
     pub(crate) fn run_with(&self, environment: &[(&str, &str)]) -> Output {
         let mut command = Command::new("timeout");
-        command.args(["120", env!("CARGO_BIN_EXE_auditferry"), "run", "--once", "--config"]);
+        command.args(["120", &program(), "run", "--once", "--config"]);
         let output = self.surrounded(&mut command).envs(environment.iter().copied()).output().unwrap();
         let secrets = Secrets::of(&self.config, environment);
         secrets.are_not_in(&output.stderr, "the log");
@@ -102,7 +107,7 @@ impl Ferry {
     /// Starts it, to go on reading.
     pub(crate) fn start(&self) -> Running {
         let log = self.directory.path().join("log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_auditferry"));
+        let mut command = Command::new(program());
         command.args(["run", "--config"]);
         let stderr = std::fs::File::create(&log).unwrap();
         let child = self.surrounded(&mut command).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
@@ -238,7 +243,7 @@ pub(crate) fn succeeded(output: &Output) {
 /// What `check --connect` says of a configuration, and how it ends.
 pub(crate) fn checked(config: &Path) -> (String, Option<i32>) {
     let output = Command::new("timeout")
-        .args(["120", env!("CARGO_BIN_EXE_auditferry"), "check", "--connect", "--config"])
+        .args(["120", &program(), "check", "--connect", "--config"])
         .arg(config)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::broker::{CONNECTION_STRING, STRANGER, TOKEN_SUBJECT, broker, flush, put};
-use crate::ferry::{checked, record, succeeded};
+use crate::ferry::{checked, program, record, succeeded};
 use crate::secrets::Secrets;
 
 /// Longest wait for anything: far more than it takes.
@@ -56,7 +56,7 @@ impl Site {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("timeout");
         command
-            .args(["--signal=KILL", "300", env!("CARGO_BIN_EXE_auditferry"), "run"])
+            .args(["--signal=KILL", "300", &program(), "run"])
             .args(arguments)
             .arg("--config")
             .arg(self.path("auditferry.toml"))
@@ -94,7 +94,7 @@ impl Site {
     fn start(&self) -> Service {
         let log = File::create(self.path("log")).unwrap();
         // Not below `timeout`: a kill must hit the binary itself.
-        let mut child = Command::new(env!("CARGO_BIN_EXE_auditferry"));
+        let mut child = Command::new(program());
         child.args(["run", "--config"]).arg(self.path("auditferry.toml")).env_clear();
         let secrets = Secrets::of(&self.path("auditferry.toml"), &[]);
         let child = child.stdout(Stdio::null()).stderr(log).spawn().unwrap();

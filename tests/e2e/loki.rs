@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 use url::form_urlencoded;
 
-use crate::ferry::{checked, record};
+use crate::ferry::{checked, program, record};
 
 /// How long anything may take before the test says that it hangs.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -132,7 +132,7 @@ fn ship(directory: &Path, loki: &Loki, lines: &str) -> Option<i32> {
     );
     std::fs::write(directory.join("auditferry.toml"), text).unwrap();
     let ended = Command::new("timeout")
-        .args(["120", env!("CARGO_BIN_EXE_auditferry"), "run", "--once", "--config"])
+        .args(["120", &program(), "run", "--once", "--config"])
         .arg(directory.join("auditferry.toml"))
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::ferry::{checked, content, succeeded};
+use crate::ferry::{checked, content, program, succeeded};
 
 /// How long anything may take before the test says that it hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -147,7 +147,7 @@ fn prepare(objects: usize, collector: &Collector, keys: &str) -> (TempDir, PathB
 
 fn ferry(config: &Path) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["120", env!("CARGO_BIN_EXE_auditferry"), "run", "--once", "--config"]).arg(config);
+    command.args(["120", &program(), "run", "--once", "--config"]).arg(config);
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command
 }

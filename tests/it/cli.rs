@@ -257,9 +257,17 @@ fn what_is_made_for_other_programs_is_what_they_expect() {
         assert!(catalog.contains(&format!("\n  {name} ")), "{name}: {catalog}");
     }
     assert!(printed(&["completions", "bash"]).contains("complete -F _auditferry"));
-    assert!(printed(&["man"]).starts_with(".ie"));
+    let page = printed(&["man"]);
+    assert!(
+        page.starts_with(".ie") && page.contains("\n.SH FILES\n") && page.contains("\n.SH SIGNALS\n"),
+        "{page}"
+    );
     printed(&["man", "--all", "."]);
-    assert!(directory.path().join("auditferry-dead-letters-replay.1").exists());
+    let written = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
+    assert_eq!(written("auditferry.1"), page);
+    assert!(written("auditferry-dead-letters-replay.1").contains(r#""auditferry 0."#));
+    let run = written("auditferry-run.1");
+    assert!(run.contains("\n.SH NOTES\nExit codes: 0 done"), "{run}");
     assert!(printed(&["--version"]).starts_with("auditferry 0."));
 }
 
