@@ -49,7 +49,8 @@ async fn a_first_look_and_each_poll_take_one_request_a_workspace_and_a_poll_sees
     .await;
 
     // What comes late into a closed date is another look's to find; what comes today, the next poll's.
-    store.put(&format!("logs/{}", Place::key("new.json")), record("new") + "\n");
+    let new = format!("logs/workspaceId=0/date={}/auditlogs_new.json", today());
+    store.put(&new, record("new") + "\n");
     has(&hec, total + 1).await;
     ferry.rests().await;
     ferry.stop().await;
