@@ -69,6 +69,8 @@ use piece::{Packer, Piece};
 use progress::{Fate, Progress, Reporter};
 use read::Reader;
 use refusals::Refusals;
+#[doc(hidden)] // For the benchmarks.
+pub use tracker::Tracker;
 
 /// Chunks between the reader and the encoder.
 const CHUNKS_WAITING: usize = 2;
@@ -249,7 +251,7 @@ impl Pipeline {
             disk: disk(Side::State),
             metrics: self.metrics,
             clock: self.clock,
-            tracker: tracker::Tracker::default(),
+            tracker: Tracker::default(),
             counts: commit::Counts::default(),
         };
         let mut tasks = JoinSet::new();

@@ -39,11 +39,13 @@ mod hints;
 mod lanes;
 mod layout;
 mod lines;
+mod listing;
 mod notification;
 mod object;
 mod open;
 mod position;
 mod queue;
+mod ranges;
 mod records;
 mod schedule;
 mod sqs;
@@ -59,6 +61,7 @@ use layout::Layout;
 use object::{Found, ObjectError, ObjectReader};
 use open::{Closing, OpenObjects};
 use queue::Queue;
+use ranges::{RANGE_BYTES, ReadAhead};
 use sqs::{BucketQueue, Receivers, Subscription};
 use store::{Scheme, Store, StoreSettings};
 
@@ -76,6 +79,10 @@ pub const KIND: InputKind = InputKind {
 const CHUNK_BYTES: usize = 512 << 10;
 /// Objects queued for reading.
 const QUEUED: usize = 1024;
+/// Objects of a distant store that are asked for at once, for each that is read: while one answers, another is read.
+const ASKED_FOR_EACH: usize = 8;
+/// Objects asked for at once at most: each takes a connection.
+const MOST_ASKED: usize = 128;
 /// Folders within each other that are looked into for an object.
 const DEEPEST: usize = 32;
 /// Hints waiting to be followed.
@@ -124,6 +131,7 @@ fn build(table: Value, context: InputContext) -> Result<Box<dyn Input>, BuildErr
         queue,
         context,
         chunk_bytes,
+        range_bytes: RANGE_BYTES,
         clock: now,
         retry_interval: RETRY_INTERVAL,
     })))
@@ -165,6 +173,7 @@ struct Plan {
     queue: Option<BucketQueue>,
     context: InputContext,
     chunk_bytes: usize,
+    range_bytes: u64,
     clock: fn() -> Millis,
     retry_interval: Duration,
 }
@@ -261,8 +270,8 @@ impl Bucket {
                 source: "it has been started before".into(),
             });
         };
-        let Plan { checked, store, workspaces, queue: notices, context, chunk_bytes, clock, retry_interval } =
-            plan;
+        let Plan { checked, store, workspaces, queue: notices, context, chunk_bytes, range_bytes, .. } = plan;
+        let Plan { clock, retry_interval, .. } = plan;
         let Checked { config, layout, schedule, verify_whole_below, partial_line_wait } = checked;
         let (reads_in, reads) = mpsc::channel(4);
         let (found_in, found) = mpsc::channel(QUEUED);
@@ -276,6 +285,8 @@ impl Bucket {
             key,
             resume: context.resume,
             chunk_bytes,
+            reading: Semaphore::new(config.concurrency),
+            read_ahead: (!local).then(|| ReadAhead::new(range_bytes, &context.budget)),
             budget: context.budget,
             long_line: Arc::new(Semaphore::new(1)),
             open: Arc::clone(&open),
@@ -318,7 +329,11 @@ impl Bucket {
         let mut tasks = self.tasks.lock().await;
         tasks.spawn(discovery.run());
         let found = Arc::new(AsyncMutex::new(found));
-        for _ in 0..config.concurrency {
+        let asked = match local {
+            true => config.concurrency,
+            false => config.concurrency.max(MOST_ASKED.min(ASKED_FOR_EACH * config.concurrency)),
+        };
+        for _ in 0..asked {
             let worker = Worker {
                 reader: Arc::clone(&reader),
                 found: Arc::clone(&found),
@@ -338,7 +353,7 @@ impl Bucket {
     }
 }
 
-/// Reads one found object after the other.
+/// Asks for one found object after the other and reads it when it is its turn.
 struct Worker {
     reader: Arc<ObjectReader>,
     found: Arc<AsyncMutex<mpsc::Receiver<Found>>>,

@@ -145,3 +145,134 @@ impl Committer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::batch::Sequence;
+    use crate::chunk::{Note, Partition, Position};
+    use crate::input::{InputError, Read};
+    use crate::metrics::Metrics;
+    use crate::state::StateError;
+    use crate::status::{Side, Status};
+
+    /// A disk takes so long.
+    const FSYNC: Duration = Duration::from_millis(20);
+    /// Longest time from an acknowledgement to its durable position.
+    const BOUND: Duration = Duration::from_millis(200);
+
+    /// Takes a while for each commit, and notes when what was durable.
+    #[derive(Default)]
+    struct SlowState {
+        commits: Mutex<Vec<(Instant, Vec<Change>)>>,
+    }
+
+    #[async_trait]
+    impl State for SlowState {
+        async fn range(&self, _: &str, _: &str, _: &str) -> Result<Vec<(Partition, Position)>, StateError> {
+            Ok(Vec::new())
+        }
+        async fn positions(
+            &self,
+            _: &str,
+            _: Vec<Partition>,
+        ) -> Result<Vec<(Partition, Position)>, StateError> {
+            Ok(Vec::new())
+        }
+        async fn notes(&self, _: &str, _: &Partition) -> Result<Vec<Bytes>, StateError> {
+            Ok(Vec::new())
+        }
+        async fn commit(
+            &self,
+            _: &str,
+            changes: Vec<Change>,
+            _: Vec<(&'static str, u64)>,
+        ) -> Result<(), StateError> {
+            tokio::time::sleep(FSYNC).await;
+            self.commits.lock().unwrap().push((Instant::now(), changes));
+            Ok(())
+        }
+        async fn counters(&self, _: &str) -> Result<Vec<(String, u64)>, StateError> {
+            Ok(Vec::new())
+        }
+        async fn key(&self) -> Result<[u8; 192], StateError> {
+            Ok([0; 192])
+        }
+    }
+
+    struct NoInput;
+
+    #[async_trait]
+    impl Input for NoInput {
+        async fn read(&self) -> Result<Read, InputError> {
+            Ok(Read::End)
+        }
+        async fn committed(&self, _: &Partition, _: &Position) {}
+    }
+
+    fn committer(state: Arc<SlowState>) -> Committer {
+        let metrics = Metrics::new().unwrap().pipeline("in", "out");
+        let disk = Disk {
+            side: Side::State,
+            name: "in/out".into(),
+            status: Status::default(),
+            metrics: metrics.clone(),
+            once: false,
+        };
+        Committer {
+            namespace: "in/out".into(),
+            input: Arc::new(NoInput),
+            state,
+            budget: Budget::new(1 << 20),
+            disk,
+            metrics,
+            clock: || crate::time::Date::EPOCH.start(),
+            tracker: Tracker::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_fsync_is_for_many_acknowledgements_and_none_waits_long_for_it() {
+        let state = Arc::<SlowState>::default();
+        let (news_in, news) = mpsc::channel(64);
+        let committing = tokio::spawn(committer(Arc::clone(&state)).run(news));
+        let mut settled = Vec::new();
+        for number in 0..1000 {
+            let sequence = Sequence(number);
+            // Each an object of its own, as small ones are.
+            let change = Change {
+                partition: Partition::new(&number.to_string()),
+                position: Position::new("1"),
+                note: Note::Keep,
+            };
+            let (read_at, credit) = (Instant::now(), Credit::default());
+            let read = Progress::Read { sequence, change, read_at, credit, workspace: None };
+            news_in.send(read).await.unwrap();
+            news_in.send(Progress::Counted { sequence, events: 1, newest: None }).await.unwrap();
+            news_in.send(Progress::Settled { sequence, events: 1, fate: Fate::Delivered }).await.unwrap();
+            settled.push(Instant::now());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(news_in);
+        committing.await.unwrap().unwrap();
+        let commits = state.commits.lock().unwrap();
+        let durable: Vec<(Instant, usize)> = commits
+            .iter()
+            .flat_map(|(at, changes)| {
+                changes.iter().map(|change| (*at, change.partition.as_str().parse().unwrap()))
+            })
+            .collect();
+        assert_eq!(durable.len(), 1000);
+        for (at, number) in durable {
+            let waited = at - settled[number];
+            assert!(waited <= BOUND, "{number} waited {waited:?}");
+        }
+        assert!(commits.len() <= 25, "{} commits for 1000 acknowledgements", commits.len());
+    }
+}

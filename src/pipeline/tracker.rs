@@ -16,7 +16,7 @@ use crate::state::Change;
 
 /// Chunks that are read and not committed. `P` rides along with each and is given back with it.
 #[derive(Debug)]
-pub(crate) struct Tracker<P> {
+pub struct Tracker<P> {
     partitions: HashMap<Partition, VecDeque<Entry<P>>>,
     partition_of: HashMap<Sequence, Partition>,
     /// Partitions that may have something to commit.
@@ -48,7 +48,7 @@ impl<P> Default for Tracker<P> {
 
 impl<P> Tracker<P> {
     /// Takes in a chunk. Called in reading order.
-    pub(crate) fn track(&mut self, sequence: Sequence, change: Change, read_at: Instant, payload: P) {
+    pub fn track(&mut self, sequence: Sequence, change: Change, read_at: Instant, payload: P) {
         self.partition_of.insert(sequence, change.partition.clone());
         self.by_age.push_back((sequence, read_at));
         let entry = Entry { sequence, change, open: None, settled_early: 0, payload };
@@ -56,14 +56,14 @@ impl<P> Tracker<P> {
     }
 
     /// Says how many events a chunk holds; gives what rides along with it.
-    pub(crate) fn expect(&mut self, sequence: Sequence, events: usize) -> Option<&mut P> {
+    pub fn expect(&mut self, sequence: Sequence, events: usize) -> Option<&mut P> {
         let entry = self.entry(sequence)?;
         entry.open = Some(events.saturating_sub(entry.settled_early));
         Some(&mut entry.payload)
     }
 
     /// Counts events of a chunk as delivered or dead-lettered.
-    pub(crate) fn settle(&mut self, sequence: Sequence, events: usize) {
+    pub fn settle(&mut self, sequence: Sequence, events: usize) {
         if let Some(entry) = self.entry(sequence) {
             match &mut entry.open {
                 Some(open) => *open = open.saturating_sub(events),
@@ -79,7 +79,7 @@ impl<P> Tracker<P> {
     }
 
     /// Takes out the settled prefix of each partition: changes in order, and what rode along with them.
-    pub(crate) fn take_committable(&mut self) -> (Vec<Change>, Vec<P>) {
+    pub fn take_committable(&mut self) -> (Vec<Change>, Vec<P>) {
         let (mut changes, mut payloads) = (Vec::new(), Vec::new());
         for partition in std::mem::take(&mut self.touched) {
             let Some(entries) = self.partitions.get_mut(&partition) else { continue };
@@ -100,7 +100,7 @@ impl<P> Tracker<P> {
     }
 
     /// When the oldest uncommitted chunk was read.
-    pub(crate) fn oldest(&self) -> Option<Instant> {
+    pub fn oldest(&self) -> Option<Instant> {
         self.by_age.front().map(|(_, read_at)| *read_at)
     }
 }

@@ -2,10 +2,11 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use zstd::zstd_safe;
 
 /// Read at once.
@@ -30,15 +31,20 @@ pub(crate) struct Collector {
 impl Collector {
     /// Each answer comes this long after the request.
     pub(crate) fn start(latency: Duration) -> io::Result<Self> {
+        Self::telling(latency, mpsc::channel().0)
+    }
+
+    /// The same; tells besides when each request was there to its end.
+    pub(crate) fn telling(latency: Duration, arrived: mpsc::Sender<Instant>) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let received = Arc::<Mutex<Received>>::default();
         let shared = Arc::clone(&received);
         thread::spawn(move || {
             for connection in listener.incoming().map_while(Result::ok) {
-                let received = Arc::clone(&shared);
+                let (received, arrived) = (Arc::clone(&shared), arrived.clone());
                 // A connection that breaks is the shipper's to tell: its run fails.
-                thread::spawn(move || serve(connection, latency, &received));
+                thread::spawn(move || serve(connection, latency, &received, &arrived));
             }
         });
         Ok(Self { address, received })
@@ -50,11 +56,18 @@ impl Collector {
 }
 
 #[expect(clippy::disallowed_methods, reason = "sleeps on a thread of its own")]
-fn serve(mut connection: TcpStream, latency: Duration, received: &Mutex<Received>) -> io::Result<()> {
+fn serve(
+    mut connection: TcpStream,
+    latency: Duration,
+    received: &Mutex<Received>,
+    arrived: &mpsc::Sender<Instant>,
+) -> io::Result<()> {
     connection.set_nodelay(true)?;
     let mut reader = BufReader::with_capacity(BLOCK_BYTES, connection.try_clone()?);
     while let Some(head) = read_head(&mut reader)? {
         let uncompressed_bytes = drain(&mut reader, head.content_length)?;
+        // Mostly nobody wants to know.
+        let _ignored = arrived.send(Instant::now());
         let mut received = received.lock().unwrap_or_else(PoisonError::into_inner);
         received.requests += 1;
         received.body_bytes += head.content_length;

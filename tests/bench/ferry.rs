@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -32,6 +32,8 @@ pub(crate) enum Destination {
     SumoGzip,
     Bulk,
     File,
+    /// To Splunk, and read from a server that speaks S3.
+    S3,
 }
 
 impl Destination {
@@ -43,12 +45,13 @@ impl Destination {
             Self::SumoGzip => "Sumo, gzip",
             Self::Bulk => "Elastic _bulk",
             Self::File => "file",
+            Self::S3 => "S3 to Splunk",
         }
     }
 
     fn output(self, collector: SocketAddr, directory: &Path) -> String {
         match self {
-            Self::Hec => {
+            Self::Hec | Self::S3 => {
                 format!("type = \"splunk_hec\"\nurl = \"http://{collector}\"\ntoken = \"benchmark\"")
             }
             Self::Sumo => format!("type = \"sumo\"\nurl = \"http://{collector}/receiver/v1/http/benchmark\""),
@@ -57,6 +60,12 @@ impl Destination {
             Self::File => format!("type = \"file\"\npath = {:?}", directory.join(OUT).join("events.ndjson")),
         }
     }
+}
+
+/// The binary that was built with the benchmark, or another to compare it with.
+pub(crate) fn binary() -> PathBuf {
+    std::env::var_os("AUDITFERRY_BENCH_BINARY")
+        .map_or_else(|| env!("CARGO_BIN_EXE_auditferry").into(), PathBuf::from)
 }
 
 /// What a process cost.
@@ -69,26 +78,30 @@ pub(crate) struct Cost {
     pub(crate) peak_bytes: u64,
 }
 
-/// Ships a bucket from its beginning. State and log lie in `directory`.
+/// Ships a bucket from its beginning; `input` is the part of the input's table that says where it is. State and log lie in
+/// `directory`.
 pub(crate) fn run(
     destination: Destination,
-    bucket: &Path,
+    input: &str,
     directory: &Path,
     collector: SocketAddr,
     one_core: bool,
 ) -> Result<Cost> {
     let (config, log) = (directory.join("auditferry.toml"), directory.join("log"));
     let text = format!(
-        "state_dir = {:?}\n[inputs.bucket]\ntype = \"bucket\"\nurl = {bucket:?}\nlayout = \"databricks_delivery\"\n\
+        "state_dir = {:?}\n[inputs.bucket]\ntype = \"bucket\"\n{input}layout = \"databricks_delivery\"\n\
          [outputs.collector]\n{}\n",
         directory.join(STATE),
         destination.output(collector, directory),
     );
     fs::write(&config, text)?;
-    let binary = env!("CARGO_BIN_EXE_auditferry");
-    let mut command = Command::new(if one_core { "taskset" } else { binary });
+    let binary = binary();
+    let mut command = match one_core {
+        true => Command::new("taskset"),
+        false => Command::new(&binary),
+    };
     if one_core {
-        command.args(["-c", "0", binary]);
+        command.args(["-c", "0"]).arg(&binary);
     }
     command.args(["run", "--once", "--config"]).arg(&config);
     command.stdout(Stdio::null()).stderr(File::create(&log)?);

@@ -99,7 +99,7 @@ impl SameBytes {
     fn new(destination: Destination) -> Result<Self> {
         let url = "http://127.0.0.1:1/receiver/v1/http/benchmark";
         let (kind, table): (OutputKind, Value) = match destination {
-            Destination::Hec => {
+            Destination::Hec | Destination::S3 => {
                 (splunk_hec::KIND, json!({"url": "http://127.0.0.1:1", "token": "benchmark"}))
             }
             Destination::Sumo | Destination::SumoGzip => (sumo::KIND, json!({ "url": url })),

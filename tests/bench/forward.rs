@@ -1,6 +1,6 @@
 //! How much CPU it takes to forward audit logs: the release binary, a local bucket, and a collector that takes all.
 //!
-//! `cargo bench --bench forward -- [--megabytes N] [--only hec] [--runs N] [--latency MS] [--one-core]`
+//! `cargo bench --bench forward -- [--megabytes N] [--only hec] [--runs N] [--latency MS] [--store-latency MS] [--one-core]`
 
 use std::error::Error;
 use std::fs;
@@ -15,14 +15,19 @@ use clap::{Parser, ValueEnum};
 mod collector;
 mod ferry;
 mod floor;
+#[allow(dead_code, reason = "shared with other benchmarks, which use more of it")]
+mod store;
 
 use collector::{Collector, Received};
 use ferry::{Cost, Destination};
+use store::Manners;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Bytes of a generated line, on the average.
 const LINE_BYTES: u64 = 1040;
+/// Workspaces that they are of, where there are as many objects.
+const WORKSPACES: u32 = 10;
 /// Input bytes, in millions, that a CPU-second has to be enough for on the way to Splunk.
 const HEC_TARGET: f64 = 150.0;
 
@@ -40,6 +45,18 @@ struct Args {
     /// The collector answers this many milliseconds after a request
     #[arg(long, default_value_t = 0)]
     latency: u64,
+    /// The store of `s3` answers this many milliseconds after a request
+    #[arg(long, default_value_t = 0)]
+    store_latency: u64,
+    /// Each connection to the store of `s3` carries so many million bytes a second; default: as many as it can
+    #[arg(long)]
+    store_rate: Option<u64>,
+    /// Objects the bucket consists of; from 10 on a multiple of 10
+    #[arg(long, default_value_t = 40)]
+    objects: u32,
+    /// Measure the runs only, not what they are measured against
+    #[arg(long)]
+    no_floor: bool,
     /// Run each on one core besides
     #[arg(long)]
     one_core: bool,
@@ -68,9 +85,15 @@ enum Subject {
 impl Subject {
     fn all(args: &Args) -> Vec<Self> {
         let wanted = |one: &&Destination| args.only.is_empty() || args.only.contains(one);
-        let mut all = vec![Self::Floor];
+        let mut all = Vec::new();
+        if !args.no_floor {
+            all.push(Self::Floor);
+        }
         for destination in Destination::value_variants().iter().filter(wanted) {
-            all.extend([Self::SameBytes(*destination), Self::Run(*destination)]);
+            if !args.no_floor {
+                all.push(Self::SameBytes(*destination));
+            }
+            all.push(Self::Run(*destination));
             if args.one_core {
                 all.push(Self::OneCore(*destination));
             }
@@ -95,10 +118,11 @@ fn main() -> Result<()> {
     }
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let bucket = directory.path().join("bucket");
+    let workspaces = WORKSPACES.min(args.objects);
     let options = Options {
-        objects_per_day: Some(4),
+        objects_per_day: Some(args.objects.div_ceil(workspaces)),
         ..Options::new(
-            10,
+            workspaces,
             1,
             args.megabytes * 1_000_000 / LINE_BYTES,
             Date::parse("2026-01-31").ok_or("date")?,
@@ -109,7 +133,7 @@ fn main() -> Result<()> {
     // In turn, so that what else the machine does meets them all.
     for _ in 0..args.runs {
         for row in &mut rows {
-            row.runs.push(run(row.subject, &bucket, directory.path(), Duration::from_millis(args.latency))?);
+            row.runs.push(run(row.subject, &bucket, directory.path(), &args)?);
         }
     }
     let table = Table { lines: input.lines, bytes: input.bytes, rows };
@@ -117,7 +141,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn run(subject: Subject, bucket: &Path, directory: &Path, latency: Duration) -> Result<(Cost, Received)> {
+fn run(subject: Subject, bucket: &Path, directory: &Path, args: &Args) -> Result<(Cost, Received)> {
     let (destination, one_core) = match subject {
         Subject::Floor => return Ok((floor::run(bucket, None)?, Received::default())),
         Subject::SameBytes(destination) => {
@@ -126,8 +150,13 @@ fn run(subject: Subject, bucket: &Path, directory: &Path, latency: Duration) -> 
         Subject::Run(destination) => (destination, false),
         Subject::OneCore(destination) => (destination, true),
     };
-    let collector = Collector::start(latency)?;
-    let cost = ferry::run(destination, bucket, directory, collector.address, one_core)?;
+    let collector = Collector::start(Duration::from_millis(args.latency))?;
+    let manners = Manners {
+        latency: Duration::from_millis(args.store_latency),
+        bytes_a_second: args.store_rate.map(|megabytes| megabytes * 1_000_000),
+    };
+    let input = store::input(bucket, (destination == Destination::S3).then_some(manners))?;
+    let cost = ferry::run(destination, &input, directory, collector.address, one_core)?;
     remove(&directory.join(ferry::STATE))?;
     remove(&directory.join(ferry::OUT))?;
     Ok((cost, collector.received()))

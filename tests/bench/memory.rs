@@ -14,9 +14,12 @@ use clap::Parser;
 
 mod collector;
 mod ferry;
+#[allow(dead_code, reason = "shared with other benchmarks, which use more of it")]
+mod store;
 
 use collector::Collector;
 use ferry::Destination;
+use store::Manners;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -65,7 +68,9 @@ fn run(title: &str, options: Options, destination: Destination) -> Result<bool> 
     let bucket = directory.path().join("bucket");
     let written = Bucket::new(options)?.write_round(&bucket, 0)?;
     let collector = Collector::start(Duration::ZERO)?;
-    let cost = ferry::run(destination, &bucket, directory.path(), collector.address, false)?;
+    let manners = (destination == Destination::S3).then(Manners::default);
+    let input = store::input(&bucket, manners)?;
+    let cost = ferry::run(destination, &input, directory.path(), collector.address, false)?;
     let fits = cost.peak_bytes <= MOST_BYTES;
     writeln!(
         io::stdout(),

@@ -4,6 +4,7 @@ mod acknowledgement;
 mod bulk;
 mod faulty_store;
 mod input;
+mod listings;
 mod misbehaviour;
 mod order;
 mod overwrites;

@@ -27,8 +27,9 @@ pub(super) struct Config {
     /// How the objects are laid out below the URL.
     #[serde(default)]
     pub(super) layout: LayoutName,
-    /// How often the open dates are listed. Costs one LIST request per workspace (with the layouts of Azure: per
-    /// workspace and container) and open date each time; local directories are watched besides.
+    /// How often the open dates are listed, at least 1s. Costs one LIST request per workspace each time, and one more for
+    /// each 1000 objects (with the layouts of Azure: one per workspace, container and open date); local directories are
+    /// watched besides.
     #[serde(default = "defaults::poll_interval")]
     pub(super) poll_interval: Period,
     /// Layout `any`: which objects below the URL, for instance `**/*.json`. Default: all.

@@ -1,20 +1,20 @@
 //! Finds objects that have changed: by listing, by events of the file system or of S3, and by trying again what failed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{self, BoxStream};
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::StreamExt;
+use futures::stream;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStoreExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::hints::{self, Hint, Hints};
 use super::lanes::{Lanes, Refused, date_folder, dates};
 use super::layout::{Layout, below};
+use super::listing::{Batches, Listing};
 use super::object::{Found, ObjectReader};
 use super::position::{ObjectPosition, Plan, plan};
 use super::queue::{Queue, Queued};
@@ -24,8 +24,6 @@ use crate::chunk::{Chunk, Note, Partition, Position};
 use crate::input::{InputError, Read};
 use crate::time::{Date, Millis};
 
-/// Objects looked up in the state at once.
-const LOOK_UP: usize = 1000;
 /// Listings under way at once.
 const LISTINGS: usize = 8;
 /// Between two listings of a single run, where the first one failed.
@@ -70,8 +68,6 @@ pub(super) struct Passed {
     /// How many objects had been opened by then: what hints open afterwards may keep coming without end.
     opened: u64,
 }
-
-type Batches = Pin<Box<dyn Stream<Item = Result<Vec<ObjectMeta>, Refused>> + Send>>;
 
 /// How a pass that came to its end went.
 #[derive(Debug)]
@@ -163,9 +159,9 @@ impl Discovery {
     async fn pass(&mut self) -> Result<Pass, InputError> {
         let now = (self.clock)();
         self.try_again().await;
-        let (prefixes, mut refused) = self.prefixes(now).await?;
-        let (mut listed, mut complete) = (prefixes.len(), true);
-        let mut batches = self.list(prefixes);
+        let (listings, mut refused) = self.listings(now).await?;
+        let (mut listed, mut complete) = (listings.len(), true);
+        let mut batches = self.list(listings);
         loop {
             let batch = tokio::select! {
                 biased;
@@ -221,10 +217,10 @@ impl Discovery {
         refusal(format!("cannot {act} {place}"), error)
     }
 
-    /// The folders to list now, and those that could not be looked into for more.
-    async fn prefixes(&mut self, now: Millis) -> Result<(Vec<Path>, Vec<Refused>), InputError> {
+    /// The listings to make now, and the folders that could not be looked into for more.
+    async fn listings(&mut self, now: Millis) -> Result<(Vec<Listing>, Vec<Refused>), InputError> {
         if let Layout::Any { .. } = self.layout {
-            return Ok((vec![self.prefix.clone()], Vec::new()));
+            return Ok((vec![Listing::whole(self.prefix.clone())], Vec::new()));
         }
         let store = Arc::clone(&self.reader.store);
         let learned = self.lanes.learn(&*store, &self.prefix, &self.layout, self.local).await;
@@ -235,14 +231,16 @@ impl Discovery {
                 true => Looks::First,
                 false => self.schedule.looks(&name, now, self.last),
             };
+            // Where all of a lane is listed at once, which dates it has need not be asked.
+            let asks = looks.any() && !(looks == Looks::First && self.lists_lanes());
             let (store, layout) = (Arc::clone(&store), &self.layout);
             async move {
-                let listed = if looks.any() { dates(&*store, layout, &lane).await } else { Ok(Vec::new()) };
+                let listed = if asks { dates(&*store, layout, &lane).await } else { Ok(Vec::new()) };
                 (lane, name, looks, listed)
             }
         });
         let mut looked = stream::iter(looked).buffer_unordered(LISTINGS);
-        let mut prefixes = Vec::new();
+        let mut listings = Vec::new();
         while let Some((lane, name, looks, listed)) = looked.next().await {
             let listed = match listed {
                 Ok(listed) => listed,
@@ -252,16 +250,45 @@ impl Discovery {
                 }
                 Err(error) => return Err(self.refused("list", &(lane, error))),
             };
-            // And what came between the last look at a date and its closing.
-            let mut wanted: BTreeSet<Date> = self.schedule.open_since(self.last, now).collect();
             let due = |date: &Date| self.schedule.is_due(&format!("{name}/{date}"), *date, now, looks);
-            wanted.extend(listed.into_iter().filter(due));
-            let wanted = wanted.into_iter().filter(|date| self.layout.wants_date(*date));
-            prefixes.extend(wanted.map(|date| date_folder(&self.layout, &lane, date)));
+            let listed = listed.into_iter().filter(due).collect();
+            listings.extend(self.listings_of(&lane, looks, listed, now));
         }
         drop(looked);
-        prefixes.sort_unstable();
-        Ok((prefixes, refused))
+        listings.sort_unstable();
+        Ok((listings, refused))
+    }
+
+    /// The listings that show the open dates of a lane and `due`, which are closed.
+    fn listings_of(&self, lane: &Path, looks: Looks, due: BTreeSet<Date>, now: Millis) -> Vec<Listing> {
+        let wanted = |date: &Date| self.layout.wants_date(*date);
+        // And what came between the last look at a date and its closing.
+        let open: BTreeSet<Date> = self.schedule.open_since(self.last, now).filter(wanted).collect();
+        let folder = |date| date_folder(&self.layout, lane, date);
+        let mut listings = Vec::new();
+        if !self.lists_lanes() {
+            listings
+                .extend(open.union(&due).copied().filter(wanted).map(|date| Listing::whole(folder(date))));
+            return listings;
+        }
+        let first = match looks {
+            Looks::First => self.layout.start_date(),
+            Looks::Days { .. } => open.first().copied(),
+        };
+        // Dates of a lane lie in their order: one request shows all since one of them, where a folder has few objects.
+        match (first, looks) {
+            (None, Looks::Days { .. }) => {}
+            (first, _) => listings.push(Listing { folder: lane.clone(), after: first.map(folder) }),
+        }
+        let closed = due.into_iter().filter(|date| first.is_some_and(|first| *date < first));
+        listings.extend(closed.filter(wanted).map(|date| Listing::whole(folder(date))));
+        listings
+    }
+
+    /// True where several dates of a lane are shown by one listing: its folders have the dates' order, and a request costs
+    /// more than what it shows.
+    fn lists_lanes(&self) -> bool {
+        !self.local && matches!(self.layout, Layout::DatabricksDelivery { .. })
     }
 
     /// True if the last pass could not look into a lane or a part of it.
@@ -269,12 +296,11 @@ impl Discovery {
         self.missed.iter().any(|folder| lane.prefix_matches(folder) || folder.prefix_matches(lane))
     }
 
-    /// Objects below these folders, in batches.
-    fn list(&self, prefixes: Vec<Path>) -> Batches {
+    /// The objects that these listings show, in batches.
+    fn list(&self, listings: Vec<Listing>) -> Batches {
         let store = Arc::clone(&self.reader.store);
         let local = self.local;
-        let listings =
-            stream::iter(prefixes).map(move |prefix| list_folder(Arc::clone(&store), prefix, local));
+        let listings = stream::iter(listings).map(move |listing| listing.batches(&store, local));
         Box::pin(listings.flatten_unordered(LISTINGS))
     }
 
@@ -372,30 +398,4 @@ async fn look(
         return Ok(told);
     }
     reader.store.head(key).await
-}
-
-fn list_folder(store: Arc<dyn ObjectStore>, prefix: Path, local: bool) -> Batches {
-    let listing: BoxStream<'static, _> = store.list(Some(&prefix));
-    let refused = move |error| (prefix.clone(), error);
-    // A folder that went away between two looks holds nothing.
-    let listing = listing.filter(|meta| {
-        let gone = matches!(meta, Err(object_store::Error::NotFound { .. }));
-        std::future::ready(!gone)
-    });
-    if !local {
-        return Box::pin(listing.try_chunks(LOOK_UP).map_err(move |error| refused(error.1)));
-    }
-    // In a directory, each name that cannot be looked at is a failure of its own, which must not hide those before it.
-    let batches = listing.ready_chunks(LOOK_UP).flat_map(move |listed| {
-        let (mut found, mut batches) = (Vec::with_capacity(listed.len()), Vec::new());
-        for listed in listed {
-            match listed {
-                Ok(meta) => found.push(meta),
-                Err(error) => batches.push(Err(refused(error))),
-            }
-        }
-        batches.push(Ok(found));
-        stream::iter(batches)
-    });
-    Box::pin(batches)
 }

@@ -299,6 +299,8 @@ impl Bench {
             open: Arc::new(OpenObjects::default()),
             reads,
             chunk_bytes,
+            reading: Semaphore::new(1),
+            read_ahead: None,
             max_line_bytes: 1 << 20,
             verify_whole_below,
             partial_line_wait: None,

@@ -82,11 +82,14 @@ impl Layout {
 
     /// True for a date the filters let through.
     pub(super) fn wants_date(&self, date: Date) -> bool {
+        self.start_date().is_none_or(|start| date >= start)
+    }
+
+    /// The first date the filters let through, if there is one.
+    pub(super) fn start_date(&self) -> Option<Date> {
         match self {
-            Self::DatabricksDelivery { start_date, .. } | Self::Azure { start_date, .. } => {
-                start_date.is_none_or(|start| date >= start)
-            }
-            Self::Any { .. } => true,
+            Self::DatabricksDelivery { start_date, .. } | Self::Azure { start_date, .. } => *start_date,
+            Self::Any { .. } => None,
         }
     }
 

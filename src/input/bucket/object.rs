@@ -4,9 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::StreamExt;
-use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde::de::IgnoredAny;
@@ -19,6 +17,7 @@ use super::layout::{Layout, Place};
 use super::open::OpenObjects;
 use super::position::{ObjectPosition, Plan, SEAM_BYTES, Version, plan};
 use super::queue::Queued;
+use super::ranges::{Pieces, ReadAhead};
 use crate::azure_workspace::Workspaces;
 use crate::buffer::Pool;
 use crate::chunk::{Budget, Partition};
@@ -136,6 +135,10 @@ pub(super) struct ObjectReader {
     pub(super) open: Arc<OpenObjects>,
     pub(super) reads: mpsc::Sender<Result<Read, InputError>>,
     pub(super) chunk_bytes: usize,
+    /// One for each object that may be read at once. Whoever waits for a store's answer needs none.
+    pub(super) reading: Semaphore,
+    /// How large objects are read ahead; `None` where they are near.
+    pub(super) read_ahead: Option<ReadAhead>,
     pub(super) max_line_bytes: usize,
     pub(super) verify_whole_below: u64,
     /// How long a last line without its end may stay unfinished; `None` where objects appear whole.
@@ -241,6 +244,13 @@ impl ObjectReader {
         if let (Some(workspaces), Some(resource)) = (&self.workspaces, &found.place.resource) {
             origin = workspaces.of_path(origin, resource).await;
         }
+        let start = match (planned, known) {
+            (Plan::Append, Some(known)) => known.offset.saturating_sub(u64::from(known.seam_bytes)),
+            _ => 0,
+        };
+        let mut pieces = self.open(found, start).await?;
+        // Asked for, it may take its time: only then does it take a turn, memory and fingerprints.
+        let _turn = self.reading.acquire().await.map_err(|_| ObjectError::Closed)?;
         let mut assembler = match (planned, known) {
             (Plan::Append, Some(known)) => {
                 let total = if known.folded { 0 } else { known.shipped };
@@ -260,11 +270,6 @@ impl ObjectReader {
             }
             (_, known) => Assembler::fresh(self, found, origin, known),
         };
-        let start = match (planned, known) {
-            (Plan::Append, Some(known)) => known.offset.saturating_sub(u64::from(known.seam_bytes)),
-            _ => 0,
-        };
-        let mut pieces = self.open(found, start).await?;
         let mut received = start;
         while let Some(piece) = pieces.next().await {
             let piece = piece?;
@@ -286,17 +291,21 @@ impl ObjectReader {
     }
 
     /// Opens the object's bytes from `start` on, of exactly the version that was found.
-    async fn open(
-        &self,
-        found: &Found,
-        start: u64,
-    ) -> Result<BoxStream<'static, Result<Bytes, ObjectError>>, ObjectError> {
-        if start >= found.version.size {
+    async fn open(&self, found: &Found, start: u64) -> Result<Pieces, ObjectError> {
+        let span = start..found.version.size;
+        if span.is_empty() {
             return Ok(futures::stream::empty().boxed());
+        }
+        // Without an ETag, nothing would keep the ranges to one version.
+        if let (Some(ahead), Some(etag)) = (&self.read_ahead, &found.etag)
+            && ahead.is_worth_it(&span)
+        {
+            let (store, key) = (Arc::clone(&self.store), found.key.clone());
+            return ahead.open(store, key, etag.clone(), span).await;
         }
         let options = GetOptions {
             if_match: found.etag.clone(),
-            range: (start > 0).then_some(GetRange::Bounded(start..found.version.size)),
+            range: (start > 0).then_some(GetRange::Bounded(span)),
             ..GetOptions::default()
         };
         let result = self.store.get_opts(&found.key, options).await?;
@@ -310,12 +319,7 @@ impl ObjectReader {
 }
 
 /// A local file in large blocks: the store's own stream goes through the blocking pool every 8 KiB.
-fn file_pieces(
-    file: std::fs::File,
-    start: u64,
-    end: u64,
-    pool: Pool,
-) -> BoxStream<'static, Result<Bytes, ObjectError>> {
+fn file_pieces(file: std::fs::File, start: u64, end: u64, pool: Pool) -> Pieces {
     let blocks = futures::stream::try_unfold((file, start, pool), move |(mut file, at, pool)| async move {
         let wanted = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX).min(FILE_BLOCK_BYTES);
         if wanted == 0 {

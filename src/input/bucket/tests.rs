@@ -13,6 +13,7 @@ use crate::input::{Resume, Shared};
 use crate::state::sqlite::SqliteState;
 use crate::state::{Change, State, StateError};
 
+mod ahead;
 mod azure_blobs;
 mod breaking_off;
 mod folded;
@@ -48,7 +49,19 @@ fn bucket_over(
     let store = Store { store, prefix: Path::from("logs"), scheme: Scheme::S3, root: None, cloud: None };
     let (clock, retry_interval) = (context.clock, RETRY_INTERVAL);
     let queue = None;
-    Bucket::new(Plan { checked, store, workspaces, queue, context, chunk_bytes, clock, retry_interval })
+    // A few chunks, so that small objects are read in ranges.
+    let range_bytes = 4 * chunk_bytes as u64;
+    Bucket::new(Plan {
+        checked,
+        store,
+        workspaces,
+        queue,
+        context,
+        chunk_bytes,
+        range_bytes,
+        clock,
+        retry_interval,
+    })
 }
 
 /// A bucket in memory and the state of a pipeline that reads it.
@@ -381,6 +394,8 @@ async fn an_object_that_changes_while_it_is_read_is_read_as_it_is_then() {
         open: Arc::default(),
         reads: reads_in,
         chunk_bytes: 64 << 10,
+        reading: Semaphore::new(1),
+        read_ahead: None,
         max_line_bytes: 1 << 20,
         verify_whole_below: 0,
         partial_line_wait: None,

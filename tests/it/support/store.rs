@@ -54,6 +54,14 @@ impl Fault {
     pub(crate) const KINDS: usize = 11;
 }
 
+/// A listing that was asked for, and how many keys and folders it showed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Listing {
+    pub(crate) prefix: String,
+    pub(crate) after: String,
+    pub(crate) shown: usize,
+}
+
 #[derive(Debug, Default)]
 struct State {
     /// Each object's versions.
@@ -61,6 +69,7 @@ struct State {
     /// One request of so many fails; none if 0.
     one_of: usize,
     requests: usize,
+    listings: Vec<Listing>,
     /// Faults of listings and of objects so far: they take turns.
     given: [usize; 2],
     seen: BTreeSet<Fault>,
@@ -109,6 +118,11 @@ impl Store {
     /// One request of so many fails; none with 0.
     pub(crate) fn fail_one_of(&self, requests: usize) {
         self.state.lock().unwrap().one_of = requests;
+    }
+
+    /// All listings so far.
+    pub(crate) fn listings(&self) -> Vec<Listing> {
+        self.state.lock().unwrap().listings.clone()
     }
 
     /// How many kinds of faults it has given.
@@ -196,7 +210,9 @@ impl State {
                     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
                     pairs.filter(|(key, _)| *key == name).map(|(_, value)| decoded(value)).next()
                 };
-                self.list(&value("prefix").unwrap_or_default(), value("delimiter").is_some(), fault)
+                let (prefix, after) = (value("prefix"), value("start-after"));
+                let (prefix, after) = (prefix.unwrap_or_default(), after.unwrap_or_default());
+                self.list(prefix, after, value("delimiter").is_some(), fault)
             }
             _ => self.object(&key, request),
         };
@@ -215,10 +231,13 @@ impl State {
         Some(kinds[*given % kinds.len()])
     }
 
-    fn list(&self, prefix: &str, by_folder: bool, fault: Option<Fault>) -> Answer {
+    fn list(&mut self, prefix: String, after: String, by_folder: bool, fault: Option<Fault>) -> Answer {
         let (mut entries, mut folders) = (Vec::new(), BTreeSet::new());
-        for (key, versions) in self.objects.range(prefix.to_owned()..) {
-            let Some(rest) = key.strip_prefix(prefix) else { break };
+        for (key, versions) in self.objects.range(prefix.clone()..) {
+            let Some(rest) = key.strip_prefix(&prefix) else { break };
+            if *key <= after {
+                continue;
+            }
             if let (true, Some((folder, _))) = (by_folder, rest.split_once('/')) {
                 folders.insert(format!("{prefix}{folder}/"));
                 continue;
@@ -239,9 +258,10 @@ impl State {
             _ => {}
         }
         let mut body = format!("<ListBucketResult>{}", entries.concat());
-        for folder in folders {
+        for folder in &folders {
             let _ = write!(body, "<CommonPrefixes><Prefix>{folder}</Prefix></CommonPrefixes>");
         }
+        self.listings.push(Listing { shown: entries.len() + folders.len(), prefix, after });
         Answer::new(200, body + "</ListBucketResult>")
     }
 
