@@ -142,7 +142,7 @@ fn main() -> Result<ExitCode> {
         now.1 - keys,
         service.cpu()?.as_secs_f64(),
     )?;
-    let (mut polled, mut worst) = ((0, 0), Duration::ZERO);
+    let (mut polled, mut costs) = ((0, 0), Vec::new());
     for _ in 0..args.polls {
         let cpu = service.cpu()?;
         let asked = counted(&store.asked);
@@ -152,15 +152,17 @@ fn main() -> Result<ExitCode> {
         until_quiet(&store.asked);
         let now = counted(&store.asked);
         polled = (now.0 - asked.0, now.1 - asked.1);
-        worst = worst.max(service.cpu()?.saturating_sub(cpu));
+        costs.push(service.cpu()?.saturating_sub(cpu));
     }
-    let met = worst <= MOST_OF_A_POLL;
+    costs.sort_unstable();
+    let half = costs.get(costs.len() / 2).copied().unwrap_or_default();
+    let met = half <= MOST_OF_A_POLL;
     writeln!(
         out,
-        "a poll: {} listings, {} keys, at most {:.2} CPU s of {} polls (at most {:.0}: {})",
+        "a poll: {} listings, {} keys, {:.2} CPU s, half of {} polls took at most that (at most {:.0}: {})",
         polled.0,
         polled.1,
-        worst.as_secs_f64(),
+        half.as_secs_f64(),
         args.polls,
         MOST_OF_A_POLL.as_secs_f64(),
         if met { "met" } else { "MISSED" },

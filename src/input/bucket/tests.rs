@@ -49,8 +49,8 @@ fn bucket_over(
     let store = Store { store, prefix: Path::from("logs"), scheme: Scheme::S3, root: None, cloud: None };
     let (clock, retry_interval) = (context.clock, RETRY_INTERVAL);
     let queue = None;
-    // A few chunks, so that small objects are read in ranges.
-    let range_bytes = 4 * chunk_bytes as u64;
+    // Parts of a chunk, so that small objects are read in ranges.
+    let range_bytes = chunk_bytes as u64 / 4;
     Bucket::new(Plan {
         checked,
         store,
@@ -73,6 +73,8 @@ struct Bench {
     clock: fn() -> Millis,
     /// Bytes the store hands over at once.
     piece_bytes: usize,
+    /// The budget.
+    memory: usize,
     /// What stands before the store.
     wrapped: Option<Arc<dyn ObjectStore>>,
 }
@@ -106,6 +108,7 @@ impl Bench {
             settings,
             clock: noon,
             piece_bytes: 1 << 20,
+            memory: 4 << 20,
             wrapped: None,
         }
     }
@@ -118,7 +121,7 @@ impl Bench {
         let context = InputContext {
             name: "audit".to_owned(),
             resume: Resume::new(Arc::clone(&self.state) as Arc<dyn State>, "audit/out"),
-            budget: Budget::new(4 << 20),
+            budget: Budget::new(self.memory),
             once: true,
             until: None,
             shared: Shared::default(),
