@@ -124,10 +124,10 @@ impl Redactor {
                 (Some(name), _) => named_at(text, name, hit.end()).and_then(|part| match number {
                     secrets::URL => url_password(text, part.end),
                     secrets::PRIVATE_KEY => private_key(text, part),
-                    _ => self.value(text, part),
+                    _ => self.value(text, from, part),
                 }),
                 (None, Some(Some(kind))) => token(text, from, hit.start(), kind),
-                (None, _) => self.value(text, hit.range()),
+                (None, _) => self.value(text, from, hit.range()),
             };
             if let Some(secret) = secret {
                 from = secret.end;
@@ -137,9 +137,10 @@ impl Redactor {
         found
     }
 
-    /// The value of the name that a hit is part of, where the name tells of a secret and the value may be one.
-    fn value(&self, text: &[u8], hit: Range<usize>) -> Option<Range<usize>> {
-        let name = secrets::name_around(text, hit);
+    /// The value of the name that a hit is part of, where the name tells of a secret and the value may be one. A secret that
+    /// ended at `after` is no part of the name.
+    fn value(&self, text: &[u8], after: usize, hit: Range<usize>) -> Option<Range<usize>> {
+        let name = secrets::name_around(text, after, hit);
         let named = text.get(name.clone())?;
         let is_configured = !self.names.is_empty() && self.names.contains(&secrets::normalized(named));
         if !is_secret_name(named) && !is_configured {

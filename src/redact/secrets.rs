@@ -240,9 +240,9 @@ fn ends_with_escape(text: &[u8]) -> bool {
     }
 }
 
-/// The whole name that this is part of.
-pub(super) fn name_around(text: &[u8], part: Range<usize>) -> Range<usize> {
-    let before = text.get(..part.start).unwrap_or_default();
+/// The whole name that this is part of; it does not begin before `after`.
+pub(super) fn name_around(text: &[u8], after: usize, part: Range<usize>) -> Range<usize> {
+    let before = text.get(after..part.start).unwrap_or_default();
     let start = part.start - before.iter().rev().take_while(|byte| in_name(**byte)).count();
     // `earer ` and `sig=` end with what ends their name.
     let end = text.get(part.clone()).unwrap_or_default();

@@ -235,3 +235,11 @@ fn a_token_right_behind_another_one_is_found_too() {
     let text = String::from_utf8(redacted.text).unwrap();
     assert!(redacted.count == 2 && !text.contains("ghp_"), "{text}");
 }
+
+#[test]
+fn a_name_right_behind_a_secret_is_a_name_of_its_own() {
+    let text = "dapi0123456789abcdef0123456789abcdef-2sig=planted";
+    let redacted = Redactor::new(b"key", &[], &[]).unwrap().redact(text.as_bytes()).unwrap();
+    let text = String::from_utf8(redacted.text).unwrap();
+    assert!(redacted.count == 2 && !text.contains("planted"), "{text}");
+}
