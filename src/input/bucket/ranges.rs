@@ -19,7 +19,7 @@ use futures::stream::{self, BoxStream};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::task::JoinSet;
 
 use super::object::ObjectError;
 use crate::chunk::{Budget, Credit};
@@ -102,7 +102,8 @@ struct Held {
 /// A range that comes, with the memory it takes if it is all there.
 struct Coming {
     bytes: u64,
-    pieces: AbortOnDropHandle<Result<(Pieces, Option<Held>), ObjectError>>,
+    /// One task, which ends with whoever waits for it.
+    pieces: JoinSet<Result<(Pieces, Option<Held>), ObjectError>>,
 }
 
 #[derive(Clone)]
@@ -149,10 +150,11 @@ impl Ranges {
             if self.left > 0 {
                 return Err(ObjectError::Moved);
             }
-            let Some(Coming { bytes, pieces }) = self.ahead.pop_front() else { return Ok(None) };
+            let Some(Coming { bytes, mut pieces }) = self.ahead.pop_front() else { return Ok(None) };
             // Given back before the next is waited for.
             self.held = None;
-            let (used, held) = pieces.await.map_err(std::io::Error::other)??;
+            let Some(came) = pieces.join_next().await else { return Ok(None) };
+            let (used, held) = came.map_err(std::io::Error::other)??;
             (self.used, self.held, self.left) = (used, held, bytes);
         }
     }
@@ -172,7 +174,8 @@ impl Ranges {
             let bytes = range.end - range.start;
             self.next.start = range.end;
             let (source, pool) = (self.source.clone(), self.reads.budget.pool().clone());
-            let pieces = AbortOnDropHandle::new(tokio::spawn(async move {
+            let mut pieces = JoinSet::new();
+            pieces.spawn(async move {
                 let mut pieces = source.pieces(range).await?;
                 if held.is_none() {
                     return Ok((pieces, None));
@@ -188,7 +191,7 @@ impl Ranges {
                 }
                 let whole = whole.freeze();
                 Ok((stream::iter([Ok(whole)]).boxed(), held))
-            }));
+            });
             self.ahead.push_back(Coming { bytes, pieces });
         }
     }
