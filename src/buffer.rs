@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-/// Bytes that lie ready at most; what comes back beyond them is freed.
-const MAX_FREE_BYTES: usize = 8 << 20;
+/// Bytes that lie ready at most; what comes back beyond them is freed. A quarter as many took more memory, not less: what is
+/// freed and taken again and again scatters over the allocator's arenas, which keep it.
+const MAX_FREE_BYTES: usize = 32 << 20;
 /// The buffers that are kept. The allocator is good at smaller ones; a larger one was blown up by a giant line.
 const KEPT_BYTES: RangeInclusive<usize> = 64 << 10..=4 << 20;
 
@@ -138,9 +139,9 @@ mod tests {
     #[test]
     fn what_lies_ready_is_bounded() {
         let pool = Pool::default();
-        let held: Vec<_> = (0..20).map(|_| pool.take(1 << 20)).collect();
+        let held: Vec<_> = (0..40).map(|_| pool.take(1 << 20)).collect();
         drop(held);
-        assert_eq!(free(&pool), [1 << 20; 8]);
+        assert_eq!(free(&pool), [1 << 20; 32]);
         let pool = Pool::default();
         drop([pool.take(KEPT_BYTES.end() + 1), pool.take(KEPT_BYTES.start() - 1)]);
         assert!(free(&pool).is_empty());

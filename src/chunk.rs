@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::buffer::Pool;
 use crate::time::Date;
@@ -174,18 +174,75 @@ impl Default for Position {
     }
 }
 
-/// Bytes that may be read and not yet committed, shared by the readers of a pipeline: the one brake of the engine.
+/// The memory of a pipeline, the one brake of the engine. Whoever reads waits for room. What is made of what was read, frames
+/// and bodies, only counts: it never waits, so that nobody who holds some waits for more, and the readers wait longer.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    bytes: Arc<Semaphore>,
-    total: usize,
+    account: Arc<Account>,
     pool: Pool,
+}
+
+#[derive(Debug)]
+struct Account {
+    free: Semaphore,
+    total: usize,
+    counted: Mutex<Counted>,
+}
+
+/// Bytes that did not wait for room.
+#[derive(Debug, Default)]
+struct Counted {
+    bytes: usize,
+    /// Those of them for which there was no room: they have the first that becomes free.
+    beyond: usize,
+}
+
+impl Account {
+    fn counted(&self) -> MutexGuard<'_, Counted> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, bytes: usize) {
+        let mut counted = self.counted();
+        counted.bytes += bytes;
+        counted.beyond += bytes - self.free.forget_permits(bytes);
+    }
+
+    fn give_back(&self, bytes: usize, were_counted: bool) {
+        let mut counted = self.counted();
+        if were_counted {
+            counted.bytes -= bytes;
+        }
+        let owed = bytes.min(counted.beyond);
+        counted.beyond -= owed;
+        self.free.add_permits(bytes - owed);
+    }
+}
+
+/// Bytes that count until nobody holds them.
+struct CountedBytes<T> {
+    content: T,
+    bytes: usize,
+    account: Arc<Account>,
+}
+
+impl<T: AsRef<[u8]>> AsRef<[u8]> for CountedBytes<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.content.as_ref()
+    }
+}
+
+impl<T> Drop for CountedBytes<T> {
+    fn drop(&mut self) {
+        self.account.give_back(self.bytes, true);
+    }
 }
 
 /// A part of the [`Budget`], given back when dropped.
 #[derive(Debug, Default)]
 pub struct Credit {
-    bytes: Option<OwnedSemaphorePermit>,
+    bytes: usize,
+    account: Option<Arc<Account>>,
     slot: Option<OwnedSemaphorePermit>,
 }
 
@@ -193,20 +250,36 @@ impl Budget {
     /// A budget of this many bytes (at most 4 GiB).
     pub fn new(bytes: usize) -> Self {
         let total = bytes.clamp(1, u32::MAX as usize);
-        Self { bytes: Arc::new(Semaphore::new(total)), total, pool: Pool::default() }
+        let account = Account { free: Semaphore::new(total), total, counted: Mutex::default() };
+        Self { account: Arc::new(account), pool: Pool::default() }
     }
 
     /// Waits until this many bytes are free and takes them. More than the whole budget counts as the whole.
     pub async fn take(&self, bytes: usize) -> Credit {
-        let bytes = u32::try_from(bytes.min(self.total)).unwrap_or(u32::MAX);
-        Credit { bytes: Arc::clone(&self.bytes).acquire_many_owned(bytes).await.ok(), slot: None }
+        let bytes = bytes.min(self.account.total);
+        match self.account.free.acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX)).await {
+            Ok(permit) => self.credit(permit, bytes),
+            Err(_) => Credit::default(),
+        }
     }
 
     /// Takes this many bytes if they are free now: for readers that have other things to do while they wait.
     pub fn try_take(&self, bytes: usize) -> Option<Credit> {
-        let bytes = u32::try_from(bytes.min(self.total)).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).ok()?;
-        Some(Credit { bytes: Some(permit), slot: None })
+        let bytes = bytes.min(self.account.total);
+        let permit = self.account.free.try_acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX)).ok()?;
+        Some(self.credit(permit, bytes))
+    }
+
+    fn credit(&self, permit: SemaphorePermit<'_>, bytes: usize) -> Credit {
+        permit.forget();
+        Credit { bytes, account: Some(Arc::clone(&self.account)), slot: None }
+    }
+
+    /// Counts bytes for as long as somebody holds them.
+    pub fn count(&self, content: impl AsRef<[u8]> + Send + 'static) -> Bytes {
+        let bytes = content.as_ref().len();
+        self.account.count(bytes);
+        Bytes::from_owner(CountedBytes { content, bytes, account: Arc::clone(&self.account) })
     }
 
     /// The buffers that what is read, encoded and compressed lies in.
@@ -216,28 +289,29 @@ impl Budget {
 
     /// The whole budget in bytes.
     pub fn total(&self) -> usize {
-        self.total
+        self.account.total
     }
 
-    /// Bytes in use.
+    /// Bytes taken: those read and not committed.
     pub fn used(&self) -> usize {
-        self.total.saturating_sub(self.bytes.available_permits())
+        let counted = self.account.counted();
+        let in_use =
+            self.account.total.saturating_sub(self.account.free.available_permits()) + counted.beyond;
+        in_use.saturating_sub(counted.bytes)
     }
 }
 
 impl Credit {
     /// Keeps this many bytes and gives the rest back at once.
     pub fn shrink_to(&mut self, bytes: usize) {
-        if let Some(permit) = &mut self.bytes {
-            let surplus = permit.num_permits().saturating_sub(bytes);
-            drop(permit.split(surplus));
-        }
+        drop(self.split(self.bytes.saturating_sub(bytes)));
     }
 
     /// Takes so many of its bytes out, as far as there are as many.
     pub fn split(&mut self, bytes: usize) -> Self {
-        let part = self.bytes.as_mut().and_then(|permit| permit.split(bytes.min(permit.num_permits())));
-        Self { bytes: part, slot: None }
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self { bytes, account: self.account.clone(), slot: None }
     }
 
     /// Holds a slot along with the bytes: what goes beyond the budget (one long line at a time) is bounded by slots.
@@ -248,5 +322,55 @@ impl Credit {
     /// True if a slot is held.
     pub fn holds_slot(&self) -> bool {
         self.slot.is_some()
+    }
+}
+
+impl Drop for Credit {
+    fn drop(&mut self) {
+        if let (Some(account), true) = (self.account.take(), self.bytes > 0) {
+            account.give_back(self.bytes, false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_counted_never_waits_and_has_the_first_that_becomes_free() {
+        let budget = Budget::new(100);
+        let read = budget.take(80).await;
+        let body = budget.count(vec![0; 50]);
+        assert_eq!(budget.used(), 80, "what was read");
+        let more = budget.take(10);
+        tokio::pin!(more);
+        assert!(more.as_mut().now_or_never().is_none(), "30 beyond");
+        let slice = body.slice(10..);
+        drop(body);
+        assert!(more.as_mut().now_or_never().is_none(), "a slice holds all of it");
+        drop(read);
+        let more = more.now_or_never().unwrap();
+        assert_eq!(budget.used(), 10);
+        assert!(budget.try_take(41).is_none());
+        drop((slice, more));
+        assert!(budget.try_take(101).is_some(), "all of it is free again");
+    }
+
+    #[tokio::test]
+    async fn a_credit_gives_back_what_is_not_needed_and_what_is_split_off() {
+        let budget = Budget::new(100);
+        let mut credit = budget.take(1000).await;
+        assert_eq!(budget.used(), 100);
+        credit.shrink_to(70);
+        credit.shrink_to(90);
+        assert_eq!(budget.used(), 70);
+        let part = credit.split(30);
+        drop(credit);
+        assert_eq!(budget.used(), 30);
+        drop(part);
+        assert_eq!(budget.used(), 0);
     }
 }

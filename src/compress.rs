@@ -1,7 +1,7 @@
 //! Compression of request bodies, and recognition of compressed objects.
 
-use std::cell::RefCell;
 use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use libdeflater::{CompressionError, CompressionLvl, Compressor, Decompressor};
@@ -30,12 +30,31 @@ pub enum Encoding {
 const GZIP_LEVEL: i32 = 1;
 const ZSTD_LEVEL: i32 = 1;
 
-// A compressor is used again: its tables are some hundred kilobytes, which fresh from the system cost a page fault every
-// 4 KiB. One for each of the few threads that compress.
-thread_local! {
-    static GZIP: RefCell<Compressor> =
-        RefCell::new(Compressor::new(CompressionLvl::new(GZIP_LEVEL).unwrap_or_default()));
-    static ZSTD: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+/// A compressor is used again: its tables are some hundred kilobytes, which fresh from the system cost a page fault every
+/// 4 KiB. There are as many as compress at once; one for each thread would be more.
+static GZIP: Idle<Compressor> = Idle(Mutex::new(Vec::new()));
+static ZSTD: Idle<zstd::bulk::Compressor<'static>> = Idle(Mutex::new(Vec::new()));
+
+/// Compressors that nobody uses at the moment.
+struct Idle<C>(Mutex<Vec<C>>);
+
+impl<C> Idle<C> {
+    /// Does something with one of them, or with a new one.
+    fn with<T>(
+        &self,
+        new: impl FnOnce() -> io::Result<C>,
+        act: impl FnOnce(&mut C) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let idle = self.lock().pop();
+        let mut compressor = idle.map_or_else(new, Ok)?;
+        let done = act(&mut compressor);
+        self.lock().push(compressor);
+        done
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<C>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Encoding {
@@ -79,8 +98,14 @@ impl Encoding {
             }
         };
         match self {
-            Self::Zstd => ZSTD.with_borrow_mut(|compressor| zstd(compressor, whole, &mut compressed))?,
-            _ => GZIP.with_borrow_mut(|compressor| self.deflate(compressor, whole, &mut compressed))?,
+            Self::Zstd => ZSTD.with(
+                || zstd::bulk::Compressor::new(ZSTD_LEVEL),
+                |compressor| zstd(compressor, whole, &mut compressed),
+            )?,
+            _ => GZIP.with(
+                || Ok(Compressor::new(CompressionLvl::new(GZIP_LEVEL).unwrap_or_default())),
+                |compressor| self.deflate(compressor, whole, &mut compressed),
+            )?,
         }
         Ok(compressed.freeze())
     }
@@ -131,14 +156,10 @@ impl Encoding {
 }
 
 fn zstd(
-    compressor: &mut Option<zstd::bulk::Compressor<'static>>,
+    compressor: &mut zstd::bulk::Compressor<'static>,
     body: &[u8],
     compressed: &mut Vec<u8>,
 ) -> io::Result<()> {
-    let compressor = match compressor {
-        Some(compressor) => compressor,
-        None => compressor.insert(zstd::bulk::Compressor::new(ZSTD_LEVEL)?),
-    };
     if compressor.compress_to_buffer(body, compressed).is_ok() {
         return Ok(());
     }

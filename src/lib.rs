@@ -44,11 +44,11 @@
 //!    event are the engine's, once, in `pipeline/deliver.rs`.
 //! 5. Retries do not end: the source is durable, so waiting is cheaper than losing. What a human must put right is a
 //!    *hold*: loud, not ready, tried again slowly.
-//! 6. Bytes read and not committed are bounded by one [`chunk::Budget`] per pipeline, everything between tasks by bounded
-//!    channels. Beyond it go one line longer than a chunk at a time, what the Kafka client fetches ahead (1 MiB a
-//!    partition), the encoded form of what the budget counts (1.5 times its size in Splunk's envelope, 2.2 times as
-//!    ECS, plus the compressed bodies in flight, which the Kafka client copies into a queue of at most 64 MiB), and at
-//!    most 8 MiB of buffers that lie ready to be used again.
+//! 6. Bytes read and not committed, frames and bodies are bounded by one [`chunk::Budget`] per pipeline, everything between
+//!    tasks by bounded channels. Readers wait for room in it; frames and bodies only count, so that they go beyond it by
+//!    what is encoded and compressed at the moment, a chunk and a batch for each core. Beyond it go as well one line
+//!    longer than a chunk at a time, what the Kafka client fetches ahead (1 MiB a partition) and copies into its queue
+//!    (at most 64 MiB), and at most 32 MiB of buffers that lie ready to be used again: what was in use before.
 //! 7. Decoding and encoding are pure: no I/O, no clock.
 //! 8. The committer waits for nobody in the pipeline, so no circle of full channels can form.
 //!

@@ -10,18 +10,17 @@
 //!            └────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Channels are bounded, and bytes that are read and not committed are bounded by one budget; the committer waits for
+//! Channels are bounded, and bytes that are read and not committed, encoded or under way are bounded by one budget. Frames
+//! are in memory until they are compressed: what waits for a collector are bodies. The committer waits for
 //! nobody, so nothing here can wait in a circle. At a stop the reader ends, the channels close one after the other and
 //! everything drains; after the grace period the rest is dropped, to be read again. Only the committer goes on until it
 //! has made durable what was settled by then.
 
 use std::collections::VecDeque;
-use std::num::NonZero;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -221,11 +220,12 @@ impl Pipeline {
             reporter: reporter.clone(),
             disk: disk(Side::DeadLetters),
             metrics: self.metrics.clone(),
+            budget: self.budget.clone(),
             name: Arc::clone(&self.name),
         };
-        let pool = self.budget.pool().clone();
+        let budget = self.budget.clone();
         let deliverer = Deliverer {
-            packer: Packer::new(Arc::clone(&self.output), self.encoding, pool, Arc::clone(&learned)),
+            packer: Packer::new(Arc::clone(&self.output), self.encoding, budget, Arc::clone(&learned)),
             output: self.output,
             pace: self.pace,
             hold_interval: self.hold_interval,
@@ -296,7 +296,7 @@ async fn send(deliverer: Arc<Deliverer>, batches: mpsc::Receiver<Batch>) -> Resu
     let mut result = Ok(());
     let packer = deliverer.packer.clone();
     // Packed before it has its place, and no more at once than there are cores: whatever waits, waits compressed.
-    let packed = stream_of(batches).map(|batch| packer.pack(batch)).buffered(cores());
+    let packed = workers::stream_of(batches).map(|batch| packer.pack(batch)).buffered(workers::cores());
     futures::pin_mut!(packed);
     // A request waits for its place here. To hold a place while waiting for a batch was rejected: a delivery that gave its
     // own up for an acknowledgement, and has more to send, could not go on before there is something new to send.
@@ -327,16 +327,6 @@ async fn send(deliverer: Arc<Deliverer>, batches: mpsc::Receiver<Batch>) -> Resu
     }
 }
 
-/// What comes through a channel.
-fn stream_of<T>(channel: mpsc::Receiver<T>) -> impl Stream<Item = T> {
-    futures::stream::unfold(channel, |mut channel| async { Some((channel.recv().await?, channel)) })
-}
-
-/// How many threads have something to do at once.
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get)
-}
-
 /// Decodes, encodes and batches.
 struct Encoder {
     codec: Codec,
@@ -346,6 +336,7 @@ struct Encoder {
     reporter: Reporter,
     disk: Disk,
     metrics: PipelineMetrics,
+    budget: Budget,
     name: Arc<str>,
 }
 
@@ -353,12 +344,12 @@ impl Encoder {
     async fn run(mut self, chunks: mpsc::Receiver<(Sequence, Arc<Chunk>)>) -> Result<(), PipelineError> {
         let codec = self.codec.clone();
         // In parallel over the cores, in order to the batcher.
-        let encoded = stream_of(chunks)
+        let encoded = workers::stream_of(chunks)
             .map(|(sequence, chunk)| {
                 let codec = codec.clone();
                 workers::on_a_core(move || codec.encode(sequence, chunk))
             })
-            .buffered(cores());
+            .buffered(workers::cores());
         futures::pin_mut!(encoded);
         loop {
             let due = self.batcher.due();
@@ -400,7 +391,7 @@ impl Encoder {
             self.reporter.tell(Progress::Settled { sequence, events: dead_count, fate: Fate::Dead }).await;
         }
         // Not frozen: a buffer is not copied for being larger than what is in it, since it is soon free again.
-        let encoded = Bytes::from_owner(encoded);
+        let encoded = self.budget.count(encoded);
         for batch in self.batcher.add(&Arc::new(frames), &encoded, Instant::now()) {
             let _ended = self.batches.send(batch).await;
         }

@@ -70,8 +70,9 @@ pub(super) struct Common {
     compression: Option<Encoding>,
     /// When a batch is full and sent: at whichever limit comes first.
     batch: Batch,
-    /// Most requests under way at once, from 1 to 256, all pipelines to the output together. More are faster on a distant
-    /// collector; after a crash at most so many batches are sent again. Fewer go out while the collector is strained.
+    /// Most requests under way at once, from 1 to 256, all pipelines to the output together. It begins with four and becomes
+    /// more only while that makes it faster, as on a distant collector; fewer while the collector is strained. After a
+    /// crash at most so many batches are sent again.
     #[schemars(with = "usize", range(min = 1, max = 256))]
     in_flight: Option<usize>,
     /// Events that become dead letters when the collector refuses one after the other and takes none; then the output

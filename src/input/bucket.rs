@@ -75,7 +75,8 @@ pub const KIND: InputKind = InputKind {
     build,
 };
 
-/// Most of a chunk's bytes; smaller where the memory is.
+/// Most of a chunk's bytes; smaller where the memory is. Twice as many take more memory, for each reader and encoder has
+/// one, and no less time.
 const CHUNK_BYTES: usize = 512 << 10;
 /// Objects queued for reading.
 const QUEUED: usize = 1024;

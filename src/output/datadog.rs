@@ -40,7 +40,7 @@ pub const KIND: OutputKind = OutputKind {
         max_events: 1_000,
         most: Some(BatchMost { bytes: 5_000_000, events: Some(1_000), why: "Datadog takes no more" }),
         max_age: Duration::from_secs(1),
-        in_flight: 4,
+        in_flight: 32,
     },
     schema: || schemars::schema_for!(Config),
     build,

@@ -49,7 +49,7 @@ pub const KIND: OutputKind = OutputKind {
         max_events: 5_000,
         most: None,
         max_age: Duration::from_secs(1),
-        in_flight: 4,
+        in_flight: 32,
     },
     schema: || schemars::schema_for!(Config),
     build,

@@ -43,7 +43,8 @@ pub const KIND: OutputKind = OutputKind {
         max_events: 5_000,
         most: Some(BatchMost { bytes: 4_000_000, events: None, why: "Google SecOps takes no more" }),
         max_age: Duration::from_secs(1),
-        in_flight: 2,
+        // Bursts beyond a tenant's quota are refused for five minutes.
+        in_flight: 4,
     },
     schema: || schemars::schema_for!(Config),
     build,

@@ -32,7 +32,7 @@ pub const KIND: OutputKind = OutputKind {
         max_events: 1_000,
         most: None,
         max_age: Duration::from_secs(1),
-        in_flight: 4,
+        in_flight: 96,
     },
     schema: || schemars::schema_for!(Config),
     build,

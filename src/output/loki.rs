@@ -53,7 +53,8 @@ pub const KIND: OutputKind = OutputKind {
             why: "Loki's default rate limit never lets more pass at once",
         }),
         max_age: Duration::from_secs(1),
-        in_flight: 2,
+        // Its rate limit is 4 MB a second unless it was raised.
+        in_flight: 4,
     },
     schema: || schemars::schema_for!(Config),
     build,

@@ -38,7 +38,7 @@ pub const KIND: OutputKind = OutputKind {
         max_events: 1_000,
         most: Some(BatchMost { bytes: 20 << 20, events: None, why: "OTLP advises servers to take no more" }),
         max_age: Duration::from_secs(1),
-        in_flight: 4,
+        in_flight: 96,
     },
     schema: || schemars::schema_for!(Config),
     build,

@@ -38,7 +38,7 @@ pub const KIND: OutputKind = OutputKind {
         most: None,
         max_age: Duration::from_secs(1),
         // A source is not made for many connections.
-        in_flight: 2,
+        in_flight: 8,
     },
     schema: || schemars::schema_for!(Config),
     build,

@@ -404,8 +404,7 @@ mod tests {
     use super::*;
     use crate::backoff::HOLD_INTERVAL;
     use crate::batch::{Batch, Frame, Frames, Framing, Sequence};
-    use crate::buffer::Pool;
-    use crate::chunk::Chunk;
+    use crate::chunk::{Budget, Chunk};
     use crate::compress::Encoding;
     use crate::dead_letter::DeadLetterError;
     use crate::metrics::Metrics;
@@ -469,7 +468,7 @@ mod tests {
         };
         let learned = Arc::new(LearnedSize::new(1000));
         Deliverer {
-            packer: Packer::new(Arc::clone(&output), Encoding::Gzip, Pool::default(), Arc::clone(&learned)),
+            packer: Packer::new(Arc::clone(&output), Encoding::Gzip, Budget::new(1000), Arc::clone(&learned)),
             output,
             pace: Arc::new(Pace::new(1, 1)),
             hold_interval: HOLD_INTERVAL,

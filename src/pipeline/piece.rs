@@ -14,7 +14,7 @@ use super::PipelineError;
 use super::batcher::LearnedSize;
 use super::workers::on_a_core;
 use crate::batch::{Batch, Manifest, Request};
-use crate::buffer::Pool;
+use crate::chunk::Budget;
 use crate::compress::Encoding;
 use crate::output::Output;
 
@@ -32,7 +32,7 @@ pub(crate) struct Piece {
 pub(crate) struct Packer {
     output: Arc<dyn Output>,
     encoding: Encoding,
-    pool: Pool,
+    budget: Budget,
     learned: Arc<LearnedSize>,
     /// Bodies that are taken apart at once. All of them uncompressed would be several times the memory of what is in
     /// flight.
@@ -43,10 +43,10 @@ impl Packer {
     pub(crate) fn new(
         output: Arc<dyn Output>,
         encoding: Encoding,
-        pool: Pool,
+        budget: Budget,
         learned: Arc<LearnedSize>,
     ) -> Self {
-        Self { output, encoding, pool, learned, recalls: Arc::new(Semaphore::new(1)) }
+        Self { output, encoding, budget, learned, recalls: Arc::new(Semaphore::new(1)) }
     }
 
     /// The requests of a batch, in order: mostly one.
@@ -117,7 +117,7 @@ impl Packer {
         let envelope = self.output.envelope(batch.manifest().lane(), batch.bytes());
         let slices = batch.body(&envelope, self.output.framing());
         let uncompressed_bytes = slices.iter().map(|slice| slice.len()).sum();
-        let body = encoding.compress(&slices, &self.pool)?;
+        let body = self.budget.count(encoding.compress(&slices, self.budget.pool())?);
         let request = Request { body, encoding, events, uncompressed_bytes };
         Ok(Piece { events: batch.into_manifest(), request, sent: false })
     }
