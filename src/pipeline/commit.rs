@@ -152,6 +152,7 @@ mod tests {
 
     use async_trait::async_trait;
     use bytes::Bytes;
+    use tokio::task::JoinSet;
 
     use super::*;
     use crate::batch::Sequence;
@@ -241,7 +242,8 @@ mod tests {
     async fn one_fsync_is_for_many_acknowledgements_and_none_waits_long_for_it() {
         let state = Arc::<SlowState>::default();
         let (news_in, news) = mpsc::channel(64);
-        let committing = tokio::spawn(committer(Arc::clone(&state)).run(news));
+        let mut committing = JoinSet::new();
+        committing.spawn(committer(Arc::clone(&state)).run(news));
         let mut settled = Vec::new();
         for number in 0..1000 {
             let sequence = Sequence(number);
@@ -260,7 +262,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         drop(news_in);
-        committing.await.unwrap().unwrap();
+        committing.join_next().await.unwrap().unwrap().unwrap();
         let commits = state.commits.lock().unwrap();
         let durable: Vec<(Instant, usize)> = commits
             .iter()

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use auditferry::batch::{Batch, Frame, Frames, Framing, Part, Sequence};
+use auditferry::batch::{Batch, Frame, Frames, Framing, Sequence};
 use auditferry::buffer::Pool;
 use auditferry::chunk::{Budget, Chunk, Note, Partition, Position};
 use auditferry::compress::Encoding;
@@ -38,7 +38,9 @@ const KEY: &str = "workspaceId=7/date=2026-01-31/auditlogs_1.json";
 
 /// Positions and notes in memory: the disk is another benchmark's.
 #[derive(Clone, Debug, Default)]
-struct Kept(Arc<Mutex<HashMap<Partition, (Position, Vec<Bytes>)>>>);
+struct Kept(Arc<Mutex<Rows>>);
+
+type Rows = HashMap<Partition, (Position, Vec<Bytes>)>;
 
 impl Kept {
     fn with<T>(&self, act: impl FnOnce(&mut HashMap<Partition, (Position, Vec<Bytes>)>) -> T) -> T {
@@ -212,11 +214,12 @@ fn batch(criterion: &mut Criterion) {
         buffer.extend_from_slice(line);
         buffer.push(b'\n');
         let end = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
-        ends.push(Frame { end, record_start: 0, record_end: 0, line: 0, occurrence: 0, lane: 0 });
+        // A number of actions, mixed.
+        ends.push(Frame { end, kind: ends.len() as u64 * 7 % 30, ..Frame::default() });
     }
     let bytes = buffer.len() as u64;
     let (sequence, chunk) = (Sequence(0), Arc::<Chunk>::default());
-    let frames = Arc::new(Frames { sequence, chunk, buffer, frames: ends });
+    let (frames, encoded) = (Arc::new(Frames { sequence, chunk, frames: ends }), Bytes::from_owner(buffer));
     let mut group = criterion.benchmark_group("batch");
     group.throughput(Throughput::Bytes(bytes));
     for encoding in [Encoding::None, Encoding::Gzip, Encoding::Zstd] {
@@ -226,8 +229,9 @@ fn batch(criterion: &mut Criterion) {
                 // Runs of a chunk, as they come where several share a body.
                 for start in (0..lines.len()).step_by(100) {
                     let range = start..lines.len().min(start + 100);
-                    batch.push(Part { frames: Arc::clone(&frames), range });
+                    batch.push(&frames, &encoded, range);
                 }
+                let batch = if encoding.gains_by_order() { batch.grouped() } else { batch };
                 let body = batch.body(b"", Framing::LINES);
                 black_box(encoding.compress(&body, &pool))
             });
