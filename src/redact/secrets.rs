@@ -366,7 +366,9 @@ pub(super) fn url_password(text: &[u8], after_scheme: usize) -> Option<Range<usi
     let end = rest.iter().position(ends).filter(|end| rest.get(*end) == Some(&b'@'))?;
     let colon = rest.get(..end)?.iter().position(|byte| *byte == b':')?;
     let value = after_scheme + colon + 1..after_scheme + end;
-    let telling = !value.is_empty() && !is_placeholder(text.get(value.clone())?);
+    // The colon of a mark is none of a URL's.
+    let marked = text.get(..value.start)?.ends_with(b"[redacted:");
+    let telling = !marked && !value.is_empty() && !is_placeholder(text.get(value.clone())?);
     telling.then_some(value)
 }
 
