@@ -89,12 +89,26 @@ impl Redactor {
     /// The text without its secrets; `None`, as mostly, where it holds none.
     pub fn redact(&self, text: &[u8]) -> Option<Redacted> {
         let mut secrets = self.find(text);
+        let known = secrets.len();
         for pattern in &self.patterns {
             secrets.extend(self.matches(pattern, text));
         }
         if secrets.is_empty() {
             return None;
         }
+        let by_pattern = secrets.len() > known;
+        let redacted = self.without(text, secrets)?;
+        // What stood right behind a pattern's match was the rest of a word.
+        let more = if by_pattern { self.find(&redacted.text) } else { Vec::new() };
+        if more.is_empty() {
+            return Some(redacted);
+        }
+        let again = self.without(&redacted.text, more)?;
+        Some(Redacted { count: redacted.count + again.count, ..again })
+    }
+
+    /// The text with marks in place of these parts.
+    fn without(&self, text: &[u8], mut secrets: Vec<Range<usize>>) -> Option<Redacted> {
         secrets.sort_by_key(|secret| secret.start);
         let mut redacted = Redacted { text: Vec::with_capacity(text.len() + 32), count: 0 };
         let mut copied = 0;

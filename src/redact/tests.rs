@@ -251,3 +251,11 @@ fn a_mark_between_a_scheme_and_an_at_is_no_password() {
     assert_eq!(once.count, 1);
     assert_eq!(redactor.redact(&once.text), None, "{}", String::from_utf8_lossy(&once.text));
 }
+
+#[test]
+fn a_token_right_behind_what_a_pattern_takes_is_found_too() {
+    let redactor = Redactor::new(b"key", &[], &["ACME-[0-9]{6}".to_owned()]).unwrap();
+    let redacted = redactor.redact(b"ACME-123456dapi0123456789abcdef0123456789abcdef").unwrap();
+    let text = String::from_utf8(redacted.text).unwrap();
+    assert!(redacted.count == 2 && !text.contains("dapi"), "{text}");
+}

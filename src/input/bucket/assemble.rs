@@ -180,8 +180,10 @@ impl<'r> Assembler<'r> {
     }
 
     async fn take_in(&mut self, stored: &[u8]) -> Result<(), ObjectError> {
-        let step =
-            self.decompressor.as_ref().map_or(usize::MAX, Decompressor::step).min(self.reader.chunk_bytes);
+        // A quarter of a chunk at most, for which the buffer has room: connections hand on up to 400 KiB at once, and a buffer
+        // that had to grow for them takes twice the memory.
+        let most = self.reader.chunk_bytes.div_ceil(4);
+        let step = self.decompressor.as_ref().map_or(most, Decompressor::step).min(most);
         for piece in stored.chunks(step) {
             if self.credit.is_none() {
                 self.credit = Some(self.reader.budget.take(self.reader.chunk_bytes).await);
