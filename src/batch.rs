@@ -242,9 +242,9 @@ impl Batch {
     /// The same events, those of one kind side by side and otherwise in their order.
     ///
     /// gzip looks for repeats in the last 32 KiB, some twenty events, and in a busy account some thirty actions are mixed.
-    /// Sorted by service and action, events leave 16 in place of 20 % of their lines, and compressing them is a tenth
-    /// faster. Rejected, as they leave more: by user, by client, by action without service; within each chunk, which
-    /// leaves 18 % and copies every event once more.
+    /// Sorted by service and action, events leave 17 in place of 20 % of their lines, and compressing them takes 0.88 of the
+    /// time. Rejected: by user, by client, by action without service, which leave more; within each chunk, which copies
+    /// every event once more.
     pub fn grouped(self) -> Self {
         let mut order: Vec<(u64, usize, usize)> = Vec::with_capacity(self.events());
         for (of, part) in self.manifest.parts.iter().enumerate() {
