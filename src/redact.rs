@@ -126,11 +126,20 @@ impl Redactor {
         Some(redacted)
     }
 
+    /// What is a secret; hits within one are passed over, those between a name and its value are not.
+    ///
+    /// ```text
+    ///   … secret │ after     name ───────────── value │
+    ///            │           hit ► ◄ looked at  ◄ not │
+    /// ```
     fn find(&self, text: &[u8]) -> Vec<Range<usize>> {
-        let mut found = Vec::new();
-        let mut from = 0;
+        let mut found: Vec<Range<usize>> = Vec::new();
+        // The end of the last secret before a hit, and the secret that was found last, which may lie behind the hit.
+        let (mut after, mut last) = (0, 0..0);
         for hit in self.needles.find_iter(text) {
-            if hit.start() < from {
+            if hit.start() >= last.end {
+                after = last.end;
+            } else if hit.start() >= last.start {
                 continue;
             }
             let number = hit.pattern().as_usize();
@@ -138,15 +147,21 @@ impl Redactor {
                 (Some(name), _) => named_at(text, name, hit.end()).and_then(|part| match number {
                     secrets::URL => url_password(text, part.end),
                     secrets::PRIVATE_KEY => private_key(text, part),
-                    _ => self.value(text, from, part),
+                    _ => self.value(text, after, part),
                 }),
-                (None, Some(Some(kind))) => token(text, from, hit.start(), kind),
-                (None, _) => self.value(text, from, hit.range()),
+                (None, Some(Some(kind))) => token(text, after, hit.start(), kind),
+                (None, _) => self.value(text, after, hit.range()),
             };
-            if let Some(secret) = secret {
-                from = secret.end;
-                found.push(secret);
+            let Some(secret) = secret else { continue };
+            if secret.end > last.end {
+                last = secret.clone();
+            } else if secret.end <= last.start {
+                after = secret.end;
+            } else {
+                // The same value by another part of its name.
+                continue;
             }
+            found.push(secret);
         }
         found
     }

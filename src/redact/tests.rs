@@ -259,3 +259,14 @@ fn a_token_right_behind_what_a_pattern_takes_is_found_too() {
     let text = String::from_utf8(redacted.text).unwrap();
     assert!(redacted.count == 2 && !text.contains("dapi"), "{text}");
 }
+
+#[test]
+fn a_token_within_the_name_of_a_secret_is_found_too() {
+    let redactor = Redactor::new(b"key", &[], &[]).unwrap();
+    let jwt = format!("eyJ{}.eyJ{}.x", "a".repeat(20), "b".repeat(20));
+    for name in [format!("secret.{jwt}"), format!("secret_token.{jwt}_key")] {
+        let redacted = redactor.redact(format!(r#"{{"{name}_token":"planted"}}"#).as_bytes()).unwrap();
+        let text = String::from_utf8(redacted.text).unwrap();
+        assert!(redacted.count == 2 && !text.contains("eyJ") && !text.contains("planted"), "{text}");
+    }
+}
