@@ -19,7 +19,7 @@
 //! as the receiver of a queue whose messages go to one reader only, its pipelines hold in common: [`input::Shared`].
 //!
 //! Events go out as they were read, with one exception: a gzip body to a collector that goes by each event's time is sorted
-//! by action, which makes it a fifth smaller ([`batch::Batch::grouped`]).
+//! by action, which makes it a sixth smaller ([`batch::Batch::grouped`]).
 //!
 //! # Layers
 //!

@@ -23,7 +23,7 @@ use crate::azure_workspace::Workspaces;
 use crate::chunk::{Partition, Position};
 use crate::component::{BuildError, Probe};
 use crate::input::{Backlog, Input, InputContext, InputError, InputKind, Read};
-use crate::time::{Date, Millis};
+use crate::time::Millis;
 
 mod assemble;
 mod azure;
@@ -133,7 +133,6 @@ fn build(table: Value, context: InputContext) -> Result<Box<dyn Input>, BuildErr
         context,
         chunk_bytes,
         range_bytes: RANGE_BYTES,
-        clock: now,
         retry_interval: RETRY_INTERVAL,
     })))
 }
@@ -162,10 +161,6 @@ async fn finds_an_object(store: &dyn ObjectStore, prefix: &Path) -> Result<bool,
     Ok(false)
 }
 
-fn now() -> Millis {
-    Millis::new(jiff::Timestamp::now().as_millisecond()).unwrap_or(Date::EPOCH.start())
-}
-
 /// What the tasks are started with, at the first read.
 struct Plan {
     checked: Checked,
@@ -175,7 +170,6 @@ struct Plan {
     context: InputContext,
     chunk_bytes: usize,
     range_bytes: u64,
-    clock: fn() -> Millis,
     retry_interval: Duration,
 }
 
@@ -272,7 +266,7 @@ impl Bucket {
             });
         };
         let Plan { checked, store, workspaces, queue: notices, context, chunk_bytes, range_bytes, .. } = plan;
-        let Plan { clock, retry_interval, .. } = plan;
+        let (clock, retry_interval) = (context.clock, plan.retry_interval);
         let Checked { config, layout, schedule, verify_whole_below, partial_line_wait } = checked;
         let (reads_in, reads) = mpsc::channel(4);
         let (found_in, found) = mpsc::channel(QUEUED);

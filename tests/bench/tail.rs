@@ -18,7 +18,7 @@ use auditferry::generate::{Bucket, Options};
 use auditferry::input::{Input, InputContext, Read, Resume, Shared, bucket};
 use auditferry::pipeline::Tracker;
 use auditferry::state::{Change, State, StateError};
-use auditferry::time::{Date, Millis};
+use auditferry::time::Date;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::json;
@@ -34,6 +34,7 @@ const CHUNKS: u64 = 1000;
 const EVENTS: usize = 1000;
 /// Lines of a body.
 const BATCH_LINES: usize = 1000;
+const KEY: &str = "workspaceId=7/date=2026-01-31/auditlogs_1.json";
 
 /// Positions and notes in memory: the disk is another benchmark's.
 #[derive(Clone, Debug, Default)]
@@ -106,12 +107,6 @@ impl State for Kept {
     }
 }
 
-/// An object of a date that is open: its fingerprints are kept.
-fn key() -> String {
-    let now = Millis::new(jiff::Timestamp::now().as_millisecond());
-    format!("workspaceId=7/date={}/auditlogs_1.json", now.map_or(Date::EPOCH, Millis::date))
-}
-
 fn lines(count: u64) -> Vec<Vec<u8>> {
     let date = Date::parse("2026-01-31").unwrap_or(Date::EPOCH);
     Bucket::new(Options::new(3, 1, count, date)).map(|bucket| bucket.lines().collect()).unwrap_or_default()
@@ -128,6 +123,7 @@ async fn read(directory: &Path, state: Kept) -> Result<usize> {
         until: None,
         shared: Shared::default(),
         base: PathBuf::new(),
+        // The object's date is open: its fingerprints are kept.
         clock: || Date::parse("2026-01-31").unwrap_or(Date::EPOCH).start(),
     };
     let input: Box<dyn Input> = (bucket::KIND.build)(json!({ "url": directory }), context)?;
@@ -148,7 +144,7 @@ async fn read(directory: &Path, state: Kept) -> Result<usize> {
 
 fn tail(criterion: &mut Criterion) {
     let (Ok(directory), Ok(runtime)) = (tempfile::tempdir(), Runtime::new()) else { return };
-    let (path, mut lines) = (directory.path().join(key()), lines(LINES));
+    let (path, mut lines) = (directory.path().join(KEY), lines(LINES));
     let write = |lines: &[Vec<u8>]| {
         let content: Vec<u8> = lines.iter().flat_map(|line| line.iter().chain(b"\n")).copied().collect();
         let written =

@@ -47,21 +47,11 @@ fn bucket_over(
     let checked = parse(settings).unwrap();
     let workspaces = azure::workspaces(&checked.config).unwrap();
     let store = Store { store, prefix: Path::from("logs"), scheme: Scheme::S3, root: None, cloud: None };
-    let (clock, retry_interval) = (context.clock, RETRY_INTERVAL);
+    let retry_interval = RETRY_INTERVAL;
     let queue = None;
     // Parts of a chunk, so that small objects are read in ranges.
     let range_bytes = chunk_bytes as u64 / 4;
-    Bucket::new(Plan {
-        checked,
-        store,
-        workspaces,
-        queue,
-        context,
-        chunk_bytes,
-        range_bytes,
-        clock,
-        retry_interval,
-    })
+    Bucket::new(Plan { checked, store, workspaces, queue, context, chunk_bytes, range_bytes, retry_interval })
 }
 
 /// A bucket in memory and the state of a pipeline that reads it.

@@ -17,9 +17,9 @@ use object_store::{
 use serde::Deserialize;
 use url::Url;
 
-use super::super::now;
 use super::refusal::explain;
 use super::{Connection, Containers};
+use crate::time::{Date, Millis};
 
 /// Most pages of containers that are asked for, of up to 5,000 each.
 const MAX_PAGES: usize = 20;
@@ -253,4 +253,9 @@ fn generic(reason: String) -> Error {
 /// auditferry only reads.
 fn read_only() -> Error {
     Error::NotSupported { source: "only blobs are read".into() }
+}
+
+/// The store's contract has no clock; a signature that expired is told from a wrong one by it.
+fn now() -> Millis {
+    Millis::new(jiff::Timestamp::now().as_millisecond()).unwrap_or(Date::EPOCH.start())
 }
