@@ -31,8 +31,10 @@ async fn a_collector_that_refuses_everything_is_held_before_the_backlog_becomes_
         assert!(route.metrics.dead_letters() <= 7, "{protocol:?}: {}", route.metrics.dead_letters());
         // The setting is put right.
         collector.set_poison("no event has this");
-        let letters = usize::try_from(route.metrics.dead_letters()).unwrap();
-        has(&collector, 60 - letters).await;
+        let letters = || usize::try_from(route.metrics.dead_letters()).unwrap();
+        eventually("the rest follows", || collector.ids().len() + letters() == 60).await;
+        // A refusal that was on its way when another event was taken is believed: at most one of each batch.
+        assert!(letters() <= 7 + 6, "{protocol:?}: {}", letters());
         ferry.rests().await;
         assert_eq!(route.status.snapshot().phase, Phase::Running);
         ferry.stop().await;
