@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
-use crate::chunk::Chunk;
 use crate::compress::Encoding;
+use crate::kept::KeptRecords;
 
 /// Number of a chunk in reading order, within one run of a pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,14 +54,14 @@ pub struct Frame {
     pub kind: u64,
 }
 
-/// The frames of one chunk, in reading order, without their bytes. Keeps the chunk, so that a refused frame's record can
-/// be told.
+/// The frames of one chunk, in reading order, without their bytes. Keeps the records, so that a refused frame's can be
+/// told.
 #[derive(Debug)]
 pub struct Frames {
     /// The chunk's number.
     pub sequence: Sequence,
-    /// The chunk.
-    pub chunk: Arc<Chunk>,
+    /// What they were made of.
+    pub records: KeptRecords,
     /// Where each encoded event ends.
     pub frames: Vec<Frame>,
 }
@@ -334,8 +334,8 @@ mod tests {
             let kind = text.as_ref().first().map_or(0, |byte| u64::from(byte % 3));
             frames.push(Frame { end, kind, ..Frame::default() });
         }
-        let chunk = Arc::new(Chunk::default());
-        (Arc::new(Frames { sequence: Sequence(sequence), chunk, frames }), encoded.into())
+        let records = KeptRecords::default();
+        (Arc::new(Frames { sequence: Sequence(sequence), records, frames }), encoded.into())
     }
 
     fn batch() -> Batch {

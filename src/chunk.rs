@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -187,6 +188,8 @@ struct Account {
     free: Semaphore,
     total: usize,
     counted: Mutex<Counted>,
+    /// Of the bytes taken, those that records take which wait for a collector, uncompressed.
+    plain: AtomicUsize,
 }
 
 /// Bytes that did not wait for room.
@@ -238,9 +241,12 @@ impl<T> Drop for CountedBytes<T> {
     }
 }
 
-/// A part of the [`Budget`], given back when dropped.
+/// A part of the [`Budget`], given back with the last clone that is dropped.
+#[derive(Clone, Debug, Default)]
+pub struct Credit(Arc<Mutex<Taken>>);
+
 #[derive(Debug, Default)]
-pub struct Credit {
+struct Taken {
     bytes: usize,
     account: Option<Arc<Account>>,
     slot: Option<OwnedSemaphorePermit>,
@@ -250,7 +256,12 @@ impl Budget {
     /// A budget of this many bytes (at most 4 GiB).
     pub fn new(bytes: usize) -> Self {
         let total = bytes.clamp(1, u32::MAX as usize);
-        let account = Account { free: Semaphore::new(total), total, counted: Mutex::default() };
+        let account = Account {
+            free: Semaphore::new(total),
+            total,
+            counted: Mutex::default(),
+            plain: AtomicUsize::new(0),
+        };
         Self { account: Arc::new(account), pool: Pool::default() }
     }
 
@@ -272,7 +283,22 @@ impl Budget {
 
     fn credit(&self, permit: SemaphorePermit<'_>, bytes: usize) -> Credit {
         permit.forget();
-        Credit { bytes, account: Some(Arc::clone(&self.account)), slot: None }
+        Credit::of(bytes, Some(Arc::clone(&self.account)))
+    }
+
+    /// Records of so many bytes are kept as they were read while their events are under way.
+    pub(crate) fn keep_plain(&self, bytes: usize) {
+        self.account.plain.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// They are not any more.
+    pub(crate) fn release_plain(&self, bytes: usize) {
+        self.account.plain.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of records that are kept as they were read.
+    pub(crate) fn plain(&self) -> usize {
+        self.account.plain.load(Ordering::Relaxed)
     }
 
     /// Counts bytes for as long as somebody holds them.
@@ -302,30 +328,40 @@ impl Budget {
 }
 
 impl Credit {
+    fn of(bytes: usize, account: Option<Arc<Account>>) -> Self {
+        Self(Arc::new(Mutex::new(Taken { bytes, account, slot: None })))
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Keeps this many bytes and gives the rest back at once.
-    pub fn shrink_to(&mut self, bytes: usize) {
-        drop(self.split(self.bytes.saturating_sub(bytes)));
+    pub fn shrink_to(&self, bytes: usize) {
+        let more = self.taken().bytes.saturating_sub(bytes);
+        drop(self.split(more));
     }
 
     /// Takes so many of its bytes out, as far as there are as many.
-    pub fn split(&mut self, bytes: usize) -> Self {
-        let bytes = bytes.min(self.bytes);
-        self.bytes -= bytes;
-        Self { bytes, account: self.account.clone(), slot: None }
+    pub fn split(&self, bytes: usize) -> Self {
+        let mut taken = self.taken();
+        let bytes = bytes.min(taken.bytes);
+        taken.bytes -= bytes;
+        Self::of(bytes, taken.account.clone())
     }
 
     /// Holds a slot along with the bytes: what goes beyond the budget (one long line at a time) is bounded by slots.
-    pub fn hold(&mut self, slot: OwnedSemaphorePermit) {
-        self.slot = Some(slot);
+    pub fn hold(&self, slot: OwnedSemaphorePermit) {
+        self.taken().slot = Some(slot);
     }
 
     /// True if a slot is held.
     pub fn holds_slot(&self) -> bool {
-        self.slot.is_some()
+        self.taken().slot.is_some()
     }
 }
 
-impl Drop for Credit {
+impl Drop for Taken {
     fn drop(&mut self) {
         if let (Some(account), true) = (self.account.take(), self.bytes > 0) {
             account.give_back(self.bytes, false);
@@ -362,7 +398,7 @@ mod tests {
     #[tokio::test]
     async fn a_credit_gives_back_what_is_not_needed_and_what_is_split_off() {
         let budget = Budget::new(100);
-        let mut credit = budget.take(1000).await;
+        let credit = budget.take(1000).await;
         assert_eq!(budget.used(), 100);
         credit.shrink_to(70);
         credit.shrink_to(90);

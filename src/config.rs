@@ -89,8 +89,8 @@ struct Settings {
     /// it between two processes.
     state_dir: PathBuf,
     /// Memory of a pipeline: bytes read and not yet committed, what they are encoded to, and the bodies of requests under way.
-    /// A larger record is still read, alone. A collector that takes 200 ms for a request needs 64MiB for full speed.
-    /// After a crash at most so many bytes are sent again.
+    /// A larger record is still read, alone. Where many records wait for a slow collector they lie compressed, so that more
+    /// than so many bytes are under way: up to four times as many, which are sent again after a crash at most.
     memory: ByteSize,
     /// How long a shutdown waits for requests under way. What is not acknowledged by then is read and sent again after
     /// the start.

@@ -8,7 +8,7 @@
 //!
 //!   Input ──Chunk──► Decoder ──AuditEvent──► Format + Output::encode ──Frames──► Batch ──Request──► Output::send
 //!     ▲  records,       borrowed from the       one frame an event,               compressed          │ one request
-//!     │  position       chunk's bytes           the chunk kept                                        ▼
+//!     │  position       chunk's bytes           the records kept                                       ▼
 //!     │                                                                                            Verdict
 //!     └──────────── committed(position) ◄── State (fsync) ◄── Tracker ◄── settled ◄── engine ◄────────┘
 //! ```
@@ -25,7 +25,7 @@
 //!
 //! | layer | modules | import |
 //! |---|---|---|
-//! | values | [`event`] [`chunk`] [`batch`] [`buffer`] [`canonical`] [`action`] [`principal`] [`redact`] [`overlap`] [`recent`] [`json`] [`time`] [`units`] [`template`] [`compress`] [`backoff`] [`secret`] [`status`] [`failpoint`] | values |
+//! | values | [`event`] [`chunk`] [`kept`] [`batch`] [`buffer`] [`canonical`] [`action`] [`principal`] [`redact`] [`overlap`] [`recent`] [`json`] [`time`] [`units`] [`template`] [`compress`] [`backoff`] [`secret`] [`status`] [`failpoint`] | values |
 //! | contracts | [`input`] [`decode`] [`format`](mod@format) [`output`] [`state`] [`dead_letter`] [`metrics`] [`http`] [`connection`] [`kafka`] [`endpoints`] [`aws`] [`azure_identity`] [`azure_token`] [`azure_workspace`] [`component`] | contracts, values |
 //! | components | `input/*` `decode/*` `format/*` `output/*` `state/*` `dead_letter/*` | contracts, values; never each other |
 //! | engine | [`pipeline`] | contracts, values: traits, no component's name |
@@ -48,7 +48,8 @@
 //! 5. Retries do not end: the source is durable, so waiting is cheaper than losing. What a human must put right is a
 //!    *hold*: loud, not ready, tried again slowly.
 //! 6. Bytes read and not committed, frames and bodies are bounded by one [`chunk::Budget`] per pipeline, everything between
-//!    tasks by bounded channels. Readers wait for room in it; frames and bodies only count, so that they go beyond it by
+//!    tasks by bounded channels. Where many records wait for a slow collector, further ones are compressed and count for
+//!    what is left, but for a quarter at least ([`kept`]). Readers wait for room; frames and bodies only count, so that they go beyond it by
 //!    what is encoded and compressed at the moment, a chunk and a batch for each core. Beyond it go as well one line
 //!    longer than a chunk at a time, what the Kafka client fetches ahead (1 MiB a partition) and copies into its queue
 //!    (at most 64 MiB), and at most 32 MiB of buffers that lie ready to be used again: what was in use before.
@@ -161,6 +162,7 @@ pub mod http;
 pub mod input;
 pub mod json;
 pub mod kafka;
+pub mod kept;
 pub mod metrics;
 pub mod output;
 pub mod overlap;

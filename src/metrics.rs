@@ -430,7 +430,11 @@ impl Families {
                 "Time since the oldest uncommitted chunk was read.",
                 &[],
             )?,
-            bytes_uncommitted: whole("bytes_uncommitted", "Bytes read and not yet committed.", &[])?,
+            bytes_uncommitted: whole(
+                "bytes_uncommitted",
+                "Memory that what is read and not yet committed counts for, in bytes.",
+                &[],
+            )?,
             hold: whole(
                 "hold",
                 "1 while the input or the output waits for a human, by reason.",

@@ -209,7 +209,7 @@ impl Pipeline {
                 decoder: self.decoder,
                 format: self.format,
                 output: Arc::clone(&self.output),
-                pool: self.budget.pool().clone(),
+                budget: self.budget.clone(),
                 grouped: self.encoding.gains_by_order() && self.output.any_order(),
                 overlap: self.overlap,
                 recent: self.recent,
@@ -341,7 +341,7 @@ struct Encoder {
 }
 
 impl Encoder {
-    async fn run(mut self, chunks: mpsc::Receiver<(Sequence, Arc<Chunk>)>) -> Result<(), PipelineError> {
+    async fn run(mut self, chunks: mpsc::Receiver<(Sequence, Chunk)>) -> Result<(), PipelineError> {
         let codec = self.codec.clone();
         // In parallel over the cores, in order to the batcher.
         let encoded = workers::stream_of(chunks)

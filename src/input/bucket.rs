@@ -8,6 +8,7 @@
 //!
 //! `position` decides what to read of an object, `assemble` what of it is new.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -78,6 +79,10 @@ pub const KIND: InputKind = InputKind {
 /// Most of a chunk's bytes; smaller where the memory is. Twice as many take more memory, for each reader and encoder has
 /// one, and no less time.
 const CHUNK_BYTES: usize = 512 << 10;
+/// Chunks between the readers and the engine.
+const READ: usize = 2;
+/// Files read at once for each core: no answer of a network is waited for, and each takes the memory of a chunk.
+const FILES_FOR_EACH_CORE: usize = 2;
 /// Objects queued for reading.
 const QUEUED: usize = 1024;
 /// Objects of a distant store that are asked for at once, for each that is read: while one answers, another is read.
@@ -140,6 +145,12 @@ fn build(table: Value, context: InputContext) -> Result<Box<dyn Input>, BuildErr
 /// Most bytes of a chunk: every reader must be able to hold one while another one waits to be committed.
 fn chunk_bytes(context: &InputContext, config: &Config) -> usize {
     (context.budget.total() / (2 * config.concurrency)).clamp(64 << 10, CHUNK_BYTES)
+}
+
+/// Objects read at once.
+fn readers(concurrency: usize, local: bool) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    if local { concurrency.min(FILES_FOR_EACH_CORE * cores) } else { concurrency }
 }
 
 /// Goes down the last folder of each level, as far as there is one, and reads the first byte of an object that lies there.
@@ -268,7 +279,7 @@ impl Bucket {
         let Plan { checked, store, workspaces, queue: notices, context, chunk_bytes, range_bytes, .. } = plan;
         let (clock, retry_interval) = (context.clock, plan.retry_interval);
         let Checked { config, layout, schedule, verify_whole_below, partial_line_wait } = checked;
-        let (reads_in, reads) = mpsc::channel(4);
+        let (reads_in, reads) = mpsc::channel(READ);
         let (found_in, found) = mpsc::channel(QUEUED);
         let (hints_in, hinted) = mpsc::channel(HINTS);
         let (open, queue) = (Arc::<OpenObjects>::default(), Arc::<Queue>::default());
@@ -280,7 +291,7 @@ impl Bucket {
             key,
             resume: context.resume,
             chunk_bytes,
-            reading: Semaphore::new(config.concurrency),
+            reading: Semaphore::new(readers(config.concurrency, local)),
             read_ahead: (!local).then(|| ReadAhead::new(range_bytes, &context.budget)),
             budget: context.budget,
             long_line: Arc::new(Semaphore::new(1)),

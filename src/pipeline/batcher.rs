@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
     use crate::batch::{Frame, Framing, Manifest, Sequence};
-    use crate::chunk::Chunk;
+    use crate::kept::KeptRecords;
 
     fn frames(sizes: &[usize]) -> (Arc<Frames>, Bytes) {
         let (mut buffer, mut ends) = (Vec::new(), Vec::new());
@@ -160,8 +160,8 @@ mod tests {
             let end = u32::try_from(buffer.len()).unwrap();
             ends.push(Frame { end, ..Frame::default() });
         }
-        let chunk = Arc::new(Chunk::default());
-        (Arc::new(Frames { sequence: Sequence(0), chunk, frames: ends }), buffer.into())
+        let records = KeptRecords::default();
+        (Arc::new(Frames { sequence: Sequence(0), records, frames: ends }), buffer.into())
     }
 
     fn batcher(max_bytes: usize, max_events: usize) -> Batcher {

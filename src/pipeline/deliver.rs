@@ -15,6 +15,7 @@
 //! none is taken, the refusal is a hold instead (see `refusals.rs`).
 
 use std::collections::HashSet;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -380,10 +381,11 @@ impl Deliverer {
         reason: &str,
         rejection: &Rejection,
     ) -> Result<(), PipelineError> {
-        let letters: Vec<DeadLetter> = events
+        let letters = events
             .each()
-            .filter_map(|(frames, index)| refused_letter(frames, index, reason, &rejection.reason))
-            .collect();
+            .map(|(frames, index)| refused_letter(frames, index, reason, &rejection.reason))
+            .collect::<io::Result<Vec<DeadLetter>>>()
+            .map_err(PipelineError::Compress)?;
         self.disk.keep(&*self.dead_letters, letters).await?;
         self.settle(events, Fate::Dead).await;
         Ok(())
@@ -404,9 +406,10 @@ mod tests {
     use super::*;
     use crate::backoff::HOLD_INTERVAL;
     use crate::batch::{Batch, Frame, Frames, Framing, Sequence};
-    use crate::chunk::{Budget, Chunk};
+    use crate::chunk::Budget;
     use crate::compress::Encoding;
     use crate::dead_letter::DeadLetterError;
+    use crate::kept::KeptRecords;
     use crate::metrics::Metrics;
     use crate::output::{ACK_TIMEOUT, AckId};
     use crate::pipeline::Progress;
@@ -493,7 +496,7 @@ mod tests {
         let frame = |end| Frame { end, record_end: 1, ..Frame::default() };
         let frames = Frames {
             sequence: Sequence(1),
-            chunk: Arc::new(Chunk::default()),
+            records: KeptRecords::default(),
             frames: (1..=events).map(|number| frame(2 * number)).collect(),
         };
         let mut batch = Batch::default();

@@ -1,13 +1,17 @@
 //! From a chunk to frames: decode, map, encode. Pure; runs beside the network tasks.
 
+use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::batch::{Frame, Frames, Sequence};
-use crate::buffer::{Buffer, Pool};
-use crate::chunk::{Chunk, Malformed, Origin, Record};
+use crate::buffer::Buffer;
+use crate::chunk::{Budget, Chunk, Malformed, Origin, Record};
 use crate::dead_letter::{DeadLetter, DeadLetterOrigin};
 use crate::decode::Decoder;
 use crate::format::Format;
+use crate::kept::KeptRecords;
 use crate::output::Output;
 use crate::overlap::Overlap;
 use crate::recent::RecentEvents;
@@ -25,7 +29,7 @@ pub(crate) struct Codec {
     pub(crate) decoder: Arc<dyn Decoder>,
     pub(crate) format: Arc<dyn Format>,
     pub(crate) output: Arc<dyn Output>,
-    pub(crate) pool: Pool,
+    pub(crate) budget: Budget,
     /// Events of one action are to stand side by side.
     pub(crate) grouped: bool,
     pub(crate) overlap: Option<Overlap>,
@@ -48,11 +52,11 @@ pub(crate) struct Encoded {
 
 impl Codec {
     /// Decodes and encodes a chunk's records; what is no event becomes a dead letter.
-    pub(crate) fn encode(&self, sequence: Sequence, chunk: Arc<Chunk>) -> Encoded {
+    pub(crate) fn encode(&self, sequence: Sequence, chunk: Chunk) -> Encoded {
         let terminator = self.output.framing().terminator;
         // ECS, the longest format, takes 2.2 bytes for each of the record: nothing is moved on the way. What remains is
         // mostly no memory: pages that no event has been written to.
-        let mut buffer = self.pool.take(chunk.payload.len() * 9 / 4);
+        let mut buffer = self.budget.pool().take(chunk.payload.len() * 9 / 4);
         let mut frames = Vec::with_capacity(chunk.records.len());
         let mut scratch = Vec::new();
         let mut dead = Vec::new();
@@ -79,7 +83,7 @@ impl Codec {
                     if let Err(rejection) = self.output.fits(buffer.get(start..).unwrap_or_default()) {
                         buffer.truncate(start);
                         let event = Record { start: record_start, end: record_end, ..*record };
-                        dead.push(record_letter(&chunk, &event, "too_large", rejection.reason));
+                        dead.push(chunk_letter(&chunk, &event, "too_large", rejection.reason));
                         return;
                     }
                     buffer.extend_from_slice(terminator);
@@ -108,11 +112,11 @@ impl Codec {
                 buffer.truncate(before.0);
                 frames.truncate(before.1);
                 dead.truncate(before.2);
-                dead.push(record_letter(&chunk, record, reason, detail));
+                dead.push(chunk_letter(&chunk, record, reason, detail));
             }
         }
         dead.extend(chunk.malformed.iter().map(|malformed| malformed_letter(&chunk.origin, malformed)));
-        let frames = Frames { sequence, chunk, frames };
+        let frames = Frames { sequence, records: KeptRecords::of(chunk, &self.budget), frames };
         Encoded { frames, encoded: buffer, dead, newest, redactions, overlaps }
     }
 }
@@ -123,29 +127,37 @@ pub(crate) fn refused_letter(
     index: usize,
     reason: &str,
     detail: &str,
-) -> Option<DeadLetter> {
-    let frame = frames.frames.get(index)?;
+) -> io::Result<DeadLetter> {
+    let frame = frames.frames.get(index).ok_or_else(|| io::Error::other("an event is not of its chunk"))?;
+    let kept = &frames.records;
     let record = Record {
         start: frame.record_start,
         end: frame.record_end,
         line: frame.line,
         occurrence: frame.occurrence,
     };
-    Some(record_letter(&frames.chunk, &record, reason, detail.to_owned()))
+    let bytes = kept.slice(record.start as usize..record.end as usize)?;
+    let from = record_origin(&kept.origin, (kept.offset, kept.line), &record);
+    Ok(record_letter(from, bytes, reason, detail.to_owned()))
 }
 
-fn record_letter(chunk: &Chunk, record: &Record, reason: &str, detail: String) -> DeadLetter {
-    DeadLetter {
-        reason: reason.to_owned(),
-        detail,
-        origin: DeadLetterOrigin {
-            offset: chunk.offset + u64::from(record.start),
-            line: chunk.line + u64::from(record.line),
-            occurrence: record.occurrence,
-            ..origin(&chunk.origin)
-        },
-        record: chunk.payload.slice(record.start as usize..record.end as usize),
-        truncated: false,
+/// The dead letter of a record, or of an event in it.
+fn chunk_letter(chunk: &Chunk, record: &Record, reason: &str, detail: String) -> DeadLetter {
+    let bytes = chunk.payload.slice(record.start as usize..record.end as usize);
+    record_letter(record_origin(&chunk.origin, (chunk.offset, chunk.line), record), bytes, reason, detail)
+}
+
+fn record_letter(origin: DeadLetterOrigin, record: Bytes, reason: &str, detail: String) -> DeadLetter {
+    DeadLetter { reason: reason.to_owned(), detail, origin, record, truncated: false }
+}
+
+/// Where a record comes from that lies in a chunk which begins at this byte and line.
+fn record_origin(from: &Origin, (offset, line): (u64, u64), record: &Record) -> DeadLetterOrigin {
+    DeadLetterOrigin {
+        offset: offset + u64::from(record.start),
+        line: line + u64::from(record.line),
+        occurrence: record.occurrence,
+        ..origin(from)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What goes out in one request: framed and compressed once, off the network threads. Of its events only that is kept
-//! which a dead letter needs; their bytes, five times as many as the body's, go back to the pool.
+//! which a dead letter needs, compressed where much waits; their bytes, five times as many as the body's, go back to the
+//! pool.
 //!
 //! Where an answer asks for fewer events at once, they are recalled from the body: that is all there is to know of them,
 //! and the same events give the same bytes. To encode the chunk anew was rejected: that takes ten times as long, and needs
@@ -118,6 +119,9 @@ impl Packer {
         let slices = batch.body(&envelope, self.output.framing());
         let uncompressed_bytes = slices.iter().map(|slice| slice.len()).sum();
         let body = self.budget.count(encoding.compress(&slices, self.budget.pool())?);
+        for part in batch.manifest().parts() {
+            part.frames.records.make_room()?;
+        }
         let request = Request { body, encoding, events, uncompressed_bytes };
         Ok(Piece { events: batch.into_manifest(), request, sent: false })
     }

@@ -25,7 +25,7 @@ const TROUBLES_LOGGED: u32 = 10;
 
 pub(crate) struct Reader {
     pub(crate) input: Arc<dyn Input>,
-    pub(crate) chunks: mpsc::Sender<(Sequence, Arc<Chunk>)>,
+    pub(crate) chunks: mpsc::Sender<(Sequence, Chunk)>,
     pub(crate) reporter: Reporter,
     pub(crate) status: Status,
     pub(crate) metrics: PipelineMetrics,
@@ -127,11 +127,11 @@ impl Reader {
             position: chunk.position.clone(),
             note: std::mem::take(&mut chunk.note),
         };
-        let credit = std::mem::take(&mut chunk.credit);
+        let credit = chunk.credit.clone();
         let workspace = chunk.origin.workspace.clone();
         let read = Progress::Read { sequence, change, read_at: Instant::now(), credit, workspace };
         self.reporter.tell(read).await;
-        self.chunks.send((sequence, Arc::new(chunk))).await.is_ok()
+        self.chunks.send((sequence, chunk)).await.is_ok()
     }
 }
 

@@ -17,6 +17,7 @@ use auditferry::decode::audit::AuditDecoder;
 use auditferry::decode::redacting::RedactingDecoder;
 use auditferry::format::Format;
 use auditferry::http::HttpSettings;
+use auditferry::kept::KeptRecords;
 use auditferry::output::{Output, OutputContext, OutputKind, elastic, file, splunk_hec, sumo};
 use auditferry::redact::Redactor;
 use auditferry::registry::{self, FormatOptions};
@@ -159,7 +160,7 @@ impl SameBytes {
             return Ok(());
         }
         let range = 0..frames.len();
-        let frames = Frames { sequence: Sequence(0), chunk: Arc::default(), frames };
+        let frames = Frames { sequence: Sequence(0), records: KeptRecords::default(), frames };
         let mut batch = Batch::default();
         batch.push(&Arc::new(frames), &Bytes::from_owner(encoded), range);
         let batch = batch.grouped();

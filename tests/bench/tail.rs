@@ -16,6 +16,7 @@ use auditferry::chunk::{Budget, Chunk, Note, Partition, Position};
 use auditferry::compress::Encoding;
 use auditferry::generate::{Bucket, Options};
 use auditferry::input::{Input, InputContext, Read, Resume, Shared, bucket};
+use auditferry::kept::KeptRecords;
 use auditferry::pipeline::Tracker;
 use auditferry::state::{Change, State, StateError};
 use auditferry::time::Date;
@@ -218,8 +219,8 @@ fn batch(criterion: &mut Criterion) {
         ends.push(Frame { end, kind: ends.len() as u64 * 7 % 30, ..Frame::default() });
     }
     let bytes = buffer.len() as u64;
-    let (sequence, chunk) = (Sequence(0), Arc::<Chunk>::default());
-    let (frames, encoded) = (Arc::new(Frames { sequence, chunk, frames: ends }), Bytes::from_owner(buffer));
+    let (sequence, records) = (Sequence(0), KeptRecords::default());
+    let (frames, encoded) = (Arc::new(Frames { sequence, records, frames: ends }), Bytes::from_owner(buffer));
     let mut group = criterion.benchmark_group("batch");
     group.throughput(Throughput::Bytes(bytes));
     for encoding in [Encoding::None, Encoding::Gzip, Encoding::Zstd] {

@@ -19,6 +19,7 @@ const VALUES: &[&str] = &[
     "event",
     "failpoint",
     "json",
+    "kept",
     "principal",
     "overlap",
     "recent",

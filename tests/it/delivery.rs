@@ -2,6 +2,7 @@
 
 mod acknowledgement;
 mod bulk;
+mod distant;
 mod faulty_store;
 mod input;
 mod listings;

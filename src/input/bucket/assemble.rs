@@ -297,7 +297,7 @@ impl<'r> Assembler<'r> {
 
     /// Hands on a chunk: the new ones of the lines that were cut off, and the position behind them.
     async fn hand_on(&mut self, cut: Option<Cut>) -> Result<(), ObjectError> {
-        let mut credit = self.credit.take().unwrap_or_default();
+        let credit = self.credit.take().unwrap_or_default();
         let (offset, line, text, lines) = match cut {
             Some(cut) => (cut.offset, cut.line, cut.text, cut.lines),
             None => {

@@ -266,7 +266,7 @@ impl Member {
         let Ok(permit) = reads.try_reserve() else { return false };
         let pending = self.pending.as_ref().map_or(0, Pending::bytes);
         let room = (self.plan.budget.total() / 8).clamp(16 << 10, 1 << 20);
-        let Some(mut credit) = self.plan.budget.try_take(room.max(pending)) else { return false };
+        let Some(credit) = self.plan.budget.try_take(room.max(pending)) else { return false };
         for _ in 0..self.lanes.len() {
             self.last_lane = (self.last_lane + 1) % self.lanes.len();
             let Some(lane) = self.lanes.get_mut(self.last_lane) else { return false };

@@ -124,7 +124,7 @@ impl Tools<'_> {
     }
 
     /// A chunk of a step and of the rows that go with it.
-    pub(super) fn chunk(&mut self, step: Step, mut batch: Batch) -> Chunk {
+    pub(super) fn chunk(&mut self, step: Step, batch: Batch) -> Chunk {
         batch.credit.shrink_to(batch.payload.len());
         Chunk {
             partition: step.partition,

@@ -121,7 +121,7 @@ impl Warehouse {
 
     async fn rows(&self, statement: &Statement, disposition: Disposition) -> Result<Chunks, Failure> {
         // Taken before the statement is started: a result must not expire while it waits for memory.
-        let mut credit = self.budget.take(self.answer_bytes()).await;
+        let credit = self.budget.take(self.answer_bytes()).await;
         let mut body = self.call(Method::POST, STATEMENTS, self.request(statement, disposition)).await?;
         let (started, mut wait) = (Instant::now(), Duration::ZERO);
         loop {
