@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::HOLD_INTERVAL;
-use crate::chunk::Budget;
+use crate::budget::Budget;
 use crate::config::{self, Config, ConfigError};
 use crate::dead_letter::DeadLetterError;
 use crate::dead_letter::file::FileDeadLetters;

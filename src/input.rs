@@ -11,7 +11,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::chunk::{Budget, Chunk, Partition, Position};
+use crate::budget::Budget;
+use crate::chunk::{Chunk, Partition, Position};
 use crate::component::{BuildError, Probe};
 use crate::decode::Gaps;
 use crate::state::{State, StateError};

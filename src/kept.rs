@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use crate::chunk::{Budget, Chunk, Credit, Origin};
+use crate::budget::{Budget, Credit};
+use crate::chunk::{Chunk, Origin};
 use crate::compress::Encoding;
 
 /// Share of the budget that records take as they were read before further ones are compressed.

@@ -25,7 +25,7 @@
 //!
 //! | layer | modules | import |
 //! |---|---|---|
-//! | values | [`event`] [`chunk`] [`kept`] [`batch`] [`buffer`] [`canonical`] [`action`] [`principal`] [`redact`] [`overlap`] [`recent`] [`json`] [`time`] [`units`] [`template`] [`compress`] [`backoff`] [`secret`] [`status`] [`failpoint`] | values |
+//! | values | [`event`] [`chunk`] [`kept`] [`batch`] [`budget`] [`buffer`] [`canonical`] [`action`] [`principal`] [`redact`] [`overlap`] [`recent`] [`json`] [`time`] [`units`] [`template`] [`compress`] [`backoff`] [`secret`] [`status`] [`failpoint`] | values |
 //! | contracts | [`input`] [`decode`] [`format`](mod@format) [`output`] [`state`] [`dead_letter`] [`metrics`] [`http`] [`connection`] [`kafka`] [`endpoints`] [`aws`] [`azure_identity`] [`azure_token`] [`azure_workspace`] [`component`] | contracts, values |
 //! | components | `input/*` `decode/*` `format/*` `output/*` `state/*` `dead_letter/*` | contracts, values; never each other |
 //! | engine | [`pipeline`] | contracts, values: traits, no component's name |
@@ -47,7 +47,7 @@
 //!    event are the engine's, once, in `pipeline/deliver.rs`.
 //! 5. Retries do not end: the source is durable, so waiting is cheaper than losing. What a human must put right is a
 //!    *hold*: loud, not ready, tried again slowly.
-//! 6. Bytes read and not committed, frames and bodies are bounded by one [`chunk::Budget`] per pipeline, everything between
+//! 6. Bytes read and not committed, frames and bodies are bounded by one [`budget::Budget`] per pipeline, everything between
 //!    tasks by bounded channels. Where many records wait for a slow collector, further ones are compressed and count for
 //!    what is left, but for a quarter at least ([`kept`]). Readers wait for room; frames and bodies only count, so that they go beyond it by
 //!    what is encoded and compressed at the moment, a chunk and a batch for each core. Beyond it go as well one line
@@ -140,6 +140,7 @@ pub mod azure_token;
 pub mod azure_workspace;
 pub mod backoff;
 pub mod batch;
+pub mod budget;
 pub mod buffer;
 pub mod canonical;
 pub mod chunk;

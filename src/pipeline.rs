@@ -27,7 +27,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batch, Sequence};
-use crate::chunk::{Budget, Chunk};
+use crate::budget::Budget;
+use crate::chunk::Chunk;
 use crate::compress::Encoding;
 use crate::dead_letter::DeadLetters;
 use crate::decode::Decoder;

@@ -35,7 +35,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::HOLD_INTERVAL;
-use crate::chunk::Budget;
+use crate::budget::Budget;
 use crate::compress::Encoding;
 use crate::decode::audit::AuditDecoder;
 use crate::format::FormatName;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::future::join_all;
 
 use super::Ended;
-use crate::chunk::Budget;
+use crate::budget::Budget;
 use crate::component::Probe;
 use crate::config::Config;
 use crate::input::{InputContext, Resume, Shared};

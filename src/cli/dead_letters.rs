@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CommandError, ConfigFiles, Ended, Place, runtime};
 use crate::app::{self, Source};
-use crate::chunk::{Budget, Chunk, Origin, Partition, Position, Record};
+use crate::budget::Budget;
+use crate::chunk::{Chunk, Origin, Partition, Position, Record};
 use crate::config::Config;
 use crate::dead_letter::file::{self, FileDeadLetters, KeptLetter, LetterFile, Letters};
 use crate::dead_letter::{DeadLetter, DeadLetters};

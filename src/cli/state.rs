@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CommandError, ConfigFiles, Ended, Place, runtime};
 use crate::app::{self, Source};
-use crate::chunk::Budget;
+use crate::budget::Budget;
 use crate::compress::Encoding;
 use crate::config::{Config, Pipeline};
 use crate::input::{InputContext, Resume, Shared, bucket};

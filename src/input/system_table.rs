@@ -18,7 +18,8 @@ use serde_json::Value;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
-use crate::chunk::{Budget, Chunk, Origin, Partition, Position, ReadCounts};
+use crate::budget::Budget;
+use crate::chunk::{Chunk, Origin, Partition, Position, ReadCounts};
 use crate::component::{BuildError, Probe};
 use crate::decode::Gaps;
 use crate::http::Client;

@@ -10,7 +10,7 @@ use super::PipelineError;
 use super::disk::Disk;
 use super::progress::{Fate, Progress};
 use super::tracker::Tracker;
-use crate::chunk::{Budget, Credit};
+use crate::budget::{Budget, Credit};
 use crate::input::Input;
 use crate::metrics::PipelineMetrics;
 use crate::state::{Change, State};

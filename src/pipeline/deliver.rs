@@ -406,7 +406,7 @@ mod tests {
     use super::*;
     use crate::backoff::HOLD_INTERVAL;
     use crate::batch::{Batch, Frame, Frames, Framing, Sequence};
-    use crate::chunk::Budget;
+    use crate::budget::Budget;
     use crate::compress::Encoding;
     use crate::dead_letter::DeadLetterError;
     use crate::kept::KeptRecords;

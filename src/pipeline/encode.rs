@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::batch::{Frame, Frames, Sequence};
+use crate::budget::Budget;
 use crate::buffer::Buffer;
-use crate::chunk::{Budget, Chunk, Malformed, Origin, Record};
+use crate::chunk::{Chunk, Malformed, Origin, Record};
 use crate::dead_letter::{DeadLetter, DeadLetterOrigin};
 use crate::decode::Decoder;
 use crate::format::Format;

@@ -15,7 +15,7 @@ use super::PipelineError;
 use super::batcher::LearnedSize;
 use super::workers::on_a_core;
 use crate::batch::{Batch, Manifest, Request};
-use crate::chunk::Budget;
+use crate::budget::Budget;
 use crate::compress::Encoding;
 use crate::output::Output;
 

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::batch::{Manifest, Sequence};
-use crate::chunk::Credit;
+use crate::budget::Credit;
 use crate::state::Change;
 use crate::time::Millis;
 

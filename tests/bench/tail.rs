@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use auditferry::batch::{Batch, Frame, Frames, Framing, Sequence};
+use auditferry::budget::Budget;
 use auditferry::buffer::Pool;
-use auditferry::chunk::{Budget, Chunk, Note, Partition, Position};
+use auditferry::chunk::{Chunk, Note, Partition, Position};
 use auditferry::compress::Encoding;
 use auditferry::generate::{Bucket, Options};
 use auditferry::input::{Input, InputContext, Read, Resume, Shared, bucket};

@@ -12,6 +12,7 @@ const VALUES: &[&str] = &[
     "action",
     "backoff",
     "batch",
+    "budget",
     "buffer",
     "canonical",
     "chunk",

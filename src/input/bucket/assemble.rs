@@ -10,7 +10,8 @@ use super::fingerprint::{self, Repeats, Shipped};
 use super::lines::{Cut, LineCutter, LongLine};
 use super::object::{Found, ObjectError, ObjectReader, Tail};
 use super::position::ObjectPosition;
-use crate::chunk::{Chunk, Credit, Malformed, Note, Origin, Partition, ReadCounts, Record};
+use crate::budget::Credit;
+use crate::chunk::{Chunk, Malformed, Note, Origin, Partition, ReadCounts, Record};
 use crate::failpoint::{self, Step};
 use crate::input::Read;
 

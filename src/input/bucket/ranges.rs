@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::object::ObjectError;
-use crate::chunk::{Budget, Credit};
+use crate::budget::{Budget, Credit};
 
 /// Bytes of a range. What is under way at once is bounded by memory, so that many small ones carry more than few large
 /// ones: with 4 MiB, a 200 MB object took 12 s over connections of 30 MB/s, and one request for all of it 7.5 s.

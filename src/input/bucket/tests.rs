@@ -7,8 +7,9 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 
 use super::position::ObjectPosition;
 use super::*;
+use crate::budget::Budget;
 use crate::buffer::Pool;
-use crate::chunk::{Budget, Chunk, Note};
+use crate::chunk::{Chunk, Note};
 use crate::input::{Resume, Shared};
 use crate::state::sqlite::SqliteState;
 use crate::state::{Change, State, StateError};

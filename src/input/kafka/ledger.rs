@@ -13,7 +13,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::chunk::{Credit, Partition};
+use crate::budget::Credit;
+use crate::chunk::Partition;
 
 /// The partitions of one pipeline.
 #[derive(Debug, Default)]
@@ -134,7 +135,7 @@ mod tests {
     use proptest::strategy::{Just, Strategy};
 
     use super::*;
-    use crate::chunk::Budget;
+    use crate::budget::Budget;
 
     fn partition() -> Partition {
         Partition::new("audit/0")

@@ -21,7 +21,8 @@ use super::group::{Assigned, Group, News};
 use super::lane::{Lane, Pending};
 use super::ledger::Ledger;
 use super::refusal::{Complaint, Names};
-use crate::chunk::{Budget, Partition};
+use crate::budget::Budget;
+use crate::chunk::Partition;
 use crate::input::{InputError, Read};
 
 /// Longest time between two polls.

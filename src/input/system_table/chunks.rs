@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes};
 
 use super::rows::{Element, LONGEST_ROW, Splitter};
 use super::warehouse::Warehouse;
-use crate::chunk::Credit;
+use crate::budget::Credit;
 use crate::http::Pieces;
 use crate::input::InputError;
 

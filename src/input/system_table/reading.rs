@@ -9,7 +9,8 @@ use super::lanes::{Ids, Lanes, Step, digest};
 use super::plan::{HOUR, Window, hour_down};
 use super::rows::{COLUMNS, Element, LONGEST_ROW, Row};
 use super::warehouse::{Statement, Warehouse};
-use crate::chunk::{Budget, Chunk, Credit, Malformed, Origin, ReadCounts, Record};
+use crate::budget::{Budget, Credit};
+use crate::chunk::{Chunk, Malformed, Origin, ReadCounts, Record};
 use crate::input::InputError;
 use crate::time::Millis;
 

@@ -22,7 +22,7 @@ use super::chunks::{Chunks, Source};
 use super::config::{Endpoint, is_loopback};
 use super::login::Login;
 use super::refusal::{self, Refusal};
-use crate::chunk::Budget;
+use crate::budget::Budget;
 use crate::http::{self, Client};
 use crate::input::InputError;
 use crate::time::Millis;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use auditferry::chunk::{Budget, Chunk, ReadCounts};
+use auditferry::budget::Budget;
+use auditferry::chunk::{Chunk, ReadCounts};
 use auditferry::input::{Input, InputContext, InputError, Read, Resume, Shared};
 use auditferry::registry;
 use auditferry::state::sqlite::SqliteState;

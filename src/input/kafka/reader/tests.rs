@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use super::super::config::parse;
 use super::*;
-use crate::chunk::{Budget, Chunk};
+use crate::budget::Budget;
+use crate::chunk::Chunk;
 use crate::input::{Resume, Shared};
 use crate::state::sqlite::SqliteState;
 use crate::state::{Change, State};
