@@ -430,11 +430,7 @@ impl Families {
                 "Time since the oldest uncommitted chunk was read.",
                 &[],
             )?,
-            bytes_uncommitted: whole(
-                "bytes_uncommitted",
-                "Memory that what is read and not yet committed counts for, in bytes.",
-                &[],
-            )?,
+            bytes_uncommitted: whole("bytes_uncommitted", "Memory of what is read and uncommitted.", &[])?,
             hold: whole(
                 "hold",
                 "1 while the input or the output waits for a human, by reason.",
