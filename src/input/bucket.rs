@@ -87,6 +87,8 @@ const FILES_FOR_EACH_CORE: usize = 2;
 const QUEUED: usize = 1024;
 /// Objects of a distant store that are asked for at once, for each that is read: while one answers, another is read.
 const ASKED_FOR_EACH: usize = 8;
+/// Large ones among them.
+const LARGE_ASKED_FOR_EACH: usize = 2;
 /// Objects asked for at once at most: each takes a connection.
 const MOST_ASKED: usize = 128;
 /// Folders within each other that are looked into for an object.
@@ -292,6 +294,7 @@ impl Bucket {
             resume: context.resume,
             chunk_bytes,
             reading: Semaphore::new(readers(config.concurrency, local)),
+            large: Semaphore::new(LARGE_ASKED_FOR_EACH * config.concurrency),
             read_ahead: (!local).then(|| ReadAhead::new(range_bytes, &context.budget)),
             budget: context.budget,
             long_line: Arc::new(Semaphore::new(1)),

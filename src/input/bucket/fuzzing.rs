@@ -301,6 +301,7 @@ impl Bench {
             reads,
             chunk_bytes,
             reading: Semaphore::new(1),
+            large: Semaphore::new(1),
             read_ahead: None,
             max_line_bytes: 1 << 20,
             verify_whole_below,

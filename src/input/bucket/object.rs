@@ -37,6 +37,9 @@ const COMMITTED_LOOK: Duration = Duration::from_millis(50);
 /// Bytes read from a local file at once.
 const FILE_BLOCK_BYTES: usize = 256 << 10;
 
+/// An object with more than so many bytes to read is large.
+const LARGE_BYTES: u64 = 1 << 20;
+
 /// An object as it was found.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -138,6 +141,9 @@ pub(super) struct ObjectReader {
     pub(super) chunk_bytes: usize,
     /// One for each object that may be read at once. Whoever waits for a store's answer needs none.
     pub(super) reading: Semaphore,
+    /// One for each large object that may be asked for at once. It lies in its connection's buffers until it is read, some
+    /// hundred kilobytes of it, which a second one a reader makes up for, and dozens do not.
+    pub(super) large: Semaphore,
     /// How large objects are read ahead; `None` where they are near.
     pub(super) read_ahead: Option<ReadAhead>,
     pub(super) max_line_bytes: usize,
@@ -249,6 +255,8 @@ impl ObjectReader {
             (Plan::Append, Some(known)) => known.offset.saturating_sub(u64::from(known.seam_bytes)),
             _ => 0,
         };
+        let large = found.version.size.saturating_sub(start) > LARGE_BYTES;
+        let _connection = if large { self.large.acquire().await.ok() } else { None };
         let mut pieces = self.open(found, start).await?;
         // Asked for, it may take its time: only then does it take a turn, memory and fingerprints.
         let _turn = self.reading.acquire().await.map_err(|_| ObjectError::Closed)?;

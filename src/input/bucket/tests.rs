@@ -389,6 +389,7 @@ async fn an_object_that_changes_while_it_is_read_is_read_as_it_is_then() {
         reads: reads_in,
         chunk_bytes: 64 << 10,
         reading: Semaphore::new(1),
+        large: Semaphore::new(1),
         read_ahead: None,
         max_line_bytes: 1 << 20,
         verify_whole_below: 0,
