@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Config, ConfigErrors, Log};
+use crate::cores::cores;
 use crate::generate::command::{self, GenerateArgs};
 use log::LogForm;
 
@@ -281,6 +282,5 @@ fn catalog(out: &mut impl Write) -> io::Result<()> {
 /// waits for a disk: each thread that allocates costs an arena of the C library's allocator, and tokio's own limit of 512
 /// would let a burst keep half as much memory again as the budget.
 pub(crate) fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    tokio::runtime::Builder::new_multi_thread().max_blocking_threads(2 * cores + 2).enable_all().build()
+    tokio::runtime::Builder::new_multi_thread().max_blocking_threads(2 * cores() + 2).enable_all().build()
 }

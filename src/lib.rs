@@ -25,7 +25,7 @@
 //!
 //! | layer | modules | import |
 //! |---|---|---|
-//! | values | [`event`] [`chunk`] [`kept`] [`batch`] [`budget`] [`buffer`] [`canonical`] [`action`] [`principal`] [`redact`] [`overlap`] [`recent`] [`json`] [`time`] [`units`] [`template`] [`compress`] [`backoff`] [`secret`] [`status`] [`failpoint`] | values |
+//! | values | [`event`] [`chunk`] [`kept`] [`batch`] [`budget`] [`buffer`] [`canonical`] [`action`] [`principal`] [`redact`] [`overlap`] [`recent`] [`json`] [`time`] [`units`] [`template`] [`compress`] [`cores`] [`backoff`] [`secret`] [`status`] [`failpoint`] | values |
 //! | contracts | [`input`] [`decode`] [`format`](mod@format) [`output`] [`state`] [`dead_letter`] [`metrics`] [`http`] [`connection`] [`kafka`] [`endpoints`] [`aws`] [`azure_identity`] [`azure_token`] [`azure_workspace`] [`component`] | contracts, values |
 //! | components | `input/*` `decode/*` `format/*` `output/*` `state/*` `dead_letter/*` | contracts, values; never each other |
 //! | engine | [`pipeline`] | contracts, values: traits, no component's name |
@@ -49,8 +49,8 @@
 //!    *hold*: loud, not ready, tried again slowly.
 //! 6. Bytes read and not committed, frames and bodies are bounded by one [`budget::Budget`] per pipeline, everything between
 //!    tasks by bounded channels. Where many records wait for a slow collector, further ones are compressed and count for
-//!    what is left, but for a quarter at least ([`kept`]). Readers wait for room; frames and bodies only count, so that they go beyond it by
-//!    what is encoded and compressed at the moment, a chunk and a batch for each core. Beyond it go as well one line
+//!    what is left, but for a quarter at least ([`kept`]). Readers wait for room; frames and bodies only count, so that
+//!    they go beyond it by what is encoded and compressed at the moment, a chunk and a batch for each core. Beyond it go as well one line
 //!    longer than a chunk at a time, what the Kafka client fetches ahead (1 MiB a partition) and copies into its queue
 //!    (at most 64 MiB), and at most 32 MiB of buffers that lie ready to be used again: what was in use before.
 //! 7. Decoding and encoding are pure: no I/O, no clock.
@@ -149,6 +149,7 @@ pub mod component;
 pub mod compress;
 pub mod config;
 pub mod connection;
+pub mod cores;
 pub mod dead_letter;
 pub mod decode;
 pub mod endpoints;

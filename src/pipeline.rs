@@ -30,6 +30,7 @@ use crate::batch::{Batch, Sequence};
 use crate::budget::Budget;
 use crate::chunk::Chunk;
 use crate::compress::Encoding;
+use crate::cores::cores;
 use crate::dead_letter::DeadLetters;
 use crate::decode::Decoder;
 use crate::format::Format;
@@ -297,7 +298,7 @@ async fn send(deliverer: Arc<Deliverer>, batches: mpsc::Receiver<Batch>) -> Resu
     let mut result = Ok(());
     let packer = deliverer.packer.clone();
     // Packed before it has its place, and no more at once than there are cores: whatever waits, waits compressed.
-    let packed = workers::stream_of(batches).map(|batch| packer.pack(batch)).buffered(workers::cores());
+    let packed = workers::stream_of(batches).map(|batch| packer.pack(batch)).buffered(cores());
     futures::pin_mut!(packed);
     // A request waits for its place here. To hold a place while waiting for a batch was rejected: a delivery that gave its
     // own up for an acknowledgement, and has more to send, could not go on before there is something new to send.
@@ -350,7 +351,7 @@ impl Encoder {
                 let codec = codec.clone();
                 workers::on_a_core(move || codec.encode(sequence, chunk))
             })
-            .buffered(workers::cores());
+            .buffered(cores());
         futures::pin_mut!(encoded);
         loop {
             let due = self.batcher.due();

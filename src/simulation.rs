@@ -322,7 +322,7 @@ fn simulate(seed: u64) -> Simulation {
 /// Runs the seeds on all cores; stops early when something fails.
 fn simulate_all(seeds: std::ops::Range<u64>) -> Tally {
     let (next, tally) = (AtomicU64::new(seeds.start), Mutex::new(Tally::default()));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = crate::cores::cores();
     std::thread::scope(|scope| {
         for _ in 0..cores {
             scope.spawn(|| {

@@ -8,7 +8,6 @@
 //!
 //! `position` decides what to read of an object, `assemble` what of it is new.
 
-use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,6 +22,7 @@ use tokio::task::JoinSet;
 use crate::azure_workspace::Workspaces;
 use crate::chunk::{Partition, Position};
 use crate::component::{BuildError, Probe};
+use crate::cores::cores;
 use crate::input::{Backlog, Input, InputContext, InputError, InputKind, Read};
 use crate::time::Millis;
 
@@ -151,8 +151,7 @@ fn chunk_bytes(context: &InputContext, config: &Config) -> usize {
 
 /// Objects read at once.
 fn readers(concurrency: usize, local: bool) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    if local { concurrency.min(FILES_FOR_EACH_CORE * cores) } else { concurrency }
+    if local { concurrency.min(FILES_FOR_EACH_CORE * cores()) } else { concurrency }
 }
 
 /// Goes down the last folder of each level, as far as there is one, and reads the first byte of an object that lies there.

@@ -33,8 +33,10 @@ pub enum PipelineError {
         /// What it refuses, and what to do.
         message: String,
     },
-    /// A body cannot be compressed: memory is the sole thing written to, so this is a defect.
-    #[error("cannot compress a request: {0}")]
+    /// A body, or records, cannot be compressed or taken apart again: only memory is involved, so this is a defect.
+    #[error(
+        "cannot compress what is under way, or take it apart again: {0}; this is a defect, please report it"
+    )]
     Compress(io::Error),
     /// A task panicked.
     #[error("a task of the pipeline failed: {0}; this is a defect, please report it")]

@@ -1,15 +1,8 @@
 //! Work that keeps a core busy, off the threads that serve the network.
 
-use std::num::NonZero;
-
 use futures::Stream;
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
-
-/// How much of it there is at once.
-pub(super) fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get)
-}
 
 /// What comes through a channel, to be worked on.
 pub(super) fn stream_of<T>(channel: mpsc::Receiver<T>) -> impl Stream<Item = T> {

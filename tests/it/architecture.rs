@@ -17,6 +17,7 @@ const VALUES: &[&str] = &[
     "canonical",
     "chunk",
     "compress",
+    "cores",
     "event",
     "failpoint",
     "json",

@@ -20,7 +20,7 @@ use crate::support::process::{Process, run};
 
 /// Kills in each of the five tests that kill at random.
 const KILLS: u32 = 100;
-/// `memory` of the configuration: a quarter of what may be in flight, since records that wait are compressed.
+/// `memory` of the configuration: what may be in flight. Four times that where a collector is slow; none is here.
 const MEMORY: usize = 256 << 10;
 /// At least so many, and 80 a round.
 const LINES: u64 = 8000;
@@ -204,7 +204,7 @@ impl Bench {
             assert_same(&self.letters(output), &dead, &format!("{what}: dead letters of {output}"));
         }
         let (repeats, worst) = self.repeats(&sizes);
-        assert!(worst <= 4 * MEMORY, "{what}: {repeats} repeats, up to {worst} bytes of them after one kill");
+        assert!(worst <= MEMORY, "{what}: {repeats} repeats, up to {worst} bytes of them after one kill");
         let arrived = self.hec.count_events();
         run(&["run", "--once", "--config", "auditferry.toml"], self.directory()).with(0);
         assert_eq!(self.hec.count_events(), arrived, "{what}: a run at rest sends nothing");
