@@ -4,18 +4,26 @@
 
 use crate::event::{AuditEvent, Nested};
 use crate::json::Text;
+use crate::time::Millis;
 
 /// Appends `{"account_id":…,…,"workspace_id":…}` with `_source` at its end where there are extras.
 pub fn write(event: &AuditEvent<'_>, out: &mut Vec<u8>) {
+    let write_id = |out: &mut Vec<u8>| {
+        out.extend_from_slice(b",\"event_id\":");
+        write_text(event.event_id.as_ref(), out);
+    };
     match event.written {
-        Some(written) => out.extend_from_slice(written.head),
-        None => write_head(event, out),
-    }
-    out.extend_from_slice(b",\"event_id\":");
-    write_text(event.event_id.as_ref(), out);
-    match event.written {
-        Some(written) => out.extend_from_slice(written.tail),
-        None => write_tail(event, out),
+        Some(written) => {
+            out.extend_from_slice(written.head);
+            write_id(out);
+            out.extend_from_slice(written.tail);
+        }
+        None => {
+            let time = TimeText::of(event);
+            write_head(event, time, out);
+            write_id(out);
+            write_tail(event, time, out);
+        }
     }
     write_source(event, out);
     out.push(b'}');
@@ -24,15 +32,16 @@ pub fn write(event: &AuditEvent<'_>, out: &mut Vec<u8>) {
 /// Appends the 16 columns without `event_id` and without `_source`: what a derived id is a digest of. Gives back where
 /// the id would stand, and where the last column ends.
 pub fn write_identity(event: &AuditEvent<'_>, out: &mut Vec<u8>) -> (usize, usize) {
-    write_head(event, out);
+    let time = TimeText::of(event);
+    write_head(event, time, out);
     let head_end = out.len();
-    write_tail(event, out);
+    write_tail(event, time, out);
     let tail_end = out.len();
     out.push(b'}');
     (head_end, tail_end)
 }
 
-fn write_head(event: &AuditEvent<'_>, out: &mut Vec<u8>) {
+fn write_head(event: &AuditEvent<'_>, time: TimeText, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"account_id\":");
     write_text(event.account_id.as_ref(), out);
     out.extend_from_slice(b",\"action_name\":");
@@ -40,12 +49,12 @@ fn write_head(event: &AuditEvent<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"audit_level\":");
     write_text(event.audit_level.as_ref(), out);
     out.extend_from_slice(b",\"event_date\":");
-    write_event_date(event, out);
+    time.write_date(out);
 }
 
-fn write_tail(event: &AuditEvent<'_>, out: &mut Vec<u8>) {
+fn write_tail(event: &AuditEvent<'_>, time: TimeText, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"event_time\":");
-    write_event_time(event, out);
+    time.write(out);
     out.extend_from_slice(b",\"identity_metadata\":");
     write_nested(&event.identity_metadata, out, |metadata, out| {
         out.extend_from_slice(b"{\"run_by\":");
@@ -128,27 +137,31 @@ pub fn write_integer(number: Option<i64>, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends `"2026-01-05T10:34:56.123Z"`, or `null`.
-pub fn write_event_time(event: &AuditEvent<'_>, out: &mut Vec<u8>) {
-    match event.event_time {
-        Some(time) => {
-            out.push(b'"');
-            time.write_rfc3339(out);
-            out.push(b'"');
-        }
-        None => out.extend_from_slice(b"null"),
-    }
-}
+/// When an event happened, as text: worked out once, written as time and as date.
+#[derive(Clone, Copy, Debug)]
+pub struct TimeText(Option<[u8; 24]>);
 
-/// Appends `"2026-01-05"`, or `null`.
-pub fn write_event_date(event: &AuditEvent<'_>, out: &mut Vec<u8>) {
-    match event.event_time {
-        Some(time) => {
-            out.push(b'"');
-            time.date().write(out);
-            out.push(b'"');
-        }
-        None => out.extend_from_slice(b"null"),
+impl TimeText {
+    /// That of this event.
+    pub fn of(event: &AuditEvent<'_>) -> Self {
+        Self(event.event_time.map(Millis::rfc3339))
+    }
+
+    /// Appends `"2026-01-05T10:34:56.123Z"`, or `null`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        Self::write_part(self.0.as_ref().map(<[u8; 24]>::as_slice), out);
+    }
+
+    /// Appends `"2026-01-05"`, or `null`.
+    pub fn write_date(&self, out: &mut Vec<u8>) {
+        Self::write_part(self.0.as_ref().and_then(|text| text.get(..10)), out);
+    }
+
+    fn write_part(text: Option<&[u8]>, out: &mut Vec<u8>) {
+        let Some(text) = text else { return out.extend_from_slice(b"null") };
+        out.push(b'"');
+        out.extend_from_slice(text);
+        out.push(b'"');
     }
 }
 

@@ -29,7 +29,7 @@ impl<'a> Text<'a> {
 
     /// The same where it is known what the string holds.
     pub fn from_seen(quoted: &'a str, seen: Seen) -> Self {
-        if seen.escapes && has_foreign_escape(quoted.as_bytes()) {
+        if seen.foreign_escapes && has_foreign_escape(quoted.as_bytes()) {
             return Self(Cow::Owned(quote(&unescape(quoted))));
         }
         Self(Cow::Borrowed(quoted))
@@ -57,7 +57,7 @@ impl<'a> Text<'a> {
 
     /// What stands between the quotes, still escaped.
     pub fn escaped(&self) -> &str {
-        self.0.get(1..self.0.len().saturating_sub(1)).unwrap_or_default()
+        between_quotes(&self.0)
     }
 
     /// The string itself.
@@ -79,6 +79,11 @@ impl<'a> Text<'a> {
     pub fn into_owned(self) -> Text<'static> {
         Text(Cow::Owned(self.0.into_owned()))
     }
+}
+
+/// What stands between the quotes of a JSON string, still escaped.
+pub fn between_quotes(quoted: &str) -> &str {
+    quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default()
 }
 
 /// Appends `plain` as a JSON string, quotes included.
@@ -114,10 +119,17 @@ pub fn write_escaped(plain: &str, out: &mut Vec<u8>) {
     }
 }
 
+#[inline]
 fn write_escape(byte: u8, out: &mut Vec<u8>) {
     match byte {
-        b'"' => out.extend_from_slice(b"\\\""),
-        b'\\' => out.extend_from_slice(b"\\\\"),
+        // Nearly all there are, in JSON that becomes a text.
+        b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+        _ => write_control(byte, out),
+    }
+}
+
+fn write_control(byte: u8, out: &mut Vec<u8>) {
+    match byte {
         b'\n' => out.extend_from_slice(b"\\n"),
         b'\r' => out.extend_from_slice(b"\\r"),
         b'\t' => out.extend_from_slice(b"\\t"),
@@ -182,7 +194,7 @@ fn has_foreign_escape(bytes: &[u8]) -> bool {
 
 /// Decodes a JSON string (quotes included). A lone surrogate, which JSON allows and UTF-8 does not, becomes U+FFFD.
 pub fn unescape(quoted: &str) -> Cow<'_, str> {
-    let inner = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
+    let inner = between_quotes(quoted);
     if !inner.contains('\\') {
         return Cow::Borrowed(inner);
     }

@@ -69,17 +69,21 @@ impl Millis {
 
     /// Appends `2026-01-05T10:34:56.123Z`.
     pub fn write_rfc3339(self, out: &mut Vec<u8>) {
-        self.date().write(out);
-        let in_day = self.0.rem_euclid(MILLIS_PER_DAY);
-        out.push(b'T');
-        write_digits(in_day / 3_600_000, 2, out);
-        out.push(b':');
-        write_digits(in_day / 60_000 % 60, 2, out);
-        out.push(b':');
-        write_digits(in_day / 1000 % 60, 2, out);
-        out.push(b'.');
-        write_digits(in_day % 1000, 3, out);
-        out.push(b'Z');
+        out.extend_from_slice(&self.rfc3339());
+    }
+
+    /// `2026-01-05T10:34:56.123Z`; the first ten bytes are the date.
+    pub fn rfc3339(self) -> [u8; 24] {
+        let [y, yy, yyy, yyyy, dash, m, mm, dash2, d, dd] = self.date().text();
+        let in_day = u32::try_from(self.0.rem_euclid(MILLIS_PER_DAY)).unwrap_or(0);
+        let [h, hh] = digits(in_day / 3_600_000);
+        let [n, nn] = digits(in_day / 60_000 % 60);
+        let [s, ss] = digits(in_day / 1000 % 60);
+        let [f, ff, fff] = digits(in_day % 1000);
+        [
+            y, yy, yyy, yyyy, dash, m, mm, dash2, d, dd, b'T', h, hh, b':', n, nn, b':', s, ss, b'.', f, ff,
+            fff, b'Z',
+        ]
     }
 
     /// Appends seconds with three decimals (`1767609296.123`), never in scientific notation.
@@ -89,7 +93,7 @@ impl Millis {
         }
         crate::json::write_number(self.0.unsigned_abs() / 1000, out);
         out.push(b'.');
-        write_digits(i64::try_from(self.0.unsigned_abs() % 1000).unwrap_or(0), 3, out);
+        out.extend_from_slice(&digits::<3>(u32::try_from(self.0.unsigned_abs() % 1000).unwrap_or(0)));
     }
 }
 
@@ -104,11 +108,14 @@ impl Date {
 
     /// Appends `yyyy-mm-dd`.
     pub fn write(self, out: &mut Vec<u8>) {
-        write_digits(i64::from(self.0.year()), 4, out);
-        out.push(b'-');
-        write_digits(i64::from(self.0.month()), 2, out);
-        out.push(b'-');
-        write_digits(i64::from(self.0.day()), 2, out);
+        out.extend_from_slice(&self.text());
+    }
+
+    fn text(self) -> [u8; 10] {
+        let [y, yy, yyy, yyyy] = digits(self.0.year().unsigned_abs().into());
+        let [m, mm] = digits(self.0.month().unsigned_abs().into());
+        let [d, dd] = digits(self.0.day().unsigned_abs().into());
+        [y, yy, yyy, yyyy, b'-', m, mm, b'-', d, dd]
     }
 
     /// Whole days from this date to `later`; negative if `later` lies before.
@@ -149,11 +156,15 @@ fn civil_from_days(days: i64) -> civil::Date {
     civil::Date::new(i16::try_from(year).unwrap_or(0), narrow(month), narrow(day)).unwrap_or_default()
 }
 
-fn write_digits(value: i64, width: u32, out: &mut Vec<u8>) {
-    for place in (0..width).rev() {
-        let digit = value / 10_i64.pow(place) % 10;
-        out.push(b'0' + u8::try_from(digit).unwrap_or(0));
+/// The last digits of a number.
+fn digits<const N: usize>(number: u32) -> [u8; N] {
+    let mut digits = [b'0'; N];
+    let mut rest = number;
+    for digit in digits.iter_mut().rev() {
+        *digit += u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
     }
+    digits
 }
 
 #[cfg(test)]

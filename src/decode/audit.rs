@@ -137,19 +137,12 @@ impl Reader<'_> {
         occurrence: u32,
         envelopes: usize,
     ) -> Result<(), Undecodable> {
-        let find = |name: &str, wanted: Kind| {
-            members
-                .iter()
-                .find(|(key, value, _)| {
-                    key.escaped().eq_ignore_ascii_case(name) && json::kind(value) == wanted
-                })
-                .map(|(_, value, _)| *value)
-        };
-        if let Some(records) = find("records", Kind::Array).filter(|_| envelopes < MAX_ENVELOPES) {
+        let outline = Outline::of(members);
+        if let Some(records) = outline.records.filter(|_| envelopes < MAX_ENVELOPES) {
             return self.envelope(records, occurrence, envelopes);
         }
         let mut mapping = Mapping::new(self.raw.unwrap_or(text));
-        if let Some(payload) = find("jsonPayload", Kind::Object) {
+        if let Some(payload) = outline.payload {
             for (key, value, seen) in members {
                 if !std::ptr::eq(*value, payload) {
                     mapping.wrapper_member(key, value, *seen);
@@ -157,15 +150,15 @@ impl Reader<'_> {
             }
             let mut inner = Members::new();
             parse_members(payload, &mut inner)?;
-            mapping.members(shape(&inner), &inner);
+            mapping.members(Outline::of(&inner).shape, &inner);
         } else {
-            mapping.members(shape(members), members);
+            mapping.members(outline.shape, members);
         }
         if self.raw.is_some() {
             mapping.flag("\"repaired\"");
         }
         let enveloped = envelopes > 0;
-        let mut event = mapping.finish(
+        let event = mapping.finish(
             &self.decoder.gaps,
             self.origin,
             occurrence,
@@ -174,7 +167,7 @@ impl Reader<'_> {
             &mut self.seen,
         );
         event.span = span(self.record.as_bytes(), event.raw);
-        (self.each)(&mut event);
+        (self.each)(event);
         Ok(())
     }
 
@@ -213,31 +206,50 @@ fn span(whole: &[u8], part: &[u8]) -> Range<usize> {
     }
 }
 
-fn shape(members: &Members<'_>) -> Shape {
-    let mut found = [false; 7];
-    for (key, value, _) in members {
-        let key = key.escaped();
-        let bit = match key.len() {
-            4 if key.eq_ignore_ascii_case("time") => 0,
-            9 if key.eq_ignore_ascii_case("timestamp") => 1,
-            10 if key.eq_ignore_ascii_case("properties") && json::kind(value) == Kind::Object => 2,
-            10 if key.eq_ignore_ascii_case("event_time") => 3,
-            11 if key.eq_ignore_ascii_case("serviceName") => 4,
-            12 if key.eq_ignore_ascii_case("service_name") => 5,
-            13 if key.eq_ignore_ascii_case("TimeGenerated") => 6,
-            _ => continue,
-        };
-        if let Some(slot) = found.get_mut(bit) {
-            *slot = true;
+/// What a record is by the names of its members: found in one look at them, by their lengths first.
+struct Outline<'t> {
+    shape: Shape,
+    /// The records of an envelope.
+    records: Option<&'t str>,
+    /// The record in GCP's wrapper.
+    payload: Option<&'t str>,
+}
+
+impl<'t> Outline<'t> {
+    fn of(members: &Members<'t>) -> Self {
+        let (mut records, mut payload) = (None, None);
+        let [mut time, mut timestamp, mut event_time, mut time_generated] = [false; 4];
+        let [mut properties, mut service, mut service_name] = [false; 3];
+        for (key, value, _) in members {
+            let key = key.escaped();
+            let is = |name: &str| key.eq_ignore_ascii_case(name);
+            match key.len() {
+                4 => time |= is("time"),
+                7 if records.is_none() && is("records") && json::kind(value) == Kind::Array => {
+                    records = Some(*value);
+                }
+                9 => timestamp |= is("timestamp"),
+                10 => {
+                    properties |= is("properties") && json::kind(value) == Kind::Object;
+                    event_time |= is("event_time");
+                }
+                11 if payload.is_none() && is("jsonPayload") && json::kind(value) == Kind::Object => {
+                    payload = Some(*value);
+                }
+                11 => service |= is("serviceName"),
+                12 => service_name |= is("service_name"),
+                13 => time_generated |= is("TimeGenerated"),
+                _ => {}
+            }
         }
-    }
-    let [time, timestamp, properties, event_time, service, service_name, time_generated] = found;
-    match () {
-        () if properties && time => Shape::AzureDiagnostic,
-        () if time_generated => Shape::LogAnalytics,
-        () if event_time && service_name => Shape::TableRow,
-        () if timestamp && service => Shape::Delivery,
-        () => Shape::Unknown,
+        let shape = match () {
+            () if properties && time => Shape::AzureDiagnostic,
+            () if time_generated => Shape::LogAnalytics,
+            () if event_time && service_name => Shape::TableRow,
+            () if timestamp && service => Shape::Delivery,
+            () => Shape::Unknown,
+        };
+        Self { shape, records, payload }
     }
 }
 

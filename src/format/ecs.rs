@@ -4,7 +4,7 @@
 //! integrations. Objects are nested: dotted keys would be mapped alike, but not be found by ingest pipelines.
 
 use crate::action;
-use crate::canonical::{self, write_event_time, write_integer};
+use crate::canonical::{self, TimeText, write_integer};
 use crate::event::{AuditEvent, Outcome};
 use crate::format::Format;
 use crate::json::object::Object;
@@ -25,7 +25,7 @@ impl Format for Ecs {
         let targets = Targets::of(event);
         Object::write(out, |root| {
             if event.event_time.is_some() {
-                root.value("@timestamp", |out| write_event_time(event, out));
+                root.value("@timestamp", |out| TimeText::of(event).write(out));
             }
             root.object("ecs", |ecs| ecs.plain("version", ECS_VERSION));
             root.object("event", |about| self.write_event(event, about));

@@ -4,7 +4,7 @@
 //! (a query has no address, a deletion no name): such an attribute is then written as `unknown`, never left out.
 
 use crate::action::{self, Classification, OcsfClass};
-use crate::canonical::{write_event_time, write_integer};
+use crate::canonical::{TimeText, write_integer};
 use crate::event::{AuditEvent, Nested, Outcome};
 use crate::format::{Format, OcsfVersion};
 use crate::json::Text;
@@ -161,7 +161,7 @@ impl Ocsf {
         metadata.text("correlation_uid", event.request_id.as_ref());
         metadata.text("tenant_uid", event.account_id.as_ref());
         if event.event_time.is_some() {
-            metadata.value("original_time", |out| write_event_time(event, out));
+            metadata.value("original_time", |out| TimeText::of(event).write(out));
         }
         if self.version >= OcsfVersion::V1_6 && event.is_truncated() {
             metadata.value("is_truncated", |out| out.extend_from_slice(b"true"));

@@ -2,7 +2,7 @@
 //!
 //! `event_time` comes first: Sumo Logic takes a message's time from its first characters.
 
-use crate::canonical::{write_event_date, write_event_time, write_source, write_text};
+use crate::canonical::{TimeText, write_source, write_text};
 use crate::event::{AuditEvent, Nested};
 use crate::format::Format;
 use crate::json::{Text, write_escaped, write_number};
@@ -14,12 +14,13 @@ pub struct Sumo;
 impl Format for Sumo {
     fn encode(&self, event: &AuditEvent<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"event_time\":");
-        write_event_time(event, out);
+        let time = TimeText::of(event);
+        time.write(out);
         column("account_id", event.account_id.as_ref(), out);
         column("action_name", event.action_name.as_ref(), out);
         column("audit_level", event.audit_level.as_ref(), out);
         out.extend_from_slice(b",\"event_date\":");
-        write_event_date(event, out);
+        time.write_date(out);
         column("event_id", event.event_id.as_ref(), out);
         nested_column("identity_metadata", &event.identity_metadata, out, |metadata, out| {
             inner_text(br#"{\"run_by\":"#, metadata.run_by.as_ref(), out);

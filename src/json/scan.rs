@@ -2,14 +2,16 @@
 //! general reader, which has to be ready for what delivered lines never hold. What it meets in a value on the way it
 //! hands on, so that nobody has to look for it a second time.
 
+use wide::u8x64;
+
 /// Levels of nesting that are followed.
 const MAX_DEPTH: u32 = 128;
 
 /// What a value may hold; where nobody looked, it may hold everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// A backslash in one of its strings.
-    pub escapes: bool,
+    /// An escape in one of its strings that canonical text spells differently: `\u…` or `\/`.
+    pub foreign_escapes: bool,
     /// White space outside of its strings.
     pub spaces: bool,
     /// Something within it that is neither string nor null.
@@ -18,8 +20,8 @@ pub struct Seen {
 
 impl Seen {
     /// Of a value that nobody looked at.
-    pub const UNKNOWN: Self = Self { escapes: true, spaces: true, others: true };
-    const NOTHING: Self = Self { escapes: false, spaces: false, others: false };
+    pub const UNKNOWN: Self = Self { foreign_escapes: true, spaces: true, others: true };
+    const NOTHING: Self = Self { foreign_escapes: false, spaces: false, others: false };
 }
 
 /// Calls `member` with key (its quotes included, free of escapes) and value of each member of the object that `text`
@@ -29,15 +31,64 @@ impl Seen {
 /// keys with escapes, nesting deeper than 128 levels. `member` may have been called by then. Where the answer is
 /// `true`, `serde_json` takes the text too.
 pub fn object<'t>(text: &'t str, mut member: impl FnMut(&'t str, &'t str, Seen)) -> bool {
-    // No early end: so the compiler looks at many bytes at once.
-    let controls = text.bytes().fold(false, |any, byte| any | (byte < 0x20));
-    let mut scanner = Scanner { text, at: 0, seen: Seen::NOTHING };
-    !controls && scanner.object(&mut member).is_some()
+    let marks = Marks::of(text.as_bytes());
+    let mut scanner = Scanner { text, at: 0, marks, seen: Seen::NOTHING };
+    scanner.object(&mut member).is_some()
+}
+
+/// Where the quotes and backslashes of a text are, one after the other: found for 64 bytes at once, for most strings are
+/// so short that any search for their end would stop as soon as it has begun.
+struct Marks<'t> {
+    bytes: &'t [u8],
+    /// The beginning of what was not looked at yet, and the marks in the 64 bytes before it that are still to be told.
+    ahead: usize,
+    left: u64,
+}
+
+impl<'t> Marks<'t> {
+    const BLOCK: usize = 64;
+
+    fn of(bytes: &'t [u8]) -> Self {
+        Self { bytes, ahead: 0, left: 0 }
+    }
+
+    /// `None` at the end, and from a control character on: JSON has none in its strings.
+    fn next(&mut self) -> Option<usize> {
+        while self.left == 0 {
+            self.look_ahead()?;
+        }
+        let at = self.ahead - Self::BLOCK + self.left.trailing_zeros() as usize;
+        self.left &= self.left - 1;
+        Some(at)
+    }
+
+    /// Apart, so that what is done for each string is small enough to stand where it is called.
+    #[inline(never)]
+    fn look_ahead(&mut self) -> Option<()> {
+        let rest = self.bytes.get(self.ahead..).filter(|rest| !rest.is_empty())?;
+        let bytes = match rest.first_chunk() {
+            Some(bytes) => u8x64::new(*bytes),
+            None => {
+                let mut bytes = [b' '; Self::BLOCK];
+                bytes.get_mut(..rest.len())?.copy_from_slice(rest);
+                u8x64::new(bytes)
+            }
+        };
+        let controls = bytes.min(u8x64::splat(0x1f)).simd_eq(bytes);
+        if controls.to_bitmask() != 0 {
+            return None;
+        }
+        let marks = bytes.simd_eq(u8x64::splat(b'"')) | bytes.simd_eq(u8x64::splat(b'\\'));
+        self.left = marks.to_bitmask();
+        self.ahead += Self::BLOCK;
+        Some(())
+    }
 }
 
 struct Scanner<'t> {
     text: &'t str,
     at: usize,
+    marks: Marks<'t>,
     seen: Seen,
 }
 
@@ -205,24 +256,38 @@ impl<'t> Scanner<'t> {
     }
 
     /// A string; whether it holds an escape.
+    #[inline]
     fn string(&mut self) -> Option<bool> {
+        // Between strings there is no mark in JSON.
+        (self.marks.next()? == self.at).then_some(())?;
         self.expect(b'"')?;
-        let mut escaped = false;
+        self.at = self.marks.next()?;
+        if self.next()? == b'"' {
+            return Some(false);
+        }
+        self.rest_of_string().map(|()| true)
+    }
+
+    /// What follows the first backslash of a string, up to its end.
+    #[inline(never)]
+    fn rest_of_string(&mut self) -> Option<()> {
         loop {
-            self.at += special(self.text.as_bytes().get(self.at..)?)?;
-            if self.next()? == b'"' {
-                return Some(escaped);
-            }
-            escaped = true;
-            self.seen.escapes = true;
             match self.next()? {
-                b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
+                b'"' | b'\\' => {
+                    self.marks.next()?;
+                }
+                b'b' | b'f' | b'n' | b'r' | b't' => {}
+                b'/' => self.seen.foreign_escapes = true,
                 b'u' => {
+                    self.seen.foreign_escapes = true;
                     let digits = self.text.as_bytes().get(self.at..self.at + 4)?;
                     digits.iter().all(u8::is_ascii_hexdigit).then_some(())?;
-                    self.at += 4;
                 }
                 _ => return None,
+            }
+            self.at = self.marks.next()?;
+            if self.next()? == b'"' {
+                return Some(());
             }
         }
     }
@@ -277,9 +342,9 @@ mod tests {
 
     #[test]
     fn what_a_value_holds_is_told() {
-        let text = r#"{ "a" : "\n" , "b":[1],"c":{"x":"y","z":null},"d":{"x": "y"},"e":{"x":{}},"f":{"x":true},"g":{"\n":"y"}}"#;
+        let text = r#"{ "a" : "\u00e9" , "b":[1],"c":{"x":"y\n","z":null},"d":{"x": "y"},"e":{"x":{}},"f":{"x":true},"g":{"\/":"y"}}"#;
         let mut told = Vec::new();
-        assert!(object(text, |_, _, seen| told.push((seen.escapes, seen.spaces, seen.others))));
+        assert!(object(text, |_, _, seen| told.push((seen.foreign_escapes, seen.spaces, seen.others))));
         let (t, f) = (true, false);
         let expected = [(t, f, f), (f, f, t), (f, f, f), (f, t, f), (f, f, t), (f, f, t), (t, f, f)];
         assert_eq!(told, expected);
@@ -297,6 +362,25 @@ mod tests {
         ];
         assert_eq!(scanned(text).unwrap(), expected);
         assert_eq!(scanned("{}"), Some(Vec::new()));
+    }
+
+    /// Texts are looked at 64 bytes at once: at each place of such a block, and behind the last whole one.
+    #[test]
+    fn what_ends_or_breaks_a_string_is_found_wherever_it_stands() {
+        for length in 0..150 {
+            let fill = "x".repeat(length);
+            let text = format!("{{\"{fill}\":\"{fill}\\\"\\\\\",\"b\":1}}");
+            let expected =
+                [(format!("\"{fill}\""), format!("\"{fill}\\\"\\\\\"")), ("\"b\"".into(), "1".into())];
+            let found = scanned(&text).unwrap();
+            let found: Vec<_> =
+                found.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+            assert_eq!(found, expected);
+            for broken in ["\n", "\x00", "\x1f", "\\x"] {
+                assert_eq!(scanned(&format!("{{\"a\":\"{fill}{broken}\"}}")), None, "{length} {broken:?}");
+            }
+            assert_eq!(scanned(&format!("{{\"a\":\"{fill}\\\"}}")), None, "{length}");
+        }
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use super::Shape;
 use crate::json::Text;
 
-/// A column of the canonical record, or a value that a column is derived from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A column of the canonical record, or a value that a column is derived from. One byte: it is looked up for each member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Column {
     EventTime,
     EventDate,
@@ -27,115 +27,148 @@ pub(super) enum Column {
     OperationName,
     ResourceId,
     Properties,
-    /// Kept under `_source` by this name.
-    Kept(Text<'static>),
+    /// Kept under `_source`, by a name of ours.
+    Kept(Kept),
 }
 
-/// The column of a top-level key, compared without regard to case; `None` for a key nobody knows.
-pub(super) fn column(shape: Shape, key: &str) -> Option<Column> {
-    let mut buffer = [0u8; 32];
-    let lower = buffer.get_mut(..key.len())?;
-    for (to, from) in lower.iter_mut().zip(key.bytes()) {
-        *to = from.to_ascii_lowercase();
-    }
-    match shape {
-        Shape::Delivery => delivery(lower),
-        Shape::AzureDiagnostic => azure_diagnostic(lower),
-        Shape::LogAnalytics => log_analytics(lower),
-        Shape::TableRow => table_row(lower),
-        Shape::Unknown => None,
+/// What no column is for, in every shape that has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    ShardName,
+    AzureCategory,
+    AzureHost,
+    AzureTable,
+}
+
+impl Kept {
+    /// Its name under `_source`.
+    pub(super) fn name(self) -> Text<'static> {
+        Text::from_static(match self {
+            Self::ShardName => "\"shard_name\"",
+            Self::AzureCategory => "\"azure.category\"",
+            Self::AzureHost => "\"azure.host\"",
+            Self::AzureTable => "\"azure.table\"",
+        })
     }
 }
 
-fn delivery(key: &[u8]) -> Option<Column> {
-    Some(match key {
-        b"version" => Column::Version,
-        b"auditlevel" => Column::AuditLevel,
-        b"timestamp" => Column::EventTime,
-        b"orgid" => Column::OrgId,
-        b"workspaceid" => Column::WorkspaceId,
-        b"shardname" => Column::Kept(Text::from_static("\"shard_name\"")),
-        b"accountid" => Column::AccountId,
-        b"sourceipaddress" => Column::SourceIpAddress,
-        b"useragent" => Column::UserAgent,
-        b"sessionid" => Column::SessionId,
-        b"useridentity" => Column::UserIdentity,
-        b"servicename" => Column::ServiceName,
-        b"actionname" => Column::ActionName,
-        b"requestid" => Column::RequestId,
-        b"requestparams" => Column::RequestParams,
-        b"response" => Column::Response,
-        b"identitymetadata" | b"identity_metadata" => Column::IdentityMetadata,
-        b"eventid" | b"event_id" | b"logid" => Column::EventId,
-        _ => return None,
-    })
+/// The names of a shape's columns as its route spells and orders them.
+type Table = &'static [(&'static str, Column)];
+
+/// Finds the columns of a record's keys, compared without regard to case.
+pub(super) struct Columns {
+    table: Table,
+    /// Where the next key is looked for first: records of a route have theirs in one order.
+    next: usize,
 }
+
+impl Columns {
+    pub(super) fn of(shape: Shape) -> Self {
+        let table = match shape {
+            Shape::Delivery => DELIVERY,
+            Shape::AzureDiagnostic => AZURE_DIAGNOSTIC,
+            Shape::LogAnalytics => LOG_ANALYTICS,
+            Shape::TableRow => TABLE_ROW,
+            Shape::Unknown => &[],
+        };
+        Self { table, next: 0 }
+    }
+
+    /// The column of a top-level key; `None` for a key nobody knows.
+    pub(super) fn find(&mut self, key: &str) -> Option<Column> {
+        if let Some((name, column)) = self.table.get(self.next)
+            && *name == key
+        {
+            self.next += 1;
+            return Some(*column);
+        }
+        let at = self.table.iter().position(|(name, _)| name.eq_ignore_ascii_case(key))?;
+        self.next = at + 1;
+        self.table.get(at).map(|(_, column)| *column)
+    }
+}
+
+const DELIVERY: Table = &[
+    ("version", Column::Version),
+    ("auditLevel", Column::AuditLevel),
+    ("timestamp", Column::EventTime),
+    ("orgId", Column::OrgId),
+    ("workspaceId", Column::WorkspaceId),
+    ("shardName", Column::Kept(Kept::ShardName)),
+    ("accountId", Column::AccountId),
+    ("sourceIPAddress", Column::SourceIpAddress),
+    ("userAgent", Column::UserAgent),
+    ("sessionId", Column::SessionId),
+    ("userIdentity", Column::UserIdentity),
+    ("serviceName", Column::ServiceName),
+    ("actionName", Column::ActionName),
+    ("requestId", Column::RequestId),
+    ("requestParams", Column::RequestParams),
+    ("response", Column::Response),
+    ("identityMetadata", Column::IdentityMetadata),
+    ("identity_metadata", Column::IdentityMetadata),
+    ("eventId", Column::EventId),
+    ("event_id", Column::EventId),
+    ("logId", Column::EventId),
+];
 
 /// The record and its `properties` share one table: the common schema of Azure resource logs lets either hold them.
-fn azure_diagnostic(key: &[u8]) -> Option<Column> {
-    Some(match key {
-        b"time" => Column::EventTime,
-        b"resourceid" => Column::ResourceId,
-        b"operationversion" => Column::Version,
-        b"operationname" => Column::OperationName,
-        b"identity" => Column::UserIdentity,
-        b"properties" => Column::Properties,
-        b"logid" => Column::EventId,
-        b"servicename" => Column::ServiceName,
-        b"actionname" => Column::ActionName,
-        b"sourceipaddress" => Column::SourceIpAddress,
-        b"useragent" => Column::UserAgent,
-        b"sessionid" => Column::SessionId,
-        b"requestid" => Column::RequestId,
-        b"requestparams" => Column::RequestParams,
-        b"response" => Column::Response,
-        b"category" => Column::Kept(Text::from_static("\"azure.category\"")),
-        b"host" => Column::Kept(Text::from_static("\"azure.host\"")),
-        _ => return None,
-    })
-}
+const AZURE_DIAGNOSTIC: Table = &[
+    ("time", Column::EventTime),
+    ("resourceId", Column::ResourceId),
+    ("operationVersion", Column::Version),
+    ("operationName", Column::OperationName),
+    ("identity", Column::UserIdentity),
+    ("properties", Column::Properties),
+    ("logId", Column::EventId),
+    ("serviceName", Column::ServiceName),
+    ("actionName", Column::ActionName),
+    ("sourceIPAddress", Column::SourceIpAddress),
+    ("userAgent", Column::UserAgent),
+    ("sessionId", Column::SessionId),
+    ("requestId", Column::RequestId),
+    ("requestParams", Column::RequestParams),
+    ("response", Column::Response),
+    ("category", Column::Kept(Kept::AzureCategory)),
+    ("host", Column::Kept(Kept::AzureHost)),
+];
 
-fn log_analytics(key: &[u8]) -> Option<Column> {
-    Some(match key {
-        b"timegenerated" => Column::EventTime,
-        b"operationversion" => Column::Version,
-        b"operationname" => Column::OperationName,
-        b"identity" => Column::UserIdentity,
-        b"logid" => Column::EventId,
-        b"servicename" => Column::ServiceName,
-        b"actionname" => Column::ActionName,
-        b"sourceipaddress" => Column::SourceIpAddress,
-        b"useragent" => Column::UserAgent,
-        b"sessionid" => Column::SessionId,
-        b"requestid" => Column::RequestId,
-        b"requestparams" => Column::RequestParams,
-        b"response" => Column::Response,
-        b"_resourceid" | b"resourceid" => Column::ResourceId,
-        b"category" => Column::Kept(Text::from_static("\"azure.category\"")),
-        b"type" => Column::Kept(Text::from_static("\"azure.table\"")),
-        _ => return None,
-    })
-}
+const LOG_ANALYTICS: Table = &[
+    ("TimeGenerated", Column::EventTime),
+    ("OperationVersion", Column::Version),
+    ("OperationName", Column::OperationName),
+    ("Identity", Column::UserIdentity),
+    ("LogId", Column::EventId),
+    ("ServiceName", Column::ServiceName),
+    ("ActionName", Column::ActionName),
+    ("SourceIPAddress", Column::SourceIpAddress),
+    ("UserAgent", Column::UserAgent),
+    ("SessionId", Column::SessionId),
+    ("RequestId", Column::RequestId),
+    ("RequestParams", Column::RequestParams),
+    ("Response", Column::Response),
+    ("_ResourceId", Column::ResourceId),
+    ("ResourceId", Column::ResourceId),
+    ("Category", Column::Kept(Kept::AzureCategory)),
+    ("Type", Column::Kept(Kept::AzureTable)),
+];
 
-fn table_row(key: &[u8]) -> Option<Column> {
-    Some(match key {
-        b"account_id" => Column::AccountId,
-        b"workspace_id" => Column::WorkspaceId,
-        b"version" => Column::Version,
-        b"event_time" => Column::EventTime,
-        b"event_date" => Column::EventDate,
-        b"source_ip_address" => Column::SourceIpAddress,
-        b"user_agent" => Column::UserAgent,
-        b"session_id" => Column::SessionId,
-        b"user_identity" => Column::UserIdentity,
-        b"service_name" => Column::ServiceName,
-        b"action_name" => Column::ActionName,
-        b"request_id" => Column::RequestId,
-        b"request_params" => Column::RequestParams,
-        b"response" => Column::Response,
-        b"audit_level" => Column::AuditLevel,
-        b"event_id" => Column::EventId,
-        b"identity_metadata" => Column::IdentityMetadata,
-        _ => return None,
-    })
-}
+const TABLE_ROW: Table = &[
+    ("account_id", Column::AccountId),
+    ("workspace_id", Column::WorkspaceId),
+    ("version", Column::Version),
+    ("event_time", Column::EventTime),
+    ("event_date", Column::EventDate),
+    ("source_ip_address", Column::SourceIpAddress),
+    ("user_agent", Column::UserAgent),
+    ("session_id", Column::SessionId),
+    ("user_identity", Column::UserIdentity),
+    ("service_name", Column::ServiceName),
+    ("action_name", Column::ActionName),
+    ("request_id", Column::RequestId),
+    ("request_params", Column::RequestParams),
+    ("response", Column::Response),
+    ("audit_level", Column::AuditLevel),
+    ("event_id", Column::EventId),
+    ("identity_metadata", Column::IdentityMetadata),
+];

@@ -88,17 +88,18 @@ const ID_LENGTH: usize = 38;
 /// `"xxxxxxxx-xxxx-8xxx-yxxx-xxxxxxxxxxxx"`, after RFC 9562 section 5.8.
 fn uuid(digest: [u8; 32]) -> [u8; ID_LENGTH] {
     const HEX: &[u8; 16] = b"0123456789abcdef";
+    /// Where the two digits of each byte stand.
+    const PLACES: [usize; 16] = [1, 3, 5, 7, 10, 12, 15, 17, 20, 22, 25, 27, 29, 31, 33, 35];
     let mut text = *b"\"xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx\"";
-    let nibbles = digest.into_iter().enumerate().flat_map(|(index, byte)| {
+    for (index, (place, byte)) in PLACES.into_iter().zip(digest).enumerate() {
         let byte = match index {
             6 => (byte & 0x0f) | 0x80,
             8 => (byte & 0x3f) | 0x80,
             _ => byte,
         };
-        [byte >> 4, byte & 0x0f]
-    });
-    for (place, nibble) in text.iter_mut().filter(|place| **place == b'x').zip(nibbles) {
-        *place = HEX.get(usize::from(nibble)).copied().unwrap_or(b'0');
+        for (place, nibble) in text.iter_mut().skip(place).zip([byte >> 4, byte & 0x0f]) {
+            *place = HEX.get(usize::from(nibble)).copied().unwrap_or(b'0');
+        }
     }
     text
 }

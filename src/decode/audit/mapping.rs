@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use super::columns::{Column, column};
+use super::columns::{Column, Columns};
+use super::values::Empty;
 use super::{Members, Shape, event_id, values};
 use crate::chunk::Origin;
 use crate::decode::Gaps;
@@ -63,6 +64,7 @@ fn tell_apart(extras: &mut [Extra<'_>]) {
 pub(super) struct Mapping<'a> {
     event: AuditEvent<'a>,
     shape: Shape,
+    columns: Columns,
     org_id: Option<Text<'a>>,
     resource_id: Option<Text<'a>>,
     operation_name: Option<Text<'a>>,
@@ -75,6 +77,7 @@ impl<'a> Mapping<'a> {
         Self {
             event: AuditEvent { raw: raw.as_bytes(), ..AuditEvent::default() },
             shape: Shape::Unknown,
+            columns: Columns::of(Shape::Unknown),
             org_id: None,
             resource_id: None,
             operation_name: None,
@@ -95,45 +98,48 @@ impl<'a> Mapping<'a> {
     /// A member of GCP's wrapper around the record.
     pub(super) fn wrapper_member(&mut self, key: &Text<'a>, value: &'a str, seen: Seen) {
         if key.is("insertId") {
-            self.fallback_id = values::text_or_none(value, seen);
+            self.fallback_id = values::text(value, seen, Empty::IsNone);
         }
         self.keep(Text::from_canonical(format!("\"gcp.{}\"", key.escaped())), value, seen);
     }
 
     pub(super) fn members<'m: 'a>(&mut self, shape: Shape, members: &Members<'m>) {
         self.shape = shape;
+        self.columns = Columns::of(shape);
         for (key, value, seen) in members {
             self.member(key, value, *seen);
         }
     }
 
     fn member(&mut self, key: &Text<'a>, value: &'a str, seen: Seen) {
-        let Some(column) = column(self.shape, key.escaped()) else {
+        let Some(column) = self.columns.find(key.escaped()) else {
             return self.keep(key.clone(), value, seen);
         };
         let event = &mut self.event;
-        let (slot, read): (_, fn(&'a str, Seen) -> Option<Text<'a>>) = match column {
-            Column::AccountId => (&mut event.account_id, values::text_or_none),
-            Column::WorkspaceId => (&mut event.workspace_id, values::text_or_none),
-            Column::OrgId => (&mut self.org_id, values::text_or_none),
-            Column::Version => (&mut event.version, values::text),
-            Column::AuditLevel => (&mut event.audit_level, values::text),
-            Column::EventId => (&mut event.event_id, values::text_or_none),
-            Column::ServiceName => (&mut event.service_name, values::text),
-            Column::ActionName => (&mut event.action_name, values::text),
-            Column::UserAgent => (&mut event.user_agent, values::text_or_none),
-            Column::SessionId => (&mut event.session_id, values::text_or_none),
-            Column::RequestId => (&mut event.request_id, values::text),
-            Column::SourceIpAddress => (&mut event.source_ip_address, values::text_or_none),
-            Column::OperationName => (&mut self.operation_name, values::text),
-            Column::ResourceId => (&mut self.resource_id, values::text),
-            Column::Kept(name) => return self.keep(name, value, seen),
+        // Where a text may be empty, and where an empty one means none.
+        let (slot, empty) = match column {
+            Column::AccountId => (&mut event.account_id, Empty::IsNone),
+            Column::WorkspaceId => (&mut event.workspace_id, Empty::IsNone),
+            Column::OrgId => (&mut self.org_id, Empty::IsNone),
+            Column::Version => (&mut event.version, Empty::IsText),
+            Column::AuditLevel => (&mut event.audit_level, Empty::IsText),
+            Column::EventId => (&mut event.event_id, Empty::IsNone),
+            Column::ServiceName => (&mut event.service_name, Empty::IsText),
+            Column::ActionName => (&mut event.action_name, Empty::IsText),
+            Column::UserAgent => (&mut event.user_agent, Empty::IsNone),
+            Column::SessionId => (&mut event.session_id, Empty::IsNone),
+            Column::RequestId => (&mut event.request_id, Empty::IsText),
+            Column::SourceIpAddress => (&mut event.source_ip_address, Empty::IsNone),
+            Column::OperationName => (&mut self.operation_name, Empty::IsText),
+            Column::ResourceId => (&mut self.resource_id, Empty::IsText),
+            Column::Kept(kept) => return self.keep(kept.name(), value, seen),
             _ => return self.special_member(column, key, value, seen),
         };
+        let text = values::text(value, seen, empty);
         // A key that comes twice (in two cases, or in the record and its properties): the first value wins, none is lost.
         if slot.is_none() {
-            *slot = read(value, seen);
-        } else if read(value, seen) != *slot {
+            *slot = text;
+        } else if text != *slot {
             self.keep(key.clone(), value, seen);
         }
     }
@@ -186,14 +192,14 @@ impl<'a> Mapping<'a> {
 
     /// Derives what the record does not say and gives the event its id.
     pub(super) fn finish(
-        mut self,
+        &mut self,
         gaps: &Gaps,
         origin: &'a Origin,
         occurrence: u32,
         scratch: &'a mut Vec<u8>,
         enveloped: bool,
         seen: &mut HashMap<[u8; 32], u32>,
-    ) -> AuditEvent<'a> {
+    ) -> &mut AuditEvent<'a> {
         self.operation();
         self.address();
         self.account_and_workspace(gaps, origin);
@@ -205,11 +211,11 @@ impl<'a> Mapping<'a> {
         {
             self.keep(Text::from_static("\"event_date\""), date, Seen::UNKNOWN);
         }
-        let mut event = self.event;
-        match event.event_id.take().or(self.fallback_id) {
+        let event = &mut self.event;
+        match event.event_id.take().or(self.fallback_id.take()) {
             Some(id) => event.event_id = Some(id),
-            None if enveloped => event_id::derive_enveloped(&mut event, occurrence, scratch, seen),
-            None => event_id::derive(&mut event, occurrence, scratch),
+            None if enveloped => event_id::derive_enveloped(event, occurrence, scratch, seen),
+            None => event_id::derive(event, occurrence, scratch),
         }
         // Azure's shapes say where the event happened, a copy in another cloud's bucket does not.
         let azure = matches!(self.shape, Shape::AzureDiagnostic | Shape::LogAnalytics);

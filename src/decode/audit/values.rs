@@ -14,8 +14,24 @@ use crate::json::{self, Kind, Text, members};
 /// Ends a parameter that Databricks cut at 100 KB.
 const TRUNCATED: &str = "... truncated\"";
 
+/// What an empty text stands for in a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Empty {
+    IsText,
+    IsNone,
+}
+
 /// A string column: numbers and booleans become text, `null` nothing, anything else compact JSON as text.
-pub(super) fn text(value: &str, seen: Seen) -> Option<Text<'_>> {
+#[inline]
+pub(super) fn text(value: &str, seen: Seen, empty: Empty) -> Option<Text<'_>> {
+    // Nearly all there is: a string that is taken as it stands.
+    if json::kind(value) == Kind::String && !seen.foreign_escapes {
+        return (empty == Empty::IsText || value.len() > 2).then(|| Text::from_canonical(value));
+    }
+    other_text(value, seen).filter(|text| empty == Empty::IsText || !text.is_empty())
+}
+
+fn other_text(value: &str, seen: Seen) -> Option<Text<'_>> {
     match json::kind(value) {
         Kind::Null => None,
         Kind::String => Some(Text::from_seen(value, seen)),
@@ -24,17 +40,14 @@ pub(super) fn text(value: &str, seen: Seen) -> Option<Text<'_>> {
     }
 }
 
-/// A string column in which an empty text means none.
-pub(super) fn text_or_none(value: &str, seen: Seen) -> Option<Text<'_>> {
-    text(value, seen).filter(|text| !text.is_empty())
-}
-
 /// Any value without white space between its tokens.
 pub(super) fn compact(value: &str, seen: Seen) -> Cow<'_, str> {
     match json::kind(value) {
         Kind::Null | Kind::Boolean | Kind::Number => Cow::Borrowed(value),
         // Escapes stand in strings only: one look at the whole is cheaper than one at each of its strings.
-        kind if (kind == Kind::String || !seen.spaces) && (!seen.escapes || json::is_canonical(value)) => {
+        kind if (kind == Kind::String || !seen.spaces)
+            && (!seen.foreign_escapes || json::is_canonical(value)) =>
+        {
             Cow::Borrowed(value)
         }
         _ => {
@@ -108,7 +121,7 @@ fn read<'a, T: Default>(
 ) -> T {
     let mut target = T::default();
     for (key, value) in members(object) {
-        if !place(&mut target, key.trim_matches('"'), value, seen) {
+        if !place(&mut target, json::between_quotes(key), value, seen) {
             let key = Text::from_plain(&format!("{column}.{}", json::unescape(key)));
             extras.push(Extra { key, value: compact(value, seen) });
         }
@@ -118,7 +131,7 @@ fn read<'a, T: Default>(
 
 /// Takes a text in, unless another spelling of its key gave a different one before.
 fn fill<'a>(slot: &mut Option<Text<'a>>, value: &'a str, seen: Seen) -> bool {
-    match (text(value, seen), &*slot) {
+    match (text(value, seen, Empty::IsText), &*slot) {
         (None, _) => true,
         (Some(text), Some(known)) => text == *known,
         (text, None) => {
@@ -235,7 +248,7 @@ struct Scan {
 
 fn scan_params(object: &str, seen: Seen) -> Scan {
     // Escapes stand in strings only: one pass over the object is cheaper than one over each of its keys and values.
-    let mut scan = Scan { as_it_is: !seen.escapes || json::is_canonical(object), truncated: false };
+    let mut scan = Scan { as_it_is: !seen.foreign_escapes || json::is_canonical(object), truncated: false };
     if !seen.spaces && !seen.others && !may_be_truncated(object) {
         return scan;
     }
@@ -264,7 +277,7 @@ fn rewrite_params(object: &str) -> String {
         }
         out.extend_from_slice(Text::from_json(key).quoted().as_bytes());
         out.push(b':');
-        crate::canonical::write_text(text(value, Seen::UNKNOWN).as_ref(), &mut out);
+        crate::canonical::write_text(text(value, Seen::UNKNOWN, Empty::IsText).as_ref(), &mut out);
     }
     out.push(b'}');
     String::from_utf8(out).unwrap_or_default()
