@@ -36,7 +36,7 @@ pub(crate) enum Ended {
     Failed(String),
 }
 
-/// Carries Databricks audit logs to your SIEM: nothing lost, nothing twice.
+/// Ships Databricks audit logs to your SIEM: only new lines, checkpointed after the collector acknowledges them.
 #[derive(Debug, Parser)]
 #[command(name = "auditferry", version, arg_required_else_help = true)]
 pub struct Cli {

@@ -1,5 +1,5 @@
-//! auditferry carries Databricks audit logs from where Databricks leaves them to the SIEM that needs them, each event
-//! once, none lost. This page is the architecture; the README is the user's guide.
+//! auditferry ships Databricks audit logs from where Databricks leaves them to the SIEM that needs them: only new lines,
+//! checkpointed after the collector acknowledges them. This page is the architecture; README and `docs` are the user's guide.
 //!
 //! # Flow
 //!

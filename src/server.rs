@@ -171,7 +171,7 @@ async fn index(State(shown): State<Shown>, headers: HeaderMap) -> Response {
         return concat!(
             "auditferry ",
             env!("CARGO_PKG_VERSION"),
-            "\n\n/metrics  for Prometheus\n/healthz  the process lives\n/readyz   everything can be read and delivered\n\
+            "\n\n/metrics  for Prometheus\n/healthz  the process lives\n/readyz   nothing waits for a human\n\
              /status   each pipeline, as JSON\n"
         )
         .into_response();

@@ -41,7 +41,7 @@ pub struct Reloaded {
 }
 
 impl View {
-    /// Why not everything can be read and delivered, a line each: what waits for a human.
+    /// What waits for a human, a line each. What passes by itself, as a collector that is down, is not among it.
     pub fn waits_for(&self) -> Vec<String> {
         let mut reasons: Vec<String> = self.idle.iter().cloned().collect();
         for route in &self.routes {
