@@ -30,7 +30,7 @@ struct Elasticsearch {
 }
 
 impl Elasticsearch {
-    /// Starts one in which `admin` may do all, and `ferry` what the README asks for, both with the first password.
+    /// Starts one in which `admin` may do all, and `ferry` what `docs/outputs.md` asks for, both with the first password.
     fn start() -> Self {
         let home = std::env::var_os("AUDITFERRY_E2E_ELASTICSEARCH")
             .expect("AUDITFERRY_E2E_ELASTICSEARCH names no directory of an unpacked Elasticsearch");

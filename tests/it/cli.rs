@@ -8,7 +8,7 @@ use crate::support::collector::{Collector, Protocol, Step};
 use crate::support::place::{
     ONCE, configured, deliver, growing, json_lines, lines, record, request_ids, write_config,
 };
-use crate::support::process::{SECRET, repository, run, shell};
+use crate::support::process::{SECRET, run, shell};
 
 /// One sentence on stderr, after the program's name.
 fn only_complaint(stderr: &str) -> &str {
@@ -41,37 +41,6 @@ fn check_warns_of_the_tables_that_are_never_exported() {
     let printed = checked.stdout + &checked.stderr;
     let warning = "inputs.audit.layout: Log Analytics takes export rules for the tables DatabricksSQL and DatabricksDatabricksSQL";
     assert!(printed.contains(warning), "{printed}");
-}
-
-#[test]
-fn the_configuration_of_the_readme_is_one() {
-    let readme = std::fs::read_to_string(repository("README.md")).unwrap();
-    let text = readme.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
-    // Only what a user has and this machine has not.
-    let text = text
-        .replace("layout = ", "s3.region = \"eu-central-1\"\nlayout = ")
-        .replace("{ env = \"ES_API_KEY\" }", "{ env = \"TOKEN\" }")
-        .replace("/etc/auditferry/", "");
-    let directory = configured(&text);
-    std::fs::write(directory.path().join("hec-token"), "token\n").unwrap();
-    std::fs::write(directory.path().join("sumo-url"), "https://collector.example/receiver/v1/http/x\n")
-        .unwrap();
-    let checked = run(&["check", "--config", "a.toml"], directory.path()).with(0).stdout;
-    for pipeline in ["audit -> splunk", "audit -> sumo", "audit -> elastic"] {
-        assert!(checked.contains(pipeline), "{checked}");
-    }
-    assert!(!checked.contains("warning"), "{checked}");
-}
-
-#[test]
-fn the_readme_names_every_metric_there_is() {
-    let readme = std::fs::read_to_string(repository("README.md")).unwrap();
-    let metrics = auditferry::metrics::Metrics::new().unwrap();
-    metrics.pipeline("in", "out").dead_letter("rejected");
-    let text = metrics.render().unwrap();
-    let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE auditferry_")?.split(' ').next());
-    let missing: Vec<_> = names.filter(|name| !readme.contains(&format!("`{name}"))).collect();
-    assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[test]

@@ -26,6 +26,8 @@ mod delivery;
 #[cfg(target_os = "linux")]
 mod disk;
 #[cfg(test)]
+mod documentation;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod outputs;
