@@ -60,8 +60,7 @@ pub(super) struct Common {
     /// With `format = "ocsf"`: the release of the schema that is written.
     ocsf_version: OcsfVersion,
     /// Whether secrets are taken out of events on their way to this output, as `redaction` says. Default true.
-    #[schemars(with = "bool")]
-    redact: Option<bool>,
+    redact: bool,
     /// Counts the events that another input sends to this output too, as `overlap_total`: by workspace, second, service,
     /// action, request and status, since ids differ by route. Takes about 10 MB. Default false.
     count_overlap: bool,
@@ -86,7 +85,7 @@ impl Default for Common {
             format: None,
             event_original: false,
             ocsf_version: OcsfVersion::default(),
-            redact: None,
+            redact: true,
             count_overlap: false,
             compression: None,
             batch: Batch::default(),
@@ -147,7 +146,7 @@ fn resolve(common: Common, http: HttpSettings, defaults: &OutputDefaults) -> Out
     OutputCommon {
         format: format.unwrap_or(defaults.format),
         format_options: FormatOptions { event_original, ocsf_version },
-        redact: redact.unwrap_or(true),
+        redact,
         count_overlap,
         compression: compression.unwrap_or(defaults.compression),
         batch: BatchLimits {

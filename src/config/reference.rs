@@ -7,7 +7,7 @@ use super::{Kinds, schema};
 
 const WIDTH: usize = 110;
 const HEAD: &str = "\
-# auditferry: every key of the configuration, commented out at its default.
+# auditferry: every key of the configuration, commented out at its default; a key without one shows an example.
 #
 # /etc/auditferry/auditferry.toml is read, then conf.d/*.toml beside it; a later file wins, key by key. Every
 # key can be set from the environment too: AUDITFERRY__OUTPUTS__SPLUNK__URL is `url` of [outputs.splunk].

@@ -82,6 +82,7 @@ pub struct Config {
     headers: BTreeMap<String, Template>,
     /// How the client compresses. Default: `gzip` at Event Hubs, which takes no other; else `zstd`.
     #[serde(default)]
+    #[schemars(extend("examples" = ["zstd"]))]
     codec: Option<Codec>,
     /// Whether brokers that are set up so may make a topic that is not there. Default false: a misspelt topic holds.
     #[serde(default)]

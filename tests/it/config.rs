@@ -29,6 +29,29 @@ fn the_reference_and_the_schema_in_the_repository_are_those_of_the_code() {
     golden("auditferry.schema.json", &format!("{:#}\n", config::schema()));
 }
 
+/// Whoever uncomments a line must not change what happens. A key that several tables have is told of once, as `key: …`.
+#[test]
+fn the_reference_shows_a_switch_as_its_text_says_it_stands() {
+    let stands =
+        |about: &str| ["true", "false"].into_iter().find(|it| about.contains(&format!("Default {it}")));
+    let (mut about, mut told, mut switches) = (String::new(), BTreeMap::new(), 0);
+    for line in config::reference().lines() {
+        if let Some(text) = line.strip_prefix("# ") {
+            about = format!("{about} {text}");
+            continue;
+        }
+        let about = std::mem::take(&mut about);
+        if let Some((key, value)) = line.trim_start_matches('#').split_once(" = ") {
+            let expected = stands(&about).or_else(|| told.get(key).copied());
+            assert!(expected.is_none_or(|expected| value == expected), "{about}: {line}");
+            switches += usize::from(expected.is_some());
+        } else if let (Some((key, text)), "#") = (about.trim().split_once(": "), line) {
+            told.extend(stands(text).map(|stands| (key.to_owned(), stands)));
+        }
+    }
+    assert!(switches > 20, "{switches}");
+}
+
 #[test]
 fn every_configuration_in_the_repository_loads() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");

@@ -105,6 +105,7 @@ pub(crate) struct AzureSettings {
     /// Ask the Azure Resource Manager for the workspace ids that Azure's records leave out and `workspace_ids` does not
     /// name; takes the role Reader on the workspaces. Default: true with the layouts of Azure and an identity (no key,
     /// SAS or connection string), else false. What cannot be had is said once and stops nothing.
+    #[schemars(extend("examples" = [true]))]
     pub resolve_workspace_ids: Option<bool>,
     /// The Resource Manager of a sovereign cloud, for instance `https://management.usgovcloudapi.net`. Default: the
     /// public cloud's.
