@@ -54,8 +54,9 @@ pub struct Cli {
 enum Command {
     /// Ship audit logs, until stopped or (--once) until everything is shipped
     #[command(
-        after_help = "Exit codes: 0 done; 1 with --once: some records became dead letters; 2 a wrong configuration, \
-                            or without it any error that keeps it from starting; 3 a running service failed"
+        after_help = "Exit codes: 0 done; 1 --once: some records became dead letters; 2 it cannot start (configuration, \
+                            secret, port, state), or --once could not read or deliver everything, also for being \
+                            stopped; 3 a running service failed; 130 stopped at once, by a second signal"
     )]
     Run {
         #[command(flatten)]

@@ -13,11 +13,12 @@
 //! Channels are bounded, and bytes that are read and not committed, encoded or under way are bounded by one budget. Frames
 //! are in memory until they are compressed: what waits for a collector are bodies. The committer waits for
 //! nobody, so nothing here can wait in a circle. At a stop the reader ends, the channels close one after the other and
-//! everything drains; after the grace period the rest is dropped, to be read again. Only the committer goes on until it
-//! has made durable what was settled by then.
+//! everything drains; after the grace period the rest is dropped, to be read again. So is, at once, what waits for a
+//! collector that takes nothing before a human acts. Only the committer goes on until it has made durable what was settled
+//! by then.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -55,6 +56,7 @@ mod piece;
 mod progress;
 mod read;
 mod refusals;
+mod told;
 mod tracker;
 mod workers;
 
@@ -70,6 +72,7 @@ use piece::{Packer, Piece};
 use progress::{Fate, Progress, Reporter};
 use read::Reader;
 use refusals::Refusals;
+use told::Said;
 #[doc(hidden)] // For the benchmarks.
 pub use tracker::Tracker;
 
@@ -79,8 +82,9 @@ const CHUNKS_WAITING: usize = 2;
 const BATCHES_WAITING: usize = 1;
 /// News on their way to the committer.
 const NEWS_WAITING: usize = 1024;
-/// How long a pipeline that gave up waits for the disk, so that what was settled is not sent again; and how long any
-/// pipeline that ends waits for its input to take leave.
+/// How long a pipeline that gave up waits for the disk, so that what was settled is not sent again, and at least any that
+/// ends; and how long it waits for its input to take leave. Both are within what a service manager waits after the grace
+/// period.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
 
 /// A pipeline, ready to run.
@@ -117,7 +121,7 @@ pub struct Pipeline {
     pub status: Status,
     /// End when everything is read, and give up rather than wait for a human.
     pub once: bool,
-    /// How long a stop waits for what is under way.
+    /// How long a stop waits for what is under way, while a collector may still take it.
     pub grace: Duration,
     /// Time between two tries while the collector holds everything up until a human acts.
     pub hold_interval: Duration,
@@ -146,25 +150,27 @@ impl Pipeline {
         status.enter(Phase::Running);
         // Tasks live in these sets: when they are dropped, none outlives the pipeline.
         let (mut tasks, mut committer) = self.spawn(&stop);
-        let unfinished = || Err(PipelineError::Unfinished { pipeline: name.to_string() });
-        let grace_is_over = async || {
+        let unfinished = || Err(PipelineError::overdue(&name));
+        // One for all that is waited for.
+        let grace_is_over = async {
             stop.cancelled().await;
             status.enter(Phase::Stopping);
             tokio::time::sleep(grace).await;
         };
+        tokio::pin!(grace_is_over);
         let result = tokio::select! {
             biased;
             result = join_all(&mut tasks) => result,
             error = failure(&mut committer) => Err(error),
-            () = grace_is_over() => unfinished(),
+            () = &mut grace_is_over => unfinished(),
         };
         // Whatever ended the others: what was settled until then is committed, or it would be sent again. The committer
         // ends when nobody is left to tell it news.
         tasks.shutdown().await;
         let patience = async {
-            match result {
-                Ok(()) => grace_is_over().await,
-                Err(_) => tokio::time::sleep(LAST_COMMIT).await,
+            tokio::time::sleep(LAST_COMMIT).await;
+            if result.is_ok() {
+                grace_is_over.await;
             }
         };
         let committed = tokio::select! {
@@ -242,8 +248,9 @@ impl Pipeline {
             reporter,
             name: Arc::clone(&self.name),
             once: self.once,
+            stop: stop.clone(),
             gave_up: CancellationToken::new(),
-            told: Mutex::default(),
+            said: Said::default(),
         };
         let committer = Committer {
             namespace: self.name,
@@ -273,8 +280,10 @@ async fn join_all(tasks: &mut Tasks) -> Result<(), PipelineError> {
     while let Some(result) = tasks.join_next().await {
         match result? {
             Ok(()) => {}
-            // What was read before the input gave up is still delivered and committed.
-            Err(error @ PipelineError::Input { .. }) => first_error = Err(error),
+            // What was read before the input gave up, or was stopped, is still delivered and committed.
+            Err(error @ (PipelineError::Input { .. } | PipelineError::Stopped { .. })) => {
+                first_error = Err(error);
+            }
             Err(error) => return Err(error),
         }
     }

@@ -71,8 +71,8 @@ impl Service {
         }
         match ended {
             Ok((_, Ok(()))) => return,
-            // The rest is read again at the next start: an orderly stop all the same.
-            Ok((_, Err(error @ PipelineError::Unfinished { .. }))) => {
+            // The rest is read again at the next start: an orderly stop of a service all the same.
+            Ok((_, Err(error @ PipelineError::Unfinished { .. }))) if !self.app.common.once => {
                 tracing::warn!("{error}");
                 return;
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::deliver::Deliverer;
-use crate::output::{AckId, Verdict};
+use crate::output::AckId;
 
 /// First and longest wait between two questions for an acknowledgement.
 const ACK_POLLS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
@@ -16,7 +16,14 @@ pub(super) const MAX_UNACKNOWLEDGED: usize = 1000;
 
 impl Deliverer {
     /// Waits until the collector keeps its promise, for as long as the output says, without a place in flight.
-    pub(super) async fn acknowledged(&self, ack: AckId, slot: &mut Option<OwnedSemaphorePermit>) -> Verdict {
+    ///
+    /// # Errors
+    /// What to tell if it did not.
+    pub(super) async fn acknowledged(
+        &self,
+        ack: AckId,
+        slot: &mut Option<OwnedSemaphorePermit>,
+    ) -> Result<(), String> {
         let waiting = Arc::clone(&self.unacknowledged).acquire_owned().await;
         slot.take();
         self.metrics.acks_pending.inc();
@@ -24,13 +31,7 @@ impl Deliverer {
         let kept = tokio::time::timeout(patience, self.promise_kept(&ack)).await;
         self.metrics.acks_pending.dec();
         drop(waiting);
-        match kept {
-            Ok(()) => Verdict::Accepted { slow_down: false },
-            Err(_) => {
-                let cause = format!("no acknowledgement within {} s", patience.as_secs());
-                Verdict::Retry { cause, after: None, ambiguous: true }
-            }
-        }
+        kept.map_err(|_| format!("no acknowledgement within {} s", patience.as_secs()))
     }
 
     /// Asks until the collector says so.

@@ -8,15 +8,15 @@
 //! | retry | kept | the same bytes again, after the back-off, without end |
 //! | too large | kept | halves; a single event is dead-lettered |
 //! | too slow | kept | halves, after the back-off; a single event again |
-//! | hold | kept | the same again now and then, loudly, until a human has acted |
+//! | hold | kept | the same again now and then, loudly, until a human has acted; a stop does not wait for that |
 //! | rejected | kept | halves, down to the event to blame, which is dead-lettered |
 //!
 //! Order of safety: a dead letter is on disk before its event is settled. Where one event after the other is refused and
 //! none is taken, the refusal is a hold instead (see `refusals.rs`).
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -31,6 +31,7 @@ use super::pace::{Pace, Turn};
 use super::piece::{Packer, Piece};
 use super::progress::{Fate, Reporter};
 use super::refusals::Refusals;
+use super::told::{Said, Told, Worth};
 use crate::batch::{Manifest, Request};
 use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::failpoint::{self, Step};
@@ -61,18 +62,12 @@ pub(crate) struct Deliverer {
     pub(crate) reporter: Reporter,
     pub(crate) name: Arc<str>,
     pub(crate) once: bool,
-    /// One of the deliveries gave up (`--once`): the others end what is under way and begin nothing new.
+    /// The pipeline is to end.
+    pub(crate) stop: CancellationToken,
+    /// One of the deliveries gave up: the others end what is under way and begin nothing new.
     pub(crate) gave_up: CancellationToken,
     /// What the log said last of the collector.
-    pub(crate) told: Mutex<Option<Told>>,
-}
-
-/// What the log says of a collector: once when it becomes so, not with every attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
-    Retrying,
-    Holding(HoldReason),
-    Remarked(String),
+    pub(crate) said: Said,
 }
 
 impl Deliverer {
@@ -84,10 +79,10 @@ impl Deliverer {
     ) -> Result<(), PipelineError> {
         let mut slot = Some(slot);
         // Depth first, so that the halves of a batch go out in their order.
-        let mut pieces = vec![piece];
-        while let Some(mut piece) = pieces.pop() {
+        let mut pieces = VecDeque::from([piece]);
+        while let Some(mut piece) = pieces.pop_front() {
             if !piece.sent && self.packer.surely_too_large(&piece.events) {
-                self.halve(piece, &mut pieces).await?;
+                first(&mut pieces, self.packer.halves(piece).await?);
                 continue;
             }
             if slot.is_none() {
@@ -98,10 +93,11 @@ impl Deliverer {
                 biased;
                 () = self.gave_up.cancelled() => return Ok(()),
                 turn = self.pace.turn() => turn,
+                () = self.is_in_vain() => return Err(PipelineError::held(&self.name)),
             };
             let sent_at = Instant::now();
             piece.sent = true;
-            let mut verdict = self.output.send_in_lane(piece.events.lane(), &piece.request).await;
+            let verdict = self.output.send_in_lane(piece.events.lane(), &piece.request).await;
             failpoint::reached(Step::Answered);
             self.metrics.request_duration.observe(sent_at.elapsed().as_secs_f64());
             self.metrics.request(&verdict);
@@ -109,29 +105,21 @@ impl Deliverer {
             self.set_pace(&verdict, piece.events.events(), &turn);
             self.metrics.requests_limit.set(i64::try_from(self.pace.limit()).unwrap_or(i64::MAX));
             drop(turn);
-            if let Verdict::PendingAck { ack, .. } = verdict {
-                verdict = self.acknowledged(ack, &mut slot).await;
-                if let (true, Verdict::Retry { cause, .. }) = (self.once, &verdict) {
-                    // Each request counts as a success until then, so that the patience below never ends.
-                    let (pipeline, message) = (self.name.to_string(), cause.clone());
-                    return Err(PipelineError::Collector { pipeline, message });
-                }
-            }
-            self.act(verdict, piece, &mut pieces).await?;
+            self.act(verdict, piece, &mut pieces, &mut slot).await?;
         }
         Ok(())
     }
 
-    /// Puts the halves of a piece in its place.
-    async fn halve(&self, piece: Piece, pieces: &mut Vec<Piece>) -> Result<(), PipelineError> {
-        pieces.extend(self.packer.halves(piece).await?.into_iter().rev());
-        Ok(())
+    /// Waits until it makes no sense to wait any longer: the pipeline is to end, and only a human can make the collector
+    /// take something.
+    async fn is_in_vain(&self) {
+        self.stop.cancelled().await;
+        self.pace.until_held().await;
     }
 
     /// A pipeline that waits for its turn shows why, also where another one to the same output found out.
     fn show_waiting(&self) {
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (None, Some(phase)) = (&*told, self.pace.trouble()) {
+        if let (true, Some(phase)) = (self.said.is_nothing(), self.pace.trouble()) {
             let why = "another pipeline to this output waits for the collector, and this one with it";
             self.status.trouble(Side::Output, phase, why);
         }
@@ -146,8 +134,8 @@ impl Deliverer {
                 self.pace.strained(turn);
             }
             Verdict::Rejected(_) => self.pace.succeeded(),
-            Verdict::Partial { retry, rejected, after: None, .. }
-                if stopped_at_refusal(retry, rejected, events) =>
+            Verdict::Partial { retry, rejected, after: None, ambiguous, .. }
+                if stopped_at_refusal(retry, rejected, events, *ambiguous) =>
             {
                 self.pace.succeeded();
             }
@@ -157,22 +145,35 @@ impl Deliverer {
                     self.pace.succeeded();
                 }
                 if !retry.is_empty() {
-                    self.pace.failed(turn, *after);
+                    self.pace.failed(turn, *after, self.patience());
                 }
             }
-            Verdict::Retry { after, .. } => self.pace.failed(turn, *after),
-            Verdict::TooSlow { .. } => self.pace.failed(turn, None),
+            Verdict::Retry { after, .. } => self.pace.failed(turn, *after, self.patience()),
+            Verdict::TooSlow { .. } => self.pace.failed(turn, None, self.patience()),
             Verdict::Hold(_) => self.pace.held(self.hold_interval),
             Verdict::TooLarge => {}
         }
+    }
+
+    /// How long a collector that fails is tried.
+    fn patience(&self) -> Option<Duration> {
+        self.once.then_some(ONCE_PATIENCE)
     }
 
     async fn act(
         &self,
         verdict: Verdict,
         piece: Piece,
-        pieces: &mut Vec<Piece>,
+        pieces: &mut VecDeque<Piece>,
+        slot: &mut Option<OwnedSemaphorePermit>,
     ) -> Result<(), PipelineError> {
+        let verdict = match verdict {
+            Verdict::Partial { retry, after, ambiguous, .. } if retry.len() == piece.events.events() => {
+                let cause = "the collector puts every event off".to_owned();
+                Verdict::Retry { cause, after, ambiguous }
+            }
+            verdict => verdict,
+        };
         match verdict {
             Verdict::Accepted { slow_down } => {
                 self.accepted(&piece.request);
@@ -183,7 +184,7 @@ impl Deliverer {
             }
             Verdict::AcceptedWithRemark(remark) => {
                 self.accepted(&piece.request);
-                if self.is_news(Told::Remarked(remark.clone())) {
+                if self.said.is_worth(Told::Remarked(remark.clone())) == Worth::News {
                     tracing::warn!(pipeline = %self.name, "the collector took the events and remarks: {remark}");
                 }
                 self.settle(&piece.events, Fate::Delivered).await;
@@ -194,35 +195,46 @@ impl Deliverer {
                     && !taken
                     && !self.refusals.believed(rejected.len())
                 {
-                    return self.hold(self.suspicion(rejection), piece, pieces);
+                    return self.doubt(rejected.len(), rejection, piece, pieces).await;
                 }
+                let refused = rejected.first().map_or(0, |(index, _)| *index);
                 self.partial(&piece, &duplicate, &retry, rejected).await?;
-                if !retry.is_empty() {
-                    self.metrics.retries.inc();
-                    if ambiguous {
-                        self.metrics.ambiguous_resends.inc_by(retry.len() as u64);
-                    }
-                    if retry.len() == piece.events.events() {
-                        pieces.push(piece);
-                        return Ok(());
-                    }
-                    let retry: HashSet<usize> = retry.into_iter().collect();
-                    let again = self.packer.some(piece, move |index| retry.contains(&index)).await?;
-                    pieces.extend(again.into_iter().rev());
+                if retry.is_empty() {
+                    return Ok(());
                 }
+                self.metrics.retries.inc();
+                if ambiguous {
+                    self.metrics.ambiguous_resends.inc_by(retry.len() as u64);
+                }
+                // What may be there goes by itself: with the rest it would come once more with each further refusal.
+                let parts = retry.into_iter().partition(|index| ambiguous && *index < refused);
+                first(pieces, self.packer.some(piece, parts).await?);
             }
-            Verdict::PendingAck { .. } => pieces.push(piece),
+            Verdict::PendingAck { ack, .. } => match self.acknowledged(ack, slot).await {
+                Ok(()) => {
+                    self.accepted(&piece.request);
+                    self.settle(&piece.events, Fate::Delivered).await;
+                }
+                // Each request counts as a success until then, so that the patience would never end.
+                Err(message) if self.once => {
+                    return Err(PipelineError::Collector { pipeline: self.name.to_string(), message });
+                }
+                Err(cause) => {
+                    self.failed(&cause, true, &piece.events)?;
+                    pieces.push_front(piece);
+                }
+            },
             Verdict::Retry { cause, after: _, ambiguous } => {
                 self.failed(&cause, ambiguous, &piece.events)?;
-                pieces.push(piece);
+                pieces.push_front(piece);
             }
             Verdict::TooSlow { cause } => {
                 self.failed(&cause, true, &piece.events)?;
                 if piece.events.events() > 1 {
                     self.learned.refused(piece.events.bytes());
-                    self.halve(piece, pieces).await?;
+                    first(pieces, self.packer.halves(piece).await?);
                 } else {
-                    pieces.push(piece);
+                    pieces.push_front(piece);
                 }
             }
             Verdict::TooLarge => {
@@ -243,14 +255,19 @@ impl Deliverer {
             self.metrics.ambiguous_resends.inc_by(events.events() as u64);
         }
         self.status.trouble(Side::Output, Phase::Retrying, cause);
-        if self.is_news(Told::Retrying) {
-            self.clear_holds();
-            let patience = if self.once { "for two minutes" } else { "until it works" };
-            tracing::warn!(pipeline = %self.name, "{cause}; trying again {patience}, nothing is lost");
-        } else {
-            tracing::debug!(pipeline = %self.name, "{cause}");
+        let patience = if self.once { "for two minutes" } else { "until it works" };
+        match self.said.is_worth(Told::Retrying) {
+            Worth::News => {
+                self.clear_holds();
+                tracing::warn!(pipeline = %self.name, "{cause}; trying again {patience}, nothing is lost");
+            }
+            Worth::Reminder(after) => {
+                let after = humantime::format_duration(Duration::from_secs(after.as_secs()));
+                tracing::warn!(pipeline = %self.name, "still, for {after}: {cause}; trying again {patience}");
+            }
+            Worth::Nothing => tracing::debug!(pipeline = %self.name, "{cause}"),
         }
-        if self.once && self.pace.failing_for() > ONCE_PATIENCE {
+        if self.once && self.pace.failing_for() >= ONCE_PATIENCE {
             let (pipeline, message) = (self.name.to_string(), cause.to_owned());
             return Err(PipelineError::Collector { pipeline, message });
         }
@@ -258,7 +275,7 @@ impl Deliverer {
     }
 
     /// Keeps what a human must see to. It goes to the end of the line: if another event is taken, it was not the setting.
-    fn hold(&self, alarm: Alarm, piece: Piece, pieces: &mut Vec<Piece>) -> Result<(), PipelineError> {
+    fn hold(&self, alarm: Alarm, piece: Piece, pieces: &mut VecDeque<Piece>) -> Result<(), PipelineError> {
         for reason in HoldReason::OF_OUTPUTS {
             self.metrics.hold(reason, reason == alarm.reason);
         }
@@ -267,27 +284,40 @@ impl Deliverer {
             let pipeline = self.name.to_string();
             return Err(PipelineError::Collector { pipeline, message: alarm.message });
         }
-        if self.is_news(Told::Holding(alarm.reason)) {
+        if self.said.is_worth(Told::Holding(alarm.reason)) == Worth::News {
             tracing::error!(pipeline = %self.name, "{}; waiting, nothing is lost", alarm.message);
         }
-        pieces.insert(0, piece);
+        pieces.push_back(piece);
         Ok(())
     }
 
-    /// The alarm when one event after the other is refused.
-    fn suspicion(&self, rejection: &Rejection) -> Alarm {
-        self.pace.held(self.hold_interval);
-        let message = self.refusals.message(&rejection.reason);
-        Alarm { reason: HoldReason::Misconfigured, message }
+    /// More events of a piece are refused than are believed to be bad: a hold. If others were taken since it was held, it is
+    /// not the setting: its parts come to be believed, as single events would.
+    async fn doubt(
+        &self,
+        refused: usize,
+        rejection: &Rejection,
+        mut piece: Piece,
+        pieces: &mut VecDeque<Piece>,
+    ) -> Result<(), PipelineError> {
+        let taken = self.refusals.taken();
+        if let Some(before) = piece.doubted
+            && before != taken
+            && self.refusals.never_believes(refused)
+        {
+            let halves = self.packer.halves(piece).await?.into_iter();
+            first(pieces, halves.map(|half| Piece { doubted: Some(before), ..half }).collect());
+            return Ok(());
+        }
+        piece.doubted = Some(taken);
+        self.hold(self.suspicion(refused, rejection), piece, pieces)
     }
 
-    /// True once for each change of what is told.
-    fn is_news(&self, now: Told) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.as_ref() != Some(&now) && {
-            *told = Some(now);
-            true
-        }
+    /// The alarm when one event after the other is refused.
+    fn suspicion(&self, refused: usize, rejection: &Rejection) -> Alarm {
+        self.pace.held(self.hold_interval);
+        let message = self.refusals.message(refused, &rejection.reason);
+        Alarm { reason: HoldReason::Misconfigured, message }
     }
 
     fn accepted(&self, request: &Request) {
@@ -301,7 +331,7 @@ impl Deliverer {
     /// The collector answers for events again.
     fn works(&self) {
         if self.status.recovered(Side::Output) {
-            self.told.lock().unwrap_or_else(PoisonError::into_inner).take();
+            self.said.forget();
             self.clear_holds();
             tracing::info!(pipeline = %self.name, "the collector takes events again");
         }
@@ -337,13 +367,8 @@ impl Deliverer {
         let events = &piece.events;
         if retry.len() + rejected.len() < events.events() {
             self.accepted(&piece.request);
-        } else if retry.len() < events.events() {
-            self.works();
         } else {
-            self.status.trouble(Side::Output, Phase::Retrying, "the collector puts every event off");
-            if self.is_news(Told::Retrying) {
-                tracing::warn!(pipeline = %self.name, "the collector puts every event off; trying again, nothing is lost");
-            }
+            self.works();
         }
         let gone =
             |index: usize| duplicate.contains(&index) || retry.contains(&index) || refused.contains(&index);
@@ -363,13 +388,14 @@ impl Deliverer {
         piece: Piece,
         reason: &str,
         rejection: &Rejection,
-        pieces: &mut Vec<Piece>,
+        pieces: &mut VecDeque<Piece>,
     ) -> Result<(), PipelineError> {
         if piece.events.events() > 1 {
-            return self.halve(piece, pieces).await;
+            first(pieces, self.packer.halves(piece).await?);
+            return Ok(());
         }
         if !self.refusals.believed(1) {
-            return self.hold(self.suspicion(rejection), piece, pieces);
+            return self.hold(self.suspicion(1, rejection), piece, pieces);
         }
         self.works();
         self.dead_letter(&piece.events, reason, rejection).await
@@ -392,10 +418,24 @@ impl Deliverer {
     }
 }
 
+/// Puts pieces before the others, in their order.
+fn first(pieces: &mut VecDeque<Piece>, these: Vec<Piece>) {
+    for piece in these.into_iter().rev() {
+        pieces.push_front(piece);
+    }
+}
+
 /// True if a collector read up to an event it refused, and no further: that it looked at nothing behind it does not say
-/// that it is busy.
-fn stopped_at_refusal(retry: &[usize], rejected: &[(usize, Rejection)], events: usize) -> bool {
-    rejected.last().is_some_and(|(index, _)| retry.iter().copied().eq(index + 1..events))
+/// that it is busy. Where what comes before the event is not sure to be there, that is sent again, too.
+fn stopped_at_refusal(
+    retry: &[usize],
+    rejected: &[(usize, Rejection)],
+    events: usize,
+    ambiguous: bool,
+) -> bool {
+    rejected.last().is_some_and(|(refused, _)| {
+        retry.iter().copied().skip_while(|index| ambiguous && index < refused).eq(refused + 1..events)
+    })
 }
 
 #[cfg(test)]

@@ -41,12 +41,31 @@ pub enum PipelineError {
     /// A task panicked.
     #[error("a task of the pipeline failed: {0}; this is a defect, please report it")]
     Task(#[from] tokio::task::JoinError),
-    /// What was under way at the end of the grace period will be read again.
-    #[error(
-        "{pipeline}: not everything was delivered within the grace period; the rest is read again at the next start"
-    )]
+    /// What was under way when it was stopped will be read again.
+    #[error("{pipeline}: not everything was delivered {why}; the rest is read again at the next start")]
     Unfinished {
         /// `<input>/<output>`
         pipeline: String,
+        /// Until when, and what for.
+        why: &'static str,
     },
+    /// What a single run did not come to before it was stopped will be read by the next one.
+    #[error("{pipeline}: stopped before everything was read; the rest is read at the next start")]
+    Stopped {
+        /// `<input>/<output>`
+        pipeline: String,
+    },
+}
+
+impl PipelineError {
+    /// The grace period of a stop is over.
+    pub(crate) fn overdue(pipeline: &str) -> Self {
+        Self::Unfinished { pipeline: pipeline.to_owned(), why: "within the grace period" }
+    }
+
+    /// It was stopped while the collector took nothing.
+    pub(crate) fn held(pipeline: &str) -> Self {
+        let why = "before the stop, since the output waits for a human";
+        Self::Unfinished { pipeline: pipeline.to_owned(), why }
+    }
 }

@@ -196,16 +196,17 @@ impl Pace {
         Some((turn(false, few.then_some(state.crowds)), None))
     }
 
-    /// A request failed: the next one waits, and fewer go at once.
-    pub(crate) fn failed(&self, turn: &Turn<'_>, retry_after: Option<Duration>) {
+    /// A request failed: the next one waits, and fewer go at once. The last one goes when `patience` with a failing
+    /// collector ends, not a wait after it.
+    pub(crate) fn failed(&self, turn: &Turn<'_>, retry_after: Option<Duration>, patience: Option<Duration>) {
         let mut state = self.state();
         let now = Instant::now();
         // Requests that were under way together fail together: they count as one failure.
         if state.failing_since.is_none() || now >= state.next {
-            state.failing_since.get_or_insert(now);
-            let wait = state.backoff.next(retry_after);
+            let since = *state.failing_since.get_or_insert(now);
+            let next = now + state.backoff.next(retry_after);
             state.held = false;
-            state.next = now + wait;
+            state.next = patience.map_or(next, |patience| next.min(since + patience));
         }
         state.fall(turn.began);
     }
@@ -258,6 +259,20 @@ impl Pace {
     pub(crate) fn trouble(&self) -> Option<Phase> {
         let state = self.state();
         state.failing_since.map(|_| if state.held { Phase::Holding } else { Phase::Retrying })
+    }
+
+    /// Waits until the collector takes nothing before a human acts.
+    pub(crate) async fn until_held(&self) {
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            // Before looking: a turn that ends in between must be heard.
+            ended.as_mut().enable();
+            if self.trouble() == Some(Phase::Holding) {
+                return;
+            }
+            ended.await;
+        }
     }
 
     /// How long the collector has been failing.

@@ -6,6 +6,7 @@
 //! and the same events give the same bytes. To encode the chunk anew was rejected: that takes ten times as long, and needs
 //! a redactor, format and clock that are still the same.
 
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -26,6 +27,8 @@ pub(crate) struct Piece {
     pub(crate) request: Request,
     /// The collector may have seen it.
     pub(crate) sent: bool,
+    /// How often an event had been taken when all of these were refused and that was not believed.
+    pub(crate) doubted: Option<usize>,
 }
 
 /// Makes requests of batches.
@@ -53,25 +56,29 @@ impl Packer {
     /// The requests of a batch, in order: mostly one.
     pub(crate) async fn pack(&self, batch: Batch) -> Result<Vec<Piece>, PipelineError> {
         let packer = self.clone();
-        self.off_the_network(move || packer.pieces(vec![batch.grouped()])).await
+        self.off_the_network(move || packer.pieces([batch.grouped()])).await
     }
 
     /// Two requests of about half the events each.
     pub(crate) async fn halves(&self, piece: Piece) -> Result<Vec<Piece>, PipelineError> {
         self.again(piece, |packer, batch| {
             let (first, second) = batch.halves();
-            packer.pieces(vec![second, first])
+            packer.pieces([first, second])
         })
         .await
     }
 
-    /// Requests of those events whose index passes.
+    /// Requests of the events with these indexes, and of those with these others.
     pub(crate) async fn some(
         &self,
         piece: Piece,
-        wanted: impl Fn(usize) -> bool + Send + 'static,
+        (first, second): (HashSet<usize>, HashSet<usize>),
     ) -> Result<Vec<Piece>, PipelineError> {
-        self.again(piece, move |packer, batch| packer.pieces(vec![batch.select(wanted)])).await
+        self.again(piece, move |packer, batch| {
+            let parts = [first, second].into_iter().filter(|part| !part.is_empty());
+            packer.pieces(parts.map(|part| batch.select(|index| part.contains(&index))))
+        })
+        .await
     }
 
     /// Recalls a piece's events, to make other requests of them.
@@ -99,13 +106,15 @@ impl Packer {
         on_a_core(work).await.map_err(io::Error::other).flatten().map_err(PipelineError::Compress)
     }
 
-    /// The requests of batches, the last one first. What the collector is known to take no more is halved.
-    fn pieces(&self, mut batches: Vec<Batch>) -> io::Result<Vec<Piece>> {
+    /// The requests of batches, in their order. What the collector is known to take no more is halved.
+    fn pieces(&self, batches: impl IntoIterator<Item = Batch>) -> io::Result<Vec<Piece>> {
+        let mut batches: VecDeque<Batch> = batches.into_iter().collect();
         let mut pieces = Vec::with_capacity(batches.len());
-        while let Some(batch) = batches.pop() {
+        while let Some(batch) = batches.pop_front() {
             if self.surely_too_large(batch.manifest()) {
                 let (first, second) = batch.halves();
-                batches.extend([second, first]);
+                batches.push_front(second);
+                batches.push_front(first);
                 continue;
             }
             pieces.push(self.piece(batch)?);
@@ -123,7 +132,7 @@ impl Packer {
             part.frames.records.make_room()?;
         }
         let request = Request { body, encoding, events, uncompressed_bytes };
-        Ok(Piece { events: batch.into_manifest(), request, sent: false })
+        Ok(Piece { events: batch.into_manifest(), request, sent: false, doubted: None })
     }
 
     /// True for a batch that was formed before the collector was found to take less. Halves are seldom equal: what is a

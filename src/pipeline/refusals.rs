@@ -9,16 +9,29 @@ pub(crate) struct Refusals {
     /// So many are believed to be bad; 0: any number.
     most: usize,
     in_a_row: AtomicUsize,
+    /// How often an event was taken.
+    taken: AtomicUsize,
 }
 
 impl Refusals {
     pub(crate) fn new(most: usize) -> Self {
-        Self { most, in_a_row: AtomicUsize::new(0) }
+        Self { most, in_a_row: AtomicUsize::new(0), taken: AtomicUsize::new(0) }
     }
 
     /// An event was taken.
     pub(crate) fn end(&self) {
         self.in_a_row.store(0, Ordering::Relaxed);
+        self.taken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often an event was taken: if more often than before, the setting is not wrong for all.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// So many at once are not believed even right after an event was taken.
+    pub(crate) fn never_believes(&self, events: usize) -> bool {
+        self.most != 0 && events > self.most
     }
 
     /// So many more were refused. False if that is no longer believed: then they are not counted either.
@@ -29,11 +42,11 @@ impl Refusals {
         self.in_a_row.fetch_update(Ordering::Relaxed, Ordering::Relaxed, believe).is_ok()
     }
 
-    /// What to tell whoever has to look.
-    pub(crate) fn message(&self, reason: &str) -> String {
-        let in_a_row = self.in_a_row.load(Ordering::Relaxed).max(1);
+    /// What to tell whoever has to look, at so many more that were refused.
+    pub(crate) fn message(&self, events: usize, reason: &str) -> String {
+        let in_a_row = self.in_a_row.load(Ordering::Relaxed) + events;
         format!(
-            "the collector refused {in_a_row} events in a row and takes none, the next one because: {reason}; correct \
+            "the collector refused {in_a_row} events in a row and takes none, the last ones because: {reason}; correct \
              the output's settings, or set `hold_after_refusals` to 0 if the events are to become dead letters"
         )
     }
@@ -49,8 +62,10 @@ mod tests {
         assert!(refusals.believed(1) && refusals.believed(2) && !refusals.believed(1));
         refusals.end();
         assert!(!refusals.believed(4) && refusals.believed(3));
-        assert!(refusals.message("no such field").contains("3 events in a row"));
+        assert!(refusals.message(2, "no such field").contains("refused 5 events in a row"));
+        assert!(refusals.never_believes(4) && !refusals.never_believes(3));
+        assert_eq!(refusals.taken(), 1);
         let trusting = Refusals::new(0);
-        assert!((0..1000).all(|_| trusting.believed(100)));
+        assert!((0..1000).all(|_| trusting.believed(100)) && !trusting.never_believes(100));
     }
 }

@@ -1,3 +1,5 @@
+use std::sync::Mutex;
+
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
@@ -5,6 +7,7 @@ use super::*;
 use crate::backoff::HOLD_INTERVAL;
 use crate::batch::{Batch, Frame, Frames, Framing, Sequence};
 use crate::budget::Budget;
+use crate::chunk::Chunk;
 use crate::compress::Encoding;
 use crate::dead_letter::DeadLetterError;
 use crate::kept::KeptRecords;
@@ -67,13 +70,13 @@ fn deliverer(output: Arc<dyn Output>, once: bool, news: mpsc::Sender<Progress>) 
         metrics: metrics.clone(),
         once,
     };
-    let learned = Arc::new(LearnedSize::new(1000));
+    let learned = Arc::new(LearnedSize::new(10_000));
     Deliverer {
         packer: Packer::new(Arc::clone(&output), Encoding::Gzip, Budget::new(1000), Arc::clone(&learned)),
         output,
         pace: Arc::new(Pace::new(1, 1)),
         hold_interval: HOLD_INTERVAL,
-        slots: Arc::new(Semaphore::new(1)),
+        slots: Arc::new(Semaphore::new(4)),
         unacknowledged: Arc::new(Semaphore::new(1)),
         refusals: Refusals::new(100),
         learned,
@@ -85,20 +88,27 @@ fn deliverer(output: Arc<dyn Output>, once: bool, news: mpsc::Sender<Progress>) 
         name: "in/out".into(),
         once,
         gave_up: CancellationToken::new(),
-        told: Mutex::default(),
+        said: Said::default(),
+        stop: CancellationToken::new(),
     }
 }
 
 /// Delivers one batch of so many events.
 async fn deliver(deliverer: &Deliverer, events: u32) -> Result<(), PipelineError> {
+    deliver_lines(deliverer, "x\n", events).await
+}
+
+/// Delivers one batch of so many events, each of two bytes.
+async fn deliver_lines(deliverer: &Deliverer, line: &str, events: u32) -> Result<(), PipelineError> {
     let frame = |end| Frame { end, record_end: 1, ..Frame::default() };
+    let chunk = Chunk { payload: "x".into(), ..Chunk::default() };
     let frames = Frames {
         sequence: Sequence(1),
-        records: KeptRecords::default(),
+        records: KeptRecords::of(chunk, &Budget::new(1000)),
         frames: (1..=events).map(|number| frame(2 * number)).collect(),
     };
     let mut batch = Batch::default();
-    batch.push(&Arc::new(frames), &b"x\n".repeat(events as usize).into(), 0..events as usize);
+    batch.push(&Arc::new(frames), &line.repeat(events as usize).into_bytes().into(), 0..events as usize);
     let slot = Arc::clone(&deliverer.slots).acquire_owned().await.unwrap();
     let [piece] = <[Piece; 1]>::try_from(deliverer.packer.pack(batch).await?).unwrap();
     deliverer.deliver(piece, slot).await
@@ -122,4 +132,102 @@ async fn a_single_run_gives_up_at_a_collector_that_never_acknowledges() {
     let deliverer = deliverer(Arc::new(Silent), true, news);
     let ended = tokio::time::timeout(2 * ACK_TIMEOUT, deliver(&deliverer, 1)).await;
     assert!(matches!(ended, Ok(Err(PipelineError::Collector { .. }))), "{ended:?}");
+}
+
+/// Refuses every event of a batch that begins with `b`, each for its own sake, and takes all others but where it is closed.
+#[derive(Default)]
+struct Picky {
+    closed: bool,
+}
+
+#[async_trait]
+impl Output for Picky {
+    fn framing(&self) -> Framing {
+        Framing::LINES
+    }
+
+    async fn send(&self, request: &Request) -> Verdict {
+        let body = request.encoding.decompress(&request.body, request.uncompressed_bytes).unwrap();
+        if !self.closed && !body.starts_with(b"b") {
+            return Verdict::Accepted { slow_down: false };
+        }
+        let rejection = || Rejection { reason: "mapper_parsing_exception".to_owned() };
+        let rejected = (0..request.events).map(|index| (index, rejection())).collect();
+        let (duplicate, retry) = (Vec::new(), Vec::new());
+        Verdict::Partial { duplicate, retry, rejected, after: None, ambiguous: false }
+    }
+}
+
+/// Delivers a bad batch of 2,000 events, and a good event every ten seconds beside it, for an hour at most: how long it
+/// took, the dead letters, and what the collector was said to do.
+async fn beside_good_ones(output: Picky) -> (Option<Duration>, u64, Vec<String>) {
+    let (news, mut told) = mpsc::channel(16);
+    let deliverer = deliverer(Arc::new(output), false, news);
+    let status = deliverer.status.clone();
+    status.enter(Phase::Running);
+    let (began, mut reasons) = (Instant::now(), Vec::new());
+    let settled = async { while told.recv().await.is_some() {} };
+    let others = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            deliver_lines(&deliverer, "g\n", 1).await.unwrap();
+        }
+    };
+    let watched = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            reasons.extend(status.snapshot().reason);
+            reasons.dedup();
+        }
+    };
+    let took = tokio::select! {
+        delivered = deliver_lines(&deliverer, "b\n", 2000) => { delivered.unwrap(); Some(began.elapsed()) }
+        () = others => None,
+        () = watched => None,
+        () = settled => None,
+        () = tokio::time::sleep(Duration::from_secs(3600)) => None,
+    };
+    (took, deliverer.metrics.dead_letters(), reasons)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_is_refused_event_by_event_while_others_are_taken_becomes_dead_letters_in_the_end() {
+    let (took, dead, reasons) = beside_good_ones(Picky::default()).await;
+    assert_eq!(dead, 2000, "{reasons:?}");
+    assert!(took.is_some_and(|took| took < Duration::from_secs(1200)), "{took:?}");
+    assert!(reasons[0].contains("refused 2000 events in a row"), "{reasons:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nothing_is_taken_a_batch_that_is_refused_event_by_event_is_held() {
+    let (took, dead, _) = beside_good_ones(Picky { closed: true }).await;
+    // A good event is one of those that are believed to be bad.
+    assert!(took.is_none() && dead <= 100, "{dead} dead letters after {took:?}");
+}
+
+/// Is not there.
+struct Gone;
+
+#[async_trait]
+impl Output for Gone {
+    fn framing(&self) -> Framing {
+        Framing::LINES
+    }
+
+    async fn send(&self, _request: &Request) -> Verdict {
+        Verdict::retry("cannot reach splunk", None)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_run_tries_for_two_minutes_and_not_for_another_wait() {
+    for _ in 0..10 {
+        let (news, _told) = mpsc::channel(16);
+        let mut deliverer = deliverer(Arc::new(Gone), true, news);
+        deliverer.pace = Arc::new(Pace::new(fastrand::u64(..), 1));
+        let began = Instant::now();
+        let ended = deliver(&deliverer, 1).await;
+        assert!(matches!(ended, Err(PipelineError::Collector { .. })), "{ended:?}");
+        assert_eq!(began.elapsed().as_secs(), ONCE_PATIENCE.as_secs());
+    }
 }

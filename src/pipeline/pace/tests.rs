@@ -18,7 +18,7 @@ async fn no_more_requests_go_at_once_than_the_limit_and_the_next_goes_when_one_e
 async fn a_failing_collector_is_tried_by_one_request_after_the_shared_wait_whoever_asks() {
     let pace = Pace::new(1, 4);
     let turn = pace.turn().await;
-    pace.failed(&turn, Some(Duration::from_secs(7)));
+    pace.failed(&turn, Some(Duration::from_secs(7)), None);
     drop(turn);
     let failed_at = Instant::now();
     let (first, second) = (pace.turn(), pace.turn());
@@ -162,7 +162,7 @@ async fn the_limit_halves_once_for_requests_under_way_together_and_recovers_one_
     let pace = in_demand(8, 8);
     let turns = [pace.turn().await, pace.turn().await, pace.turn().await];
     for turn in &turns {
-        pace.failed(turn, None);
+        pace.failed(turn, None, None);
     }
     drop(turns);
     assert_eq!(pace.limit(), 4);
