@@ -1,5 +1,6 @@
 //! The reader: takes chunks from the input, numbers them, and announces them to the committer.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::PipelineError;
 use super::progress::{Progress, Reporter};
 use crate::backoff::Backoff;
 use crate::batch::Sequence;
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, Partition};
 use crate::input::{Input, InputError, Read};
 use crate::metrics::PipelineMetrics;
 use crate::output::HoldReason;
@@ -22,6 +23,8 @@ use crate::status::{Phase, Side, Status};
 const ONCE_TRIES: u32 = 5;
 /// Lines logged a minute for single objects that cannot be read.
 const TROUBLES_LOGGED: u32 = 10;
+/// Partitions remembered as refused while others were read; with more of them a hold may be told once too often.
+const MAX_LOCKED: usize = 10_000;
 
 pub(crate) struct Reader {
     pub(crate) input: Arc<dyn Input>,
@@ -35,21 +38,25 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Reads until told to stop, or (`--once`) to the end.
+    /// Reads until told to stop, or (`--once`) to the end: to be stopped before it is an error there.
     pub(crate) async fn run(self) -> Result<(), PipelineError> {
         let mut backoff = Backoff::new(fastrand::u64(..));
         let mut failures = 0;
         let mut sequence = 0;
         let mut unread: Option<InputError> = None;
         let mut troubles = Troubles { window: Instant::now(), logged: 0 };
+        let mut refusals = Refusals::default();
         loop {
             let read = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => break,
+                () = self.stop.cancelled() => return self.stopped(),
                 read = self.input.read() => read,
             };
             match read {
                 Ok(Read::Chunk(chunk)) => {
+                    if refusals.end() {
+                        self.recovered();
+                    }
                     sequence += 1;
                     if !self.hand_on(Sequence(sequence), chunk).await {
                         break;
@@ -60,20 +67,25 @@ impl Reader {
                     if troubles.may_log() {
                         tracing::warn!(pipeline = %self.name, %partition, "{error}; it is tried again, others go on");
                     }
+                    if error.needs_a_human() {
+                        refusals.add(partition, &error);
+                    }
                     unread = Some(error);
                 }
                 Ok(Read::Withheld(error)) => {
                     // Said like any other hold, but nobody waits: there is more to read.
                     self.metrics.input_errors.inc();
                     self.failed(&error);
+                    refusals.holding = false;
                     unread = Some(error);
                 }
                 Ok(Read::Idle) => {
                     failures = 0;
                     backoff.reset();
-                    self.metrics.hold(HoldReason::Input, false);
-                    if self.status.recovered(Side::Input) {
-                        tracing::info!(pipeline = %self.name, "the input can be read again");
+                    match refusals.hold() {
+                        // A single run says so at its end.
+                        Some(error) if !self.once => self.troubled(Phase::Holding, &error),
+                        _ => self.recovered(),
                     }
                 }
                 Ok(Read::End) => break,
@@ -84,9 +96,10 @@ impl Reader {
                         return Err(PipelineError::Input { pipeline: self.name.to_string(), source: error });
                     }
                     self.failed(&error);
+                    refusals.holding = false;
                     tokio::select! {
                         biased;
-                        () = self.stop.cancelled() => break,
+                        () = self.stop.cancelled() => return self.stopped(),
                         () = tokio::time::sleep(backoff.next(error.retry_after())) => {}
                     }
                 }
@@ -100,15 +113,33 @@ impl Reader {
         }
     }
 
+    fn stopped(&self) -> Result<(), PipelineError> {
+        match self.once {
+            true => Err(PipelineError::Stopped { pipeline: self.name.to_string() }),
+            false => Ok(()),
+        }
+    }
+
     fn failed(&self, error: &InputError) {
         let phase = if error.needs_a_human() { Phase::Holding } else { Phase::Retrying };
-        self.metrics.hold(HoldReason::Input, error.needs_a_human());
-        if !self.status.trouble(Side::Input, phase, &error.to_string()) {
+        self.troubled(phase, &error.to_string());
+    }
+
+    fn troubled(&self, phase: Phase, error: &str) {
+        self.metrics.hold(HoldReason::Input, phase == Phase::Holding);
+        if !self.status.trouble(Side::Input, phase, error) {
             return;
         }
         match phase {
             Phase::Holding => tracing::error!(pipeline = %self.name, "{error}; waiting, nothing is lost"),
             _ => tracing::warn!(pipeline = %self.name, "{error}; trying again, nothing is lost"),
+        }
+    }
+
+    fn recovered(&self) {
+        self.metrics.hold(HoldReason::Input, false);
+        if self.status.recovered(Side::Input) {
+            tracing::info!(pipeline = %self.name, "the input can be read again");
         }
     }
 
@@ -135,6 +166,49 @@ impl Reader {
     }
 }
 
+/// Tells an object that is locked, which is for a warning, from a source that can be listed and not read, which is for a
+/// human: of the latter nothing comes but refusals.
+#[derive(Debug, Default)]
+struct Refusals {
+    /// Refused since anything could be read, and not before that.
+    new: HashSet<Partition>,
+    /// Refused while others could be read.
+    locked: HashSet<Partition>,
+    /// The last refusal of a new one since the last look at the source.
+    error: Option<String>,
+    /// It is these that are held for.
+    holding: bool,
+}
+
+impl Refusals {
+    fn add(&mut self, partition: Partition, error: &InputError) {
+        if self.locked.contains(&partition) {
+            return;
+        }
+        self.error = Some(error.to_string());
+        if self.new.len() < MAX_LOCKED {
+            self.new.insert(partition);
+        }
+    }
+
+    /// Something could be read. True if it was held for that.
+    fn end(&mut self) -> bool {
+        if self.locked.len() + self.new.len() > MAX_LOCKED {
+            self.locked.clear();
+        }
+        self.locked.extend(self.new.drain());
+        self.error = None;
+        std::mem::take(&mut self.holding)
+    }
+
+    /// A look at the source came to its end: why to hold, if it gave nothing but refusals.
+    fn hold(&mut self) -> Option<String> {
+        let error = self.error.take();
+        self.holding = error.is_some();
+        error
+    }
+}
+
 /// Keeps the log readable when thousands of objects cannot be read.
 struct Troubles {
     window: Instant,
@@ -150,3 +224,6 @@ impl Troubles {
         self.logged <= TROUBLES_LOGGED
     }
 }
+
+#[cfg(test)]
+mod tests;
