@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine;
@@ -22,6 +23,8 @@ use crate::failpoint::{self, Step};
 const DIRECTORY: &str = "dead-letters";
 const EXTENSION: &str = ".ndjson";
 const TAKEN: &str = ".replaying";
+/// Time between two looks at a file that somebody else has locked.
+const LOCK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Keeps the dead letters of one pipeline in `<state_dir>/dead-letters/<input>.<output>.ndjson`.
 #[derive(Debug)]
@@ -197,7 +200,7 @@ impl Place {
             serde_json::to_writer(&mut lines, &Line::new(&self.pipeline, &time, letter))?;
             lines.push(b'\n');
         }
-        let mut file = self.lock()?;
+        let mut file = self.lock(|| std::thread::sleep(LOCK_INTERVAL))?;
         let end = whole_lines(&mut file)?;
         file.set_len(end)?;
         let written = file.write_all(&lines);
@@ -215,14 +218,17 @@ impl Place {
         Ok(())
     }
 
-    /// The file, locked until it is dropped.
-    fn lock(&self) -> std::io::Result<File> {
+    /// The file, locked until it is dropped. Not waited for in the lock: a replay that comes first renames the file and keeps
+    /// it locked as long as it lasts.
+    fn lock(&self, wait: impl Fn()) -> std::io::Result<File> {
         loop {
             let file =
                 OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(&self.path)?;
-            file.lock()?;
-            if still_named(&file, &self.path)? {
-                return Ok(file);
+            match file.try_lock() {
+                Ok(()) if still_named(&file, &self.path)? => return Ok(file),
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => wait(),
+                Err(TryLockError::Error(error)) => return Err(error),
             }
         }
     }

@@ -164,22 +164,28 @@ async fn two_replays_do_not_share_letters() {
 }
 
 #[tokio::test]
-async fn a_writer_that_waited_for_a_replay_writes_to_a_new_file() {
+async fn a_writer_that_waits_for_a_replay_writes_to_a_new_file_while_the_replay_goes_on() {
     let directory = tempfile::tempdir().unwrap();
     let (letters, path) = pipeline(directory.path());
     letters.keep(vec![letter(b"old")]).await.unwrap();
-    // What `take` does, halted between lock and rename while the writer already waits for the lock.
+    // What `take` does: it has the lock, and the writer has opened the file, before the file is renamed.
     let lock = open_existing(&path).unwrap().unwrap();
     lock.lock().unwrap();
-    let waiting = tokio::task::spawn_blocking({
-        let place = Arc::clone(&letters.0);
-        move || place.append(vec![letter(b"new")])
-    });
     let renamed = path.with_extension("taken");
-    std::fs::rename(&path, &renamed).unwrap();
-    drop(lock);
-    waiting.await.unwrap().unwrap();
+    drop(letters.0.lock(|| std::fs::rename(&path, &renamed).unwrap()).unwrap());
+    letters.keep(vec![letter(b"new")]).await.unwrap();
     assert_eq!((records(&renamed), records(&path)), (vec!["old".into()], vec!["new".into()]));
+    drop(lock);
+}
+
+#[tokio::test]
+async fn a_writer_waits_for_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let (letters, path) = pipeline(directory.path());
+    let writing = std::cell::Cell::new(Some(letters.0.lock(|| unreachable!()).unwrap()));
+    drop(letters.0.lock(|| drop(writing.take())).unwrap());
+    assert!(writing.take().is_none(), "it was waited for");
+    assert!(path.exists());
 }
 
 #[tokio::test]
