@@ -6,7 +6,7 @@
 //!               └─ committable          c holds d back
 //! ```
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use tokio::time::Instant;
 
@@ -21,7 +21,8 @@ pub struct Tracker<P> {
     partition_of: HashMap<Sequence, Partition>,
     /// Partitions that may have something to commit.
     touched: Vec<Partition>,
-    by_age: VecDeque<(Sequence, Instant)>,
+    /// When each was read. Sequences are given in reading order.
+    read_at: BTreeMap<Sequence, Instant>,
 }
 
 #[derive(Debug)]
@@ -41,7 +42,7 @@ impl<P> Default for Tracker<P> {
             partitions: HashMap::new(),
             partition_of: HashMap::new(),
             touched: Vec::new(),
-            by_age: VecDeque::new(),
+            read_at: BTreeMap::new(),
         }
     }
 }
@@ -50,7 +51,7 @@ impl<P> Tracker<P> {
     /// Takes in a chunk. Called in reading order.
     pub fn track(&mut self, sequence: Sequence, change: Change, read_at: Instant, payload: P) {
         self.partition_of.insert(sequence, change.partition.clone());
-        self.by_age.push_back((sequence, read_at));
+        self.read_at.insert(sequence, read_at);
         let entry = Entry { sequence, change, open: None, settled_early: 0, payload };
         self.partitions.entry(entry.change.partition.clone()).or_default().push_back(entry);
     }
@@ -86,6 +87,7 @@ impl<P> Tracker<P> {
             while entries.front().is_some_and(|entry| entry.open == Some(0)) {
                 let Some(entry) = entries.pop_front() else { break };
                 self.partition_of.remove(&entry.sequence);
+                self.read_at.remove(&entry.sequence);
                 changes.push(entry.change);
                 payloads.push(entry.payload);
             }
@@ -93,15 +95,12 @@ impl<P> Tracker<P> {
                 self.partitions.remove(&partition);
             }
         }
-        while self.by_age.front().is_some_and(|(sequence, _)| !self.partition_of.contains_key(sequence)) {
-            self.by_age.pop_front();
-        }
         (changes, payloads)
     }
 
     /// When the oldest uncommitted chunk was read.
     pub fn oldest(&self) -> Option<Instant> {
-        self.by_age.front().map(|(_, read_at)| *read_at)
+        self.read_at.first_key_value().map(|(_, read_at)| *read_at)
     }
 }
 
@@ -189,5 +188,17 @@ mod tests {
             tracker.take_committable();
         }
         assert_eq!(tracker.oldest(), Some(at(2)));
+    }
+
+    #[test]
+    fn nothing_is_kept_of_what_was_committed_while_an_older_chunk_of_another_partition_is_not() {
+        let (mut tracker, start) = (Tracker::default(), Instant::now());
+        tracker.track(Sequence(0), change(0, 0), start, ());
+        for sequence in 1..1000 {
+            tracker.track(Sequence(sequence), change(1, 0), start, ());
+            tracker.expect(Sequence(sequence), 0);
+            tracker.take_committable();
+        }
+        assert_eq!((tracker.read_at.len(), tracker.partition_of.len(), tracker.partitions.len()), (1, 1, 1));
     }
 }
