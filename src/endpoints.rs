@@ -2,7 +2,7 @@
 //!
 //! | a server | becomes |
 //! |---|---|
-//! | in turn, fails | left out for 5 s; after each further failure twice as long, up to 2 minutes |
+//! | in turn, fails | left out for 5 s; after each further failure twice as long, up to 2 minutes. Requests that were under way together fail together: that is one failure |
 //! | left out, its time is over | tried by one request, left out by the others for 5 s |
 //! | tried, answers | in turn |
 //!
@@ -51,6 +51,8 @@ pub struct Endpoint {
 #[derive(Debug, Default)]
 struct Health {
     failures: u32,
+    /// When the last failure that counted came.
+    failed_at: Option<Instant>,
     out_until: Option<Instant>,
     busy: u32,
 }
@@ -109,9 +111,13 @@ impl Endpoint {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It did not answer, or answered that it cannot.
-    pub fn failed(&self) {
+    /// It did not answer a request that began then, or answered that it cannot.
+    pub fn failed(&self, began: Instant) {
         let mut health = self.health();
+        if health.failed_at.is_some_and(|failed_at| began <= failed_at) {
+            return;
+        }
+        health.failed_at = Some(Instant::now());
         let (first, longest) = LEFT_OUT;
         let wait = first.saturating_mul(1 << health.failures.min(16)).min(longest);
         health.failures = health.failures.saturating_add(1);
@@ -119,8 +125,8 @@ impl Endpoint {
     }
 
     /// It answered with 503: a failure, and one more of a burst.
-    pub fn busy(&self) {
-        self.failed();
+    pub fn busy(&self, began: Instant) {
+        self.failed(began);
         let mut health = self.health();
         health.busy = health.busy.saturating_add(1);
     }
@@ -154,7 +160,7 @@ mod tests {
         let endpoints = endpoints(3);
         let [first, second, third] = ["http://s0:8088", "http://s1:8088", "http://s2:8088"];
         assert_eq!(picks(&endpoints), [first, second, third]);
-        endpoints.all()[1].failed();
+        endpoints.all()[1].failed(Instant::now());
         assert!(!picks::<6>(&endpoints).contains(&second));
         tokio::time::advance(LEFT_OUT.0).await;
         let tries = picks::<6>(&endpoints).iter().filter(|url| **url == second).count();
@@ -167,7 +173,7 @@ mod tests {
     async fn a_server_that_goes_on_failing_is_left_out_for_longer() {
         let endpoints = endpoints(2);
         for seconds in [5, 10, 20, 40, 80, 120, 120] {
-            endpoints.all()[1].failed();
+            endpoints.all()[1].failed(Instant::now());
             tokio::time::advance(Duration::from_secs(seconds) - Duration::from_millis(1)).await;
             assert_eq!(picks(&endpoints), ["http://s0:8088"; 3], "{seconds} s");
             tokio::time::advance(Duration::from_millis(1)).await;
@@ -176,14 +182,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn requests_that_fail_together_leave_a_server_out_as_long_as_one_does() {
+        let endpoints = endpoints(2);
+        let server = &endpoints.all()[1];
+        let began = Instant::now();
+        for _ in 0..6 {
+            tokio::time::advance(Duration::from_millis(100)).await;
+            server.failed(began);
+        }
+        tokio::time::advance(LEFT_OUT.0).await;
+        assert!(picks::<2>(&endpoints).contains(&server.url()), "its five seconds are over");
+        // The one that tried it began after the failure.
+        server.failed(Instant::now());
+        tokio::time::advance(LEFT_OUT.0).await;
+        assert!(!picks::<2>(&endpoints).contains(&server.url()));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn where_all_failed_the_one_that_comes_back_first_is_tried() {
         let endpoints = endpoints(2);
-        endpoints.all()[1].failed();
+        endpoints.all()[1].failed(Instant::now());
         tokio::time::advance(Duration::from_secs(1)).await;
-        endpoints.all()[0].failed();
+        endpoints.all()[0].failed(Instant::now());
         assert_eq!(picks(&endpoints), ["http://s1:8088"]);
         let alone = self::endpoints(1);
-        alone.all()[0].failed();
+        alone.all()[0].failed(Instant::now());
         assert_eq!(picks(&alone), ["http://s0:8088"; 3]);
     }
 
@@ -200,9 +223,9 @@ mod tests {
     async fn three_answers_of_503_in_a_row_are_a_burst() {
         let endpoints = endpoints(1);
         let server = &endpoints.all()[0];
-        (0..2).for_each(|_| server.busy());
+        (0..2).for_each(|_| server.busy(Instant::now()));
         assert!(!server.is_swamped());
-        server.busy();
+        server.busy(Instant::now());
         assert!(server.is_swamped());
         server.works();
         assert!(!server.is_swamped());

@@ -56,6 +56,7 @@ mod piece;
 mod progress;
 mod read;
 mod refusals;
+mod refuse;
 mod told;
 mod tracker;
 mod workers;

@@ -12,6 +12,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderMap, HeaderValu
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::batch::{Framing, Request};
 use crate::component::{BuildError, Probe, parse};
@@ -32,6 +33,7 @@ mod probe;
 mod verdict;
 
 use channels::{Channel, Channels};
+use verdict::Terms;
 
 /// Splunk HEC.
 pub const KIND: OutputKind = OutputKind {
@@ -200,20 +202,21 @@ impl SplunkHec {
     /// Sends events to one server.
     async fn send_to(&self, endpoint: &Endpoint, authorization: HeaderValue, request: &Request) -> Verdict {
         let mut channel = self.channels.take(endpoint.url());
+        let began = Instant::now();
         let answer = match self.post(&channel, "event", authorization, request).await {
             Ok(answer) => answer,
             Err(failure) => {
-                endpoint.failed();
+                endpoint.failed(began);
                 return failure.into();
             }
         };
         match answer.status {
-            503 => endpoint.busy(),
-            500..=599 => endpoint.failed(),
+            503 => endpoint.busy(began),
+            500..=599 => endpoint.failed(began),
             _ => endpoint.works(),
         }
         let index_varies = self.config.index.as_ref().is_some_and(|index| index.fixed().is_none());
-        let verdict = verdict::of_answer(&answer, request, index_varies);
+        let verdict = verdict::of_answer(&answer, request, Terms { index_varies, ack: self.config.ack });
         let Verdict::Accepted { slow_down } = verdict else { return verdict };
         channel.remember(&answer.cookies);
         let number = verdict::ack_number(&answer);
@@ -234,6 +237,7 @@ impl SplunkHec {
         if !endpoint.is_swamped() {
             return None;
         }
+        let began = Instant::now();
         let verdict = match self.health(endpoint, authorization).await {
             Ok(answer) => verdict::of_health(&answer, self.config.ack),
             // Nothing of the events was sent.
@@ -241,7 +245,7 @@ impl SplunkHec {
         };
         match &verdict {
             None => endpoint.works(),
-            Some(_) => endpoint.failed(),
+            Some(_) => endpoint.failed(began),
         }
         verdict
     }
@@ -387,7 +391,7 @@ fn write_fields(event: &AuditEvent<'_>, frame: &mut Vec<u8>) {
 /// The verdict on an answer, for the fuzzer.
 #[cfg(any(test, fuzzing))]
 pub fn judge(answer: &Answer, request: &Request) -> Verdict {
-    verdict::of_answer(answer, request, false)
+    verdict::of_answer(answer, request, Terms::default())
 }
 
 #[cfg(test)]

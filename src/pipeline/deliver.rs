@@ -12,10 +12,9 @@
 //! | rejected | kept | halves, down to the event to blame, which is dead-lettered |
 //!
 //! Order of safety: a dead letter is on disk before its event is settled. Where one event after the other is refused and
-//! none is taken, the refusal is a hold instead (see `refusals.rs`).
+//! none is taken, the refusal is a hold instead (see `refusals.rs`, and `refuse.rs` for what is done with it).
 
 use std::collections::{HashSet, VecDeque};
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +25,6 @@ use tokio_util::sync::CancellationToken;
 use super::PipelineError;
 use super::batcher::LearnedSize;
 use super::disk::Disk;
-use super::encode::refused_letter;
 use super::pace::{Pace, Turn};
 use super::piece::{Packer, Piece};
 use super::progress::{Fate, Reporter};
@@ -36,7 +34,7 @@ use crate::batch::{Manifest, Request};
 use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::failpoint::{self, Step};
 use crate::metrics::PipelineMetrics;
-use crate::output::{Alarm, HoldReason, Output, Rejection, Verdict};
+use crate::output::{HoldReason, Output, Rejection, Verdict};
 use crate::status::{Phase, Side, Status};
 
 /// How long `--once` waits for a collector that fails.
@@ -274,52 +272,6 @@ impl Deliverer {
         Ok(())
     }
 
-    /// Keeps what a human must see to. It goes to the end of the line: if another event is taken, it was not the setting.
-    fn hold(&self, alarm: Alarm, piece: Piece, pieces: &mut VecDeque<Piece>) -> Result<(), PipelineError> {
-        for reason in HoldReason::OF_OUTPUTS {
-            self.metrics.hold(reason, reason == alarm.reason);
-        }
-        self.status.trouble(Side::Output, Phase::Holding, &alarm.message);
-        if self.once {
-            let pipeline = self.name.to_string();
-            return Err(PipelineError::Collector { pipeline, message: alarm.message });
-        }
-        if self.said.is_worth(Told::Holding(alarm.reason)) == Worth::News {
-            tracing::error!(pipeline = %self.name, "{}; waiting, nothing is lost", alarm.message);
-        }
-        pieces.push_back(piece);
-        Ok(())
-    }
-
-    /// More events of a piece are refused than are believed to be bad: a hold. If others were taken since it was held, it is
-    /// not the setting: its parts come to be believed, as single events would.
-    async fn doubt(
-        &self,
-        refused: usize,
-        rejection: &Rejection,
-        mut piece: Piece,
-        pieces: &mut VecDeque<Piece>,
-    ) -> Result<(), PipelineError> {
-        let taken = self.refusals.taken();
-        if let Some(before) = piece.doubted
-            && before != taken
-            && self.refusals.never_believes(refused)
-        {
-            let halves = self.packer.halves(piece).await?.into_iter();
-            first(pieces, halves.map(|half| Piece { doubted: Some(before), ..half }).collect());
-            return Ok(());
-        }
-        piece.doubted = Some(taken);
-        self.hold(self.suspicion(refused, rejection), piece, pieces)
-    }
-
-    /// The alarm when one event after the other is refused.
-    fn suspicion(&self, refused: usize, rejection: &Rejection) -> Alarm {
-        self.pace.held(self.hold_interval);
-        let message = self.refusals.message(refused, &rejection.reason);
-        Alarm { reason: HoldReason::Misconfigured, message }
-    }
-
     fn accepted(&self, request: &Request) {
         self.works();
         self.refusals.end();
@@ -329,7 +281,7 @@ impl Deliverer {
     }
 
     /// The collector answers for events again.
-    fn works(&self) {
+    pub(super) fn works(&self) {
         if self.status.recovered(Side::Output) {
             self.said.forget();
             self.clear_holds();
@@ -337,13 +289,13 @@ impl Deliverer {
         }
     }
 
-    fn clear_holds(&self) {
+    pub(super) fn clear_holds(&self) {
         for reason in HoldReason::OF_OUTPUTS {
             self.metrics.hold(reason, false);
         }
     }
 
-    async fn settle(&self, events: &Manifest, fate: Fate) {
+    pub(super) async fn settle(&self, events: &Manifest, fate: Fate) {
         let count = events.events() as u64;
         match fate {
             Fate::Delivered => self.metrics.events_delivered.inc_by(count),
@@ -381,45 +333,10 @@ impl Deliverer {
         }
         Ok(())
     }
-
-    /// Halves a batch; a single event is dead-lettered.
-    async fn narrow(
-        &self,
-        piece: Piece,
-        reason: &str,
-        rejection: &Rejection,
-        pieces: &mut VecDeque<Piece>,
-    ) -> Result<(), PipelineError> {
-        if piece.events.events() > 1 {
-            first(pieces, self.packer.halves(piece).await?);
-            return Ok(());
-        }
-        if !self.refusals.believed(1) {
-            return self.hold(self.suspicion(1, rejection), piece, pieces);
-        }
-        self.works();
-        self.dead_letter(&piece.events, reason, rejection).await
-    }
-
-    async fn dead_letter(
-        &self,
-        events: &Manifest,
-        reason: &str,
-        rejection: &Rejection,
-    ) -> Result<(), PipelineError> {
-        let letters = events
-            .each()
-            .map(|(frames, index)| refused_letter(frames, index, reason, &rejection.reason))
-            .collect::<io::Result<Vec<DeadLetter>>>()
-            .map_err(PipelineError::Compress)?;
-        self.disk.keep(&*self.dead_letters, letters).await?;
-        self.settle(events, Fate::Dead).await;
-        Ok(())
-    }
 }
 
 /// Puts pieces before the others, in their order.
-fn first(pieces: &mut VecDeque<Piece>, these: Vec<Piece>) {
+pub(super) fn first(pieces: &mut VecDeque<Piece>, these: Vec<Piece>) {
     for piece in these.into_iter().rev() {
         pieces.push_front(piece);
     }

@@ -117,6 +117,17 @@ impl SimulatedCollector {
         Verdict::Partial { duplicate, retry, rejected, after: None, ambiguous: false }
     }
 
+    /// Reads up to the event it refuses. What comes before that is in and not safe, and need not stay: it promises nothing.
+    fn prefix(&self, events: &[Event]) -> Verdict {
+        let at = events.iter().position(Event::is_poison).unwrap();
+        if self.world.chance(50) {
+            self.keep(&events[..at], true);
+        }
+        let retry = (0..at).chain(at + 1..events.len()).collect();
+        let rejected = vec![(at, Rejection { reason: "poison".to_owned() })];
+        Verdict::Partial { duplicate: Vec::new(), retry, rejected, after: None, ambiguous: at > 0 }
+    }
+
     fn promise(&self, events: &[Event]) -> Verdict {
         let forgets = self.world.strikes(&self.world.schedule.collector);
         let kept_at =
@@ -144,6 +155,9 @@ impl SimulatedCollector {
         let poison = events.iter().any(Event::is_poison);
         if poison && world.schedule.keyed {
             return self.partial(events, false);
+        }
+        if poison && world.schedule.promises {
+            return self.prefix(events);
         }
         if poison {
             return Verdict::rejected("one of them is poison");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use tokio::time::Instant;
 
 use super::Config;
 use super::login::{Login, NoLogin};
@@ -57,10 +58,11 @@ impl Cluster {
         };
         let url = format!("{}{path}", node.url());
         let secrets = self.login.add_to(&mut headers, &method, &url, &request.body).await?;
+        let began = Instant::now();
         let answer = self.client.send(method, &url, headers, request).await;
         match &answer {
             // A gateway that does not reach its node, and a node that knows no master or shuts down.
-            Err(_) | Ok(Answer { status: 502..=504, .. }) => node.failed(),
+            Err(_) | Ok(Answer { status: 502..=504, .. }) => node.failed(began),
             Ok(_) => node.works(),
         }
         Ok(Exchange { answer, secrets })

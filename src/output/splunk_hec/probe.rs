@@ -47,7 +47,7 @@ impl SplunkHec {
         let ask = async |path, body| self.post(&channel, path, authorization.clone(), &plain(body)).await;
         let refused = |answer: &Answer| {
             let known = verdict::knows_the_token(answer);
-            (!known).then(|| verdict::of_answer(answer, &plain(String::new()), false))
+            (!known).then(|| verdict::of_answer(answer, &plain(String::new()), verdict::Terms::default()))
         };
         match ask("event", String::new()).await.map(|answer| refused(&answer)) {
             Ok(None) => {}

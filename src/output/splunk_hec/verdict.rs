@@ -2,6 +2,9 @@
 //!
 //! A refused batch was taken up to the refused event: all before `invalid-event-number` is indexed, nothing from it
 //! on is. Sending the whole batch again would duplicate the first part, giving it up would lose the last.
+//!
+//! With `ack` the first part is not safe yet, and there is no number to ask for it by: it is sent again, and may be there
+//! twice. A part that an indexer loses before it is on disk would be lost for good.
 
 use std::collections::BTreeMap;
 
@@ -38,8 +41,17 @@ fn reply(answer: &Answer) -> Reply {
     serde_json::from_slice(&answer.body).unwrap_or_default()
 }
 
-/// The verdict on a request by its answer. `index_varies`: events of one request may be for several indexes.
-pub(super) fn of_answer(answer: &Answer, request: &Request, index_varies: bool) -> Verdict {
+/// What an answer's meaning depends on besides.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Terms {
+    /// Events of one request may be for several indexes.
+    pub(super) index_varies: bool,
+    /// Only what is acknowledged counts as delivered.
+    pub(super) ack: bool,
+}
+
+/// The verdict on a request by its answer.
+pub(super) fn of_answer(answer: &Answer, request: &Request, terms: Terms) -> Verdict {
     let reply = reply(answer);
     let said = answer.summary();
     let hold = |reason, advice: &str| Verdict::hold(reason, format!("{said}; {advice}"));
@@ -51,13 +63,13 @@ pub(super) fn of_answer(answer: &Answer, request: &Request, index_varies: bool) 
         Some(1) => hold(HoldReason::Credentials, "enable the token of `token` in Splunk"),
         Some(2..=4) => hold(HoldReason::Credentials, "set `token` to a token that Splunk knows"),
         Some(5) => misconfigured("events were sent and none arrived: look for a proxy that drops the body"),
-        Some(6 | 12 | 13 | 15) => refused_at(&reply, request),
+        Some(6 | 12 | 13 | 15) => refused_at(&reply, request, terms.ack),
         // The number it carries is that of the event after the wrong one: of no use. Where only some events are for the
         // wrong index, they are found by halving; the one that is left is no bad event, and is held.
-        Some(7) if index_varies && request.events > 1 => Verdict::rejected(said),
+        Some(7) if terms.index_varies && request.events > 1 => Verdict::rejected(said),
         Some(7) => misconfigured("set `index` to one that exists and that the token may write to"),
         Some(8) => Verdict::Retry { cause: said, after: answer.retry_after, ambiguous: true },
-        Some(9) => busy_at(&reply, answer, request),
+        Some(9) => busy_at(&reply, answer, request, terms.ack),
         Some(10 | 11 | 28) => misconfigured(
             "a channel was sent and did not arrive: let proxies pass x-splunk-request-channel, and make them sticky",
         ),
@@ -70,7 +82,7 @@ pub(super) fn of_answer(answer: &Answer, request: &Request, index_varies: bool) 
 }
 
 /// Prefix rule: what came before the refused event is in.
-fn refused_at(reply: &Reply, request: &Request) -> Verdict {
+fn refused_at(reply: &Reply, request: &Request, ack: bool) -> Verdict {
     let reason = if reply.text.is_empty() { "refused by HEC" } else { &reply.text };
     let reason = excerpt(reason, MAX_REASON_CHARACTERS);
     let reason = format!("{reason} (HEC code {})", reply.code.unwrap_or_default());
@@ -78,18 +90,22 @@ fn refused_at(reply: &Reply, request: &Request) -> Verdict {
         Some(0) if request.events > 1 && request.uncompressed_bytes > SUSPICIOUS_BYTES => Verdict::TooLarge,
         Some(number) if number < request.events => Verdict::Partial {
             duplicate: Vec::new(),
-            retry: (number + 1..request.events).collect(),
+            retry: (0..if ack { number } else { 0 }).chain(number + 1..request.events).collect(),
             rejected: vec![(number, Rejection { reason })],
             after: None,
-            ambiguous: false,
+            ambiguous: ack && number > 0,
         },
         _ => Verdict::rejected(reason),
     }
 }
 
-/// A busy server may tell where it stopped.
-fn busy_at(reply: &Reply, answer: &Answer, request: &Request) -> Verdict {
+/// A busy server may tell where it stopped. Where what it took comes again, it comes in smaller parts, or it could come with
+/// every try.
+fn busy_at(reply: &Reply, answer: &Answer, request: &Request, ack: bool) -> Verdict {
     match reply.invalid_event {
+        Some(number) if ack && (1..request.events).contains(&number) => {
+            Verdict::TooSlow { cause: answer.summary() }
+        }
         Some(number) if (1..request.events).contains(&number) => Verdict::Partial {
             duplicate: Vec::new(),
             retry: (number..request.events).collect(),
@@ -161,7 +177,7 @@ mod tests {
 
     fn verdict(status: u16, body: &str, events: usize, uncompressed_bytes: usize) -> Verdict {
         let request = Request { body: Bytes::new(), encoding: Encoding::None, events, uncompressed_bytes };
-        of_answer(&answer(status, body), &request, false)
+        of_answer(&answer(status, body), &request, Terms::default())
     }
 
     fn coded(status: u16, code: u16) -> String {
@@ -247,7 +263,7 @@ mod tests {
                 Request { body: Bytes::new(), encoding: Encoding::None, events: 5, uncompressed_bytes: 9 };
             let answer = Answer { retry_after: wait, ..answer(503, body) };
             let (Verdict::Retry { after, .. } | Verdict::Partial { after, .. }) =
-                of_answer(&answer, &request, false)
+                of_answer(&answer, &request, Terms::default())
             else {
                 panic!("{body} is to come again")
             };
@@ -321,6 +337,28 @@ mod tests {
     }
 
     #[test]
+    fn with_ack_nothing_of_a_refused_batch_counts_as_delivered() {
+        let request =
+            Request { body: Bytes::new(), encoding: Encoding::None, events: 5, uncompressed_bytes: 9 };
+        let terms = Terms { ack: true, index_varies: false };
+        let judged = |status, code, number| {
+            let body = format!(r#"{{"text":"t","code":{code},"invalid-event-number":{number}}}"#);
+            of_answer(&answer(status, &body), &request, terms)
+        };
+        for code in [6, 12, 13, 15] {
+            for number in 0..5 {
+                let Verdict::Partial { retry, rejected, ambiguous, .. } = judged(400, code, number) else {
+                    panic!("{code} {number}")
+                };
+                let others: Vec<usize> = (0..5).filter(|index| *index != number).collect();
+                assert_eq!((retry, rejected[0].0, ambiguous), (others, number, number > 0));
+            }
+        }
+        assert_eq!(judged(503, 9, 0).label(), "retry");
+        assert!(matches!(judged(503, 9, 3), Verdict::TooSlow { .. }));
+    }
+
+    #[test]
     fn an_answer_that_is_not_splunks_goes_by_its_status() {
         for (status, body, expected) in [
             (200, "", "accepted"),
@@ -344,9 +382,10 @@ mod tests {
         let request =
             |events| Request { body: Bytes::new(), encoding: Encoding::None, events, uncompressed_bytes: 9 };
         let answer = answer(400, r#"{"text":"Incorrect index","code":7,"invalid-event-number":1}"#);
-        assert_eq!(of_answer(&answer, &request(2), true).label(), "rejected");
-        assert_eq!(of_answer(&answer, &request(1), true).label(), "hold");
-        assert_eq!(of_answer(&answer, &request(2), false).label(), "hold");
+        let varies = Terms { index_varies: true, ack: false };
+        assert_eq!(of_answer(&answer, &request(2), varies).label(), "rejected");
+        assert_eq!(of_answer(&answer, &request(1), varies).label(), "hold");
+        assert_eq!(of_answer(&answer, &request(2), Terms::default()).label(), "hold");
     }
 
     #[test]

@@ -100,6 +100,12 @@ async fn deliver(deliverer: &Deliverer, events: u32) -> Result<(), PipelineError
 
 /// Delivers one batch of so many events, each of two bytes.
 async fn deliver_lines(deliverer: &Deliverer, line: &str, events: u32) -> Result<(), PipelineError> {
+    deliver_body(deliverer, line.repeat(events as usize)).await
+}
+
+/// Delivers one batch of events of two bytes.
+async fn deliver_body(deliverer: &Deliverer, body: String) -> Result<(), PipelineError> {
+    let events = (body.len() / 2) as u32;
     let frame = |end| Frame { end, record_end: 1, ..Frame::default() };
     let chunk = Chunk { payload: "x".into(), ..Chunk::default() };
     let frames = Frames {
@@ -108,7 +114,7 @@ async fn deliver_lines(deliverer: &Deliverer, line: &str, events: u32) -> Result
         frames: (1..=events).map(|number| frame(2 * number)).collect(),
     };
     let mut batch = Batch::default();
-    batch.push(&Arc::new(frames), &line.repeat(events as usize).into_bytes().into(), 0..events as usize);
+    batch.push(&Arc::new(frames), &body.into_bytes().into(), 0..events as usize);
     let slot = Arc::clone(&deliverer.slots).acquire_owned().await.unwrap();
     let [piece] = <[Piece; 1]>::try_from(deliverer.packer.pack(batch).await?).unwrap();
     deliverer.deliver(piece, slot).await
@@ -230,4 +236,42 @@ async fn a_single_run_tries_for_two_minutes_and_not_for_another_wait() {
         assert!(matches!(ended, Err(PipelineError::Collector { .. })), "{ended:?}");
         assert_eq!(began.elapsed().as_secs(), ONCE_PATIENCE.as_secs());
     }
+}
+
+/// Reads up to the first event `b`, refuses that, and makes sure of nothing before it; how many came with each request.
+#[derive(Default)]
+struct Unsure(Mutex<Vec<usize>>);
+
+#[async_trait]
+impl Output for Unsure {
+    fn framing(&self) -> Framing {
+        Framing::LINES
+    }
+
+    async fn send(&self, request: &Request) -> Verdict {
+        self.0.lock().unwrap().push(request.events);
+        let body = request.encoding.decompress(&request.body, request.uncompressed_bytes).unwrap();
+        let Some(at) = body.chunks(2).position(|event| event.starts_with(b"b")) else {
+            return Verdict::Accepted { slow_down: false };
+        };
+        let retry = (0..at).chain(at + 1..request.events).collect();
+        let rejected = vec![(at, Rejection { reason: "no event".to_owned() })];
+        Verdict::Partial { duplicate: Vec::new(), retry, rejected, after: None, ambiguous: at > 0 }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_before_a_refused_event_and_is_not_safe_is_sent_once_more_and_not_with_each_further_refusal()
+ {
+    let (news, mut told) = mpsc::channel(64);
+    let output = Arc::new(Unsure::default());
+    let mut deliverer = deliverer(Arc::clone(&output) as Arc<dyn Output>, false, news);
+    // With two in a row it would be held.
+    deliverer.refusals = Refusals::new(1);
+    let began = Instant::now();
+    deliver_body(&deliverer, "g\ng\nb\n".repeat(3) + "g\n").await.unwrap();
+    assert_eq!(*output.0.lock().unwrap(), [10, 2, 7, 2, 4, 2, 1]);
+    assert_eq!((deliverer.metrics.events_delivered.get(), deliverer.metrics.dead_letters()), (7, 3));
+    assert_eq!(began.elapsed(), Duration::ZERO, "a collector that looked at a request is not busy");
+    assert!(told.recv().await.is_some());
 }
