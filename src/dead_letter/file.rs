@@ -200,7 +200,7 @@ impl Place {
             serde_json::to_writer(&mut lines, &Line::new(&self.pipeline, &time, letter))?;
             lines.push(b'\n');
         }
-        let mut file = self.lock(|| std::thread::sleep(LOCK_INTERVAL))?;
+        let mut file = self.lock(pause)?;
         let end = whole_lines(&mut file)?;
         file.set_len(end)?;
         let written = file.write_all(&lines);
@@ -232,6 +232,11 @@ impl Place {
             }
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "on a thread for blocking work")]
+fn pause() {
+    std::thread::sleep(LOCK_INTERVAL);
 }
 
 /// Whether an open file is the one that has this name now.

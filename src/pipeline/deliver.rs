@@ -31,7 +31,7 @@ use super::progress::{Fate, Reporter};
 use super::refusals::Refusals;
 use super::told::{Said, Told, Worth};
 use crate::batch::{Manifest, Request};
-use crate::dead_letter::{DeadLetter, DeadLetters};
+use crate::dead_letter::DeadLetters;
 use crate::failpoint::{self, Step};
 use crate::metrics::PipelineMetrics;
 use crate::output::{HoldReason, Output, Rejection, Verdict};

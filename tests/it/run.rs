@@ -205,6 +205,50 @@ async fn the_grace_period_bounds_how_long_a_dead_collector_delays_a_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_single_run_that_is_stopped_before_all_is_delivered_does_not_end_well() {
+    for signal in ["INT", "TERM"] {
+        let collector = Collector::start(Protocol::Any).await;
+        collector.set_down(Some(500));
+        let directory = growing(&format!("type = \"http\"\nurl = \"{}\"", collector.url()));
+        let text = std::fs::read_to_string(directory.path().join("a.toml")).unwrap();
+        write_config(directory.path(), &format!("shutdown_grace = \"100ms\"\n{text}"));
+        let mut process = Process::start(&ONCE, directory.path());
+        process.until_logged("nothing is lost");
+        process.signal(signal);
+        let ended = process.end().with(2);
+        let last = ended.stderr.lines().last().unwrap();
+        let told = "auditferry: in/out: not everything was delivered within the grace period; the rest is read again";
+        assert!(last.starts_with(told), "{}", ended.stderr);
+        collector.set_down(None);
+        run(&ONCE, directory.path()).with(0);
+        assert_eq!(request_ids(&collector.events()), ["request-1"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_that_waits_for_a_human_does_not_delay_a_stop() {
+    let collector = Collector::start(Protocol::Hec).await;
+    collector.want_authorization("Splunk another");
+    let output =
+        format!("type = \"splunk_hec\"\nurl = \"{}\"\ntoken = {{ env = \"TOKEN\" }}", collector.url());
+    let directory = growing(&output);
+    let text = std::fs::read_to_string(directory.path().join("a.toml")).unwrap();
+    write_config(directory.path(), &format!("shutdown_grace = \"1h\"\n{text}"));
+    let mut process = Process::start(&RUN, directory.path());
+    process.until_logged("waiting, nothing is lost");
+    process.signal("TERM");
+    let ended = process.end().with(0);
+    assert!(
+        ended.stderr.contains("the output waits for a human; the rest is read again"),
+        "{}",
+        ended.stderr
+    );
+    collector.want_authorization(&format!("Splunk {SECRET}"));
+    run(&ONCE, directory.path()).with(0);
+    assert_eq!(request_ids(&collector.events()), ["request-1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_signal_stops_at_once() {
     let collector = Collector::start(Protocol::Any).await;
     collector.set_down(Some(503));

@@ -9,7 +9,7 @@ use crate::batch::{Batch, Frame, Frames, Framing, Sequence};
 use crate::budget::Budget;
 use crate::chunk::Chunk;
 use crate::compress::Encoding;
-use crate::dead_letter::DeadLetterError;
+use crate::dead_letter::{DeadLetter, DeadLetterError};
 use crate::kept::KeptRecords;
 use crate::metrics::Metrics;
 use crate::output::{ACK_TIMEOUT, AckId};
