@@ -150,7 +150,8 @@ impl Input for Growing {
         }
         *self.0.lock().unwrap() = left - 1;
         let payload = Bytes::from(format!(r#"{{"timestamp":{left},"serviceName":"a","actionName":"b"}}"#));
-        let record = Record { start: 0, end: payload.len() as u32, line: 0, occurrence: 0 };
+        let end = u32::try_from(payload.len()).unwrap();
+        let record = Record { start: 0, end, line: 0, occurrence: 0 };
         let (partition, position) = (Partition::new(&left.to_string()), Position::new("1"));
         Ok(Read::Chunk(Chunk { payload, records: vec![record], partition, position, ..Chunk::default() }))
     }

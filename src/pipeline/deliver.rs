@@ -261,7 +261,7 @@ impl Deliverer {
             }
             Worth::Reminder(after) => {
                 let after = humantime::format_duration(Duration::from_secs(after.as_secs()));
-                tracing::warn!(pipeline = %self.name, "still, for {after}: {cause}; trying again {patience}");
+                tracing::warn!(pipeline = %self.name, "still, after {after}: {cause}; trying again, nothing is lost");
             }
             Worth::Nothing => tracing::debug!(pipeline = %self.name, "{cause}"),
         }

@@ -105,7 +105,7 @@ async fn deliver_lines(deliverer: &Deliverer, line: &str, events: u32) -> Result
 
 /// Delivers one batch of events of two bytes.
 async fn deliver_body(deliverer: &Deliverer, body: String) -> Result<(), PipelineError> {
-    let events = (body.len() / 2) as u32;
+    let events = u32::try_from(body.len() / 2).unwrap();
     let frame = |end| Frame { end, record_end: 1, ..Frame::default() };
     let chunk = Chunk { payload: "x".into(), ..Chunk::default() };
     let frames = Frames {
@@ -223,6 +223,39 @@ impl Output for Gone {
     async fn send(&self, _request: &Request) -> Verdict {
         Verdict::retry("cannot reach splunk", None)
     }
+}
+
+/// Where a log is written to.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_a_collector_still_fails_is_logged_now_and_then() {
+    let (log, (news, _told)) = (Log::default(), mpsc::channel(16));
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _here = tracing::subscriber::set_default(subscriber);
+    let deliverer = deliverer(Arc::new(Gone), false, news);
+    let hour = Duration::from_secs(3600);
+    assert!(tokio::time::timeout(hour, deliver(&deliverer, 1)).await.is_err());
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let said = |what: &str| log.lines().filter(|line| line.contains(what)).count();
+    assert_eq!(said("cannot reach splunk; trying again until it works, nothing is lost"), 1, "{log}");
+    assert!((5..=9).contains(&said(": cannot reach splunk; trying again, nothing is lost")), "{log}");
 }
 
 #[tokio::test(start_paused = true)]
