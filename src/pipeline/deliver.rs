@@ -351,7 +351,8 @@ fn stopped_at_refusal(
     ambiguous: bool,
 ) -> bool {
     rejected.last().is_some_and(|(refused, _)| {
-        retry.iter().copied().skip_while(|index| ambiguous && index < refused).eq(refused + 1..events)
+        let from = if ambiguous { 0 } else { refused + 1 };
+        retry.iter().copied().eq((from..events).filter(|index| index != refused))
     })
 }
 
