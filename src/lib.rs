@@ -25,7 +25,7 @@
 //!
 //! | layer | modules | import |
 //! |---|---|---|
-//! | values | [`event`] [`chunk`] [`kept`] [`batch`] [`budget`] [`buffer`] [`canonical`] [`action`] [`principal`] [`redact`] [`overlap`] [`recent`] [`json`] [`time`] [`units`] [`template`] [`compress`] [`cores`] [`backoff`] [`secret`] [`status`] [`failpoint`] | values |
+//! | values | [`event`] [`chunk`] [`kept`] [`batch`] [`budget`] [`buffer`] [`canonical`] [`action`] [`principal`] [`private`] [`redact`] [`overlap`] [`recent`] [`json`] [`time`] [`units`] [`template`] [`compress`] [`cores`] [`backoff`] [`secret`] [`status`] [`failpoint`] | values |
 //! | contracts | [`input`] [`decode`] [`format`](mod@format) [`output`] [`state`] [`dead_letter`] [`metrics`] [`http`] [`connection`] [`kafka`] [`endpoints`] [`aws`] [`azure_identity`] [`azure_token`] [`azure_workspace`] [`component`] | contracts, values |
 //! | components | `input/*` `decode/*` `format/*` `output/*` `state/*` `dead_letter/*` | contracts, values; never each other |
 //! | engine | [`pipeline`] | contracts, values: traits, no component's name |
@@ -170,6 +170,7 @@ pub mod output;
 pub mod overlap;
 pub mod pipeline;
 pub mod principal;
+pub mod private;
 pub mod recent;
 pub mod redact;
 pub mod registry;

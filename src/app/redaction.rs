@@ -2,7 +2,6 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::AppError;
@@ -10,6 +9,7 @@ use crate::config::Config;
 use crate::decode::Decoder;
 use crate::decode::audit::AuditDecoder;
 use crate::decode::redacting::RedactingDecoder;
+use crate::private;
 
 /// The random key's file, below the state directory.
 const FILE: &str = "redaction.key";
@@ -51,7 +51,8 @@ fn kept(state_dir: &Path) -> io::Result<Vec<u8>> {
     getrandom::fill(&mut key).map_err(io::Error::other)?;
     // Whole or not at all: half a key would give other marks than the one that follows it.
     let new = state_dir.join(format!("{FILE}.new"));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let mut file = private::file(&new, OpenOptions::new().write(true))?;
+    file.set_len(0)?;
     file.write_all(&key)?;
     file.sync_all()?;
     fs::rename(&new, &path)?;

@@ -3,9 +3,9 @@
 //! Writer and replay may be two processes. Both lock the file, and the writer looks after locking whether the file
 //! still has its name: a letter is never added to a file that a replay has taken away.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use crate::dead_letter::{DeadLetter, DeadLetterError, DeadLetterOrigin, DeadLetters};
 use crate::failpoint::{self, Step};
+use crate::private;
 
 const DIRECTORY: &str = "dead-letters";
 const EXTENSION: &str = ".ndjson";
@@ -167,10 +168,7 @@ impl FileDeadLetters {
     /// [`DeadLetterError`] if the directory cannot be made.
     pub fn open(state_dir: &Path, pipeline: &str) -> Result<Self, DeadLetterError> {
         let directory = state_dir.join(DIRECTORY);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)
+        private::directory(&directory)
             .map_err(|source| DeadLetterError { path: directory.display().to_string(), source })?;
         let path = directory.join(format!("{}{EXTENSION}", pipeline.replace('/', ".")));
         Ok(Self(Arc::new(Place { directory, path, pipeline: pipeline.to_owned() })))
@@ -222,8 +220,7 @@ impl Place {
     /// it locked as long as it lasts.
     fn lock(&self, wait: impl Fn()) -> std::io::Result<File> {
         loop {
-            let file =
-                OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(&self.path)?;
+            let file = private::file(&self.path, OpenOptions::new().read(true).append(true))?;
             match file.try_lock() {
                 Ok(()) if still_named(&file, &self.path)? => return Ok(file),
                 Ok(()) => {}

@@ -3,8 +3,7 @@
 //! SQLite was taken over an own journal because a crash in the middle of a commit, a torn page and a full disk are
 //! solved there; it costs one fsync of the write-ahead log per commit, and commits are few.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction,
 
 use crate::chunk::{Note, Partition, Position};
 use crate::failpoint::{self, Step};
+use crate::private;
 use crate::state::{Change, State, StateError};
 
 mod tables;
@@ -113,7 +113,7 @@ const DATABASE: &str = "state.db";
 fn lock(directory: &Path) -> Result<File, StateError> {
     let failed = |source| directory_error(directory, source);
     // Positions name objects and workspaces, notes fingerprint records: for this user's eyes only.
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+    private::directory(directory).map_err(failed)?;
     let lock = private_file(&directory.join("lock")).map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
@@ -123,7 +123,7 @@ fn lock(directory: &Path) -> Result<File, StateError> {
 }
 
 fn private_file(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)
+    private::file(path, OpenOptions::new().read(true).write(true))
 }
 
 fn directory_error(directory: &Path, source: std::io::Error) -> StateError {

@@ -23,6 +23,7 @@ const VALUES: &[&str] = &[
     "json",
     "kept",
     "principal",
+    "private",
     "overlap",
     "recent",
     "redact",

@@ -1,5 +1,6 @@
 //! `auditferry state`: a state that is lost, damaged or old, and what a user does about it.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use tempfile::TempDir;
@@ -185,4 +186,47 @@ fn the_state_of_the_first_release_goes_on_and_nothing_is_sent_again() {
     assert_eq!(request_ids(&events), ["new"]);
     let verified = state(&["verify"], directory.path()).with(0).stdout;
     assert!(verified.contains("version 2"), "{verified}");
+}
+
+/// Everything in a directory whose owner and group are not these.
+fn of_others(directory: &Path, owner: (u32, u32), found: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        let metadata = entry.metadata().unwrap();
+        if (metadata.uid(), metadata.gid()) != owner {
+            found.push(entry.path());
+        }
+        if metadata.is_dir() {
+            of_others(&entry.path(), owner, found);
+        }
+    }
+}
+
+#[test]
+fn what_root_does_by_hand_leaves_the_state_to_whom_its_directory_belongs() {
+    let directory = to_file();
+    let state_dir = directory.path().join("state");
+    std::fs::create_dir(&state_dir).unwrap();
+    // Where this is not root there is nothing to hand over, and all of it is our own anyway.
+    if state_dir.metadata().unwrap().uid() == 0 {
+        std::os::unix::fs::chown(&state_dir, Some(65534), Some(65533)).unwrap();
+    }
+    let owner = state_dir.metadata().map(|it| (it.uid(), it.gid())).unwrap();
+    let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
+    let bad = directory.path().join(format!("bucket/workspaceId=7/date={date}/auditlogs_bad.json"));
+    std::fs::write(bad, "no json\n").unwrap();
+    let none_is_anothers = |after: &str| {
+        let mut others = Vec::new();
+        of_others(&state_dir, owner, &mut others);
+        assert!(others.is_empty(), "after {after}: {others:?}");
+    };
+    run(&ONCE, directory.path()).with(1);
+    assert!(
+        state_dir.join("dead-letters/in.out.ndjson").exists() && state_dir.join("redaction.key").exists()
+    );
+    none_is_anothers("run --once");
+    run(&["dead-letters", "replay", "--config", "a.toml"], directory.path()).with(1);
+    none_is_anothers("dead-letters replay");
+    state(&["rebuild", "--until", "now", "--replace"], directory.path()).with(1);
+    none_is_anothers("state rebuild");
 }
