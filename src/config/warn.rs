@@ -1,6 +1,7 @@
 //! What works but should not stay so.
 
 use serde_json::Value;
+use url::{Host, Url};
 
 use super::describe::word;
 use super::error::below;
@@ -51,6 +52,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         if settings.common.http.tls.insecure {
             warnings.push(insecure(&path));
         }
+        in_the_clear(settings.table.get("url"), &below(&path, "url"), &mut warnings);
         if settings.common.batch.max_bytes > config.memory {
             let (batch, memory) = (settings.common.batch.max_bytes, config.memory);
             warnings.push(format!(
@@ -71,10 +73,37 @@ fn insecure(path: &str) -> String {
     )
 }
 
+/// Addresses without TLS of another machine.
+fn in_the_clear(url: Option<&Value>, path: &str, warnings: &mut Vec<String>) {
+    match url {
+        Some(Value::String(text)) if Url::parse(text).is_ok_and(|url| is_read_along(&url)) => {
+            warnings.push(format!(
+                "{path}: http:// shows the token and the audit trail to anybody in between; use https://"
+            ));
+        }
+        Some(Value::Array(several)) => {
+            for (index, url) in several.iter().enumerate() {
+                in_the_clear(Some(url), &format!("{path}[{index}]"), warnings);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn is_read_along(url: &Url) -> bool {
+    url.scheme() == "http"
+        && match url.host() {
+            Some(Host::Domain(name)) => name != "localhost" && !name.ends_with(".localhost"),
+            Some(Host::Ipv4(address)) => !address.is_loopback(),
+            Some(Host::Ipv6(address)) => !address.is_loopback(),
+            None => false,
+        }
+}
+
 /// Secrets that stand in a file that others may read, back up or commit.
 fn plain_secrets(config: &Config, value: &Value, schema: &Value, path: &str, warnings: &mut Vec<String>) {
     match value {
-        Value::String(_) if schema::is_secret(schema) => {
+        Value::String(text) if schema::is_secret(schema) && seems_secret(path, text) => {
             let origin = config.origins.find(path);
             if origin != ENVIRONMENT {
                 warnings.push(format!(
@@ -91,5 +120,97 @@ fn plain_secrets(config: &Config, value: &Value, schema: &Value, path: &str, war
             }
         }
         _ => {}
+    }
+}
+
+/// Whether a text under a key that may hold a secret is one. An address and a header are secret in some cases only, and who
+/// is warned where nothing is wrong learns to read over it.
+fn seems_secret(path: &str, text: &str) -> bool {
+    if let Some((_, header)) = path.rsplit_once(".headers.") {
+        return names_a_secret(header);
+    }
+    match Url::parse(text) {
+        Ok(url) if path.ends_with(".url") => holds_a_secret(&url),
+        _ => true,
+    }
+}
+
+fn names_a_secret(header: &str) -> bool {
+    let name = header.to_ascii_lowercase();
+    ["auth", "token", "secret", "cookie", "password", "credential"].iter().any(|part| name.contains(part))
+        || name.ends_with("key")
+}
+
+fn holds_a_secret(url: &Url) -> bool {
+    let user = !url.username().is_empty() || url.password().is_some();
+    user || url.query().is_some() || url.path().split('/').any(is_opaque)
+}
+
+/// Whether a part of a path is a token rather than a name.
+fn is_opaque(part: &str) -> bool {
+    let of_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~+=%".contains(&byte);
+    part.len() >= 20
+        && part.bytes().all(of_token)
+        && part.bytes().any(|byte| byte.is_ascii_digit())
+        && part.bytes().any(|byte| byte.is_ascii_alphabetic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_address_that_holds_something_of_its_own_is_a_secret() {
+        for (url, secret) in [
+            ("https://es.corp.example:9200", false),
+            ("https://api-acme.xdr.eu.paloaltonetworks.com/logs/v1/event", false),
+            ("https://collector.example/services/collector/event", false),
+            ("https://collector.example/databricks-audit-events-of-acme", false),
+            ("https://collector.example/20260131120000000000000", false),
+            ("https://user:pw@es.corp.example", true),
+            ("https://user@es.corp.example", true),
+            ("https://es.corp.example/in?token=abc", true),
+            ("https://collector.example/receiver/v1/http/ZaVnC4dhaV39Tn37", false),
+            ("https://collector.example/receiver/v1/http/ZaVnC4dhaV39Tn37xQ-_==", true),
+            ("is no address", true),
+        ] {
+            assert_eq!(seems_secret("outputs.o.url", url), secret, "{url}");
+        }
+    }
+
+    #[test]
+    fn only_a_header_whose_name_says_so_is_a_secret() {
+        for name in
+            ["authorization", "Proxy-Authorization", "x-api-key", "X-Sumo-Token", "client-secret-2", "Cookie"]
+        {
+            assert!(seems_secret(&format!("outputs.o.headers.{name}"), "a"), "{name}");
+        }
+        for name in ["content-type", "Accept", "x-scope-orgid", "user-agent", "x-keyspace"] {
+            assert!(!seems_secret(&format!("outputs.o.headers.{name}"), "a"), "{name}");
+        }
+        assert!(seems_secret("outputs.o.token", "https://es.corp.example"), "under any other key");
+    }
+
+    #[test]
+    fn what_others_can_read_along_is_told_from_what_stays_on_the_machine() {
+        for (url, told) in [
+            ("http://splunk.example:8088", true),
+            ("http://10.0.0.7:8088", true),
+            ("http://[2001:db8::1]", true),
+            ("https://splunk.example:8088", false),
+            ("http://localhost:4318", false),
+            ("http://127.1.2.3", false),
+            ("http://[::1]:8088", false),
+        ] {
+            let mut warnings = Vec::new();
+            in_the_clear(Some(&url.into()), "outputs.s.url", &mut warnings);
+            let all = [
+                "outputs.s.url: http:// shows the token and the audit trail to anybody in between; use https://",
+            ];
+            assert_eq!(warnings, if told { &all[..] } else { &[] }, "{url}");
+        }
+        let (mut warnings, several) = (Vec::new(), serde_json::json!(["https://a", "http://b"]));
+        in_the_clear(Some(&several), "outputs.s.url", &mut warnings);
+        assert!(warnings.len() == 1 && warnings[0].starts_with("outputs.s.url[1]: "), "{warnings:?}");
     }
 }

@@ -53,7 +53,7 @@ fn the_reference_shows_a_switch_as_its_text_says_it_stands() {
 }
 
 #[test]
-fn every_configuration_in_the_repository_loads() {
+fn every_configuration_in_the_repository_loads_and_is_warned_of_nothing() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     let mut loaded = 0;
     let recipes = std::fs::read_dir(directory.join("recipes")).unwrap();
@@ -63,8 +63,9 @@ fn every_configuration_in_the_repository_loads() {
         if path.extension().is_none_or(|extension| extension != "toml") || path.ends_with("auditferry.toml") {
             continue;
         }
-        if let Err(errors) = Config::load(std::slice::from_ref(&path), &BTreeMap::new()) {
-            panic!("{errors}");
+        match Config::load(std::slice::from_ref(&path), &BTreeMap::new()) {
+            Ok(config) => assert!(config.warnings.is_empty(), "{}: {:?}", path.display(), config.warnings),
+            Err(errors) => panic!("{errors}"),
         }
         loaded += 1;
     }

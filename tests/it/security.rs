@@ -204,6 +204,21 @@ fn verification_that_is_off_is_said_at_every_start_whatever_it_is_of() {
 }
 
 #[test]
+fn a_collector_that_is_sent_to_in_the_clear_is_said_at_every_start() {
+    let directory = configured(
+        "state_dir = \"state\"\nserver.listen = \"none\"\n[inputs.in]\ntype = \"bucket\"\nurl = \"bucket\"\n\
+         [outputs.s]\ntype = \"splunk_hec\"\nurl = \"http://splunk.invalid:8088\"\ntoken = { env = \"TOKEN\" }\n",
+    );
+    std::fs::create_dir(directory.path().join("bucket")).unwrap();
+    let warning =
+        "outputs.s.url: http:// shows the token and the audit trail to anybody in between; use https://";
+    let checked = run(&["check", "--config", "a.toml"], directory.path()).with(0);
+    assert!(checked.stdout.contains(&format!("warning: {warning}\n")), "{}", checked.stdout);
+    let ended = run(&ONCE, directory.path()).with(0);
+    assert!(ended.stderr.contains(warning), "{}", ended.stderr);
+}
+
+#[test]
 fn a_store_is_never_asked_in_the_clear_unless_that_is_allowed() {
     for table in ["s3", "gcs", "azure"] {
         let scheme = table.replace("gcs", "gs").replace("azure", "az");
