@@ -28,12 +28,13 @@ use crate::status::{Phase, Status};
 use crate::time::{Date, Millis};
 
 mod notify;
-mod redaction;
+pub(crate) mod redaction;
 mod reload;
 mod service;
 mod view;
 
 pub use notify::Notify;
+use redaction::Key;
 pub use service::{Reread, Service};
 pub use view::{Reloaded, ShownRoute, View};
 
@@ -262,7 +263,7 @@ pub(crate) fn pipeline(
     Ok(Pipeline {
         name: source.name.into(),
         input: source.input,
-        decoder: redaction::decoder(config, source.name, output_name, state_dir)?.into(),
+        decoder: redaction::decoder(config, source.name, output_name, Key::Kept(state_dir))?.into(),
         format: registry::format(common.format, common.format_options).into(),
         output,
         limits: BatchLimits {

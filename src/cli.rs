@@ -207,8 +207,7 @@ impl Cli {
             }
             Command::Catalog => catalog(&mut stdout)?,
             Command::Generate(args) => {
-                let today = crate::app::now().date();
-                runtime()?.block_on(command::run(args, today, &mut stdout))?;
+                runtime()?.block_on(command::run(args, crate::app::now(), &mut stdout))?;
             }
             Command::Completions { shell } => {
                 // Written at once: the library panics where its output is closed.

@@ -25,7 +25,7 @@ mod text;
 use catalog::Pool;
 use event::{Event, Scene, scramble};
 pub use layout::Layout;
-use layout::Slot;
+use layout::{MILLIS_PER_DAY, Slot};
 pub use options::{GenerateError, Options};
 use options::{out_of_range, within};
 use record::{Owner, Recorder};
@@ -302,7 +302,20 @@ impl Bucket {
         if self.options.layout != Layout::LogAnalyticsExport && rng.u32(..LATE_ONE_IN) == 0 {
             millis -= rng.i64(0..LATE_MILLIS);
         }
-        Millis::new(millis).unwrap_or(start)
+        self.by_now(Millis::new(millis).unwrap_or(start))
+    }
+}
+
+impl Bucket {
+    /// Where a day that is not over has come to: all of its times in the part of it that has passed.
+    fn by_now(&self, time: Millis) -> Millis {
+        let Some(now) = self.options.now else { return time };
+        let midnight = self.options.end_date.start();
+        let (passed, at) = (now.get() - midnight.get(), time.get() - midnight.get());
+        if !(0..MILLIS_PER_DAY).contains(&passed) || !(0..MILLIS_PER_DAY).contains(&at) {
+            return time;
+        }
+        Millis::new(midnight.get() + at * passed / MILLIS_PER_DAY).unwrap_or(time)
     }
 }
 

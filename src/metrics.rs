@@ -280,7 +280,8 @@ impl PipelineMetrics {
             lag_seconds: self.families.input_lag.with_label_values(&[input, output, workspace]),
             newest_event: self.families.newest_event.with_label_values(&[input, output, workspace]),
         });
-        gauges.lag_seconds.set((now.get() - time.get()) as f64 / 1000.0);
+        // The clocks of where events are made and of this machine are never the same.
+        gauges.lag_seconds.set((now.get() - time.get()).max(0) as f64 / 1000.0);
         let seconds = time.get() as f64 / 1000.0;
         if seconds > gauges.newest_event.get() {
             gauges.newest_event.set(seconds);
@@ -443,5 +444,21 @@ impl Families {
             )?,
             registered,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_that_is_ahead_of_this_clock_lags_by_nothing() {
+        let metrics = Metrics::new().unwrap();
+        let pipeline = metrics.pipeline("in", "out");
+        let now = Millis::parse("2026-01-06T10:00:00Z").unwrap();
+        pipeline.committed_event("7", now.minus(std::time::Duration::from_secs(2)), now);
+        pipeline.committed_event("8", now.plus(std::time::Duration::from_secs(7566)), now);
+        assert_eq!(pipeline.lags(), [("7".to_owned(), 2.0), ("8".to_owned(), 0.0)]);
+        assert!(metrics.render().unwrap().contains("workspace=\"8\"} 0\n"));
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/metrics` | Prometheus text |
 //! | `/healthz` | 200 while the process lives |
-//! | `/readyz` | 200, or 503 and the reason while an output or input waits for a human |
+//! | `/readyz` | 200, or 503 and the reason while an output or input waits for a human; one that is retried does not |
 //! | `/status` | JSON: how the last reload ended, and each pipeline's phase, reason, totals and lags |
 //! | `/` | the same as a page for people; the list of these for who asks for no HTML |
 //!
@@ -163,18 +163,21 @@ impl Server {
     }
 }
 
+/// What is at `/` for who asks for no HTML.
+const INDEX: &str = concat!(
+    "auditferry ",
+    env!("CARGO_PKG_VERSION"),
+    "\n\n/metrics  for Prometheus\n/healthz  the process lives\n\
+     /readyz   nothing waits for a human (a collector that is down is retried: see /status)\n\
+     /status   each pipeline, as JSON\n"
+);
+
 async fn index(State(shown): State<Shown>, headers: HeaderMap) -> Response {
     let wants_html = headers
         .get(header::ACCEPT)
         .is_some_and(|accept| accept.to_str().is_ok_and(|accept| accept.contains("text/html")));
     if !wants_html {
-        return concat!(
-            "auditferry ",
-            env!("CARGO_PKG_VERSION"),
-            "\n\n/metrics  for Prometheus\n/healthz  the process lives\n/readyz   nothing waits for a human\n\
-             /status   each pipeline, as JSON\n"
-        )
-        .into_response();
+        return INDEX.into_response();
     }
     if let Err(refused) = shown.door.admit(&headers) {
         return refused.into_response();

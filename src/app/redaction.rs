@@ -14,24 +14,36 @@ use crate::private;
 /// The random key's file, below the state directory.
 const FILE: &str = "redaction.key";
 
+/// Which key the marks have where the configuration names none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Key<'a> {
+    /// The one below this state directory, which is made if it is not there.
+    Kept(&'a Path),
+    /// The same one if it is there, else this: nothing is made.
+    KeptOr(&'a Path, &'a [u8]),
+}
+
 /// The decoder of a pipeline to this output.
-pub(super) fn decoder(
+pub(crate) fn decoder(
     config: &Config,
     pipeline: &str,
     output: &str,
-    state_dir: &Path,
+    key: Key<'_>,
 ) -> Result<Box<dyn Decoder>, AppError> {
     let decoder = Box::new(AuditDecoder { gaps: config.gaps(pipeline) });
     let wanted = config.outputs.get(output).is_none_or(|output| output.common.redact);
     if !wanted || !config.redaction.enabled {
         return Ok(decoder);
     }
-    let key = match &config.redaction.key {
-        Some(key) => {
+    let unread = |state_dir: &Path, source| AppError::RedactionKey { path: state_dir.join(FILE), source };
+    let key = match (&config.redaction.key, key) {
+        (Some(key), _) => {
             key.reveal().map_err(|error| config.error("redaction.key", &error.to_string()))?.into_bytes()
         }
-        None => {
-            kept(state_dir).map_err(|source| AppError::RedactionKey { path: state_dir.join(FILE), source })?
+        (None, Key::Kept(state_dir)) => kept(state_dir).map_err(|source| unread(state_dir, source))?,
+        (None, Key::KeptOr(state_dir, other)) => {
+            let found = existing(&state_dir.join(FILE)).map_err(|source| unread(state_dir, source))?;
+            found.unwrap_or_else(|| other.to_vec())
         }
     };
     let redactor =
@@ -39,13 +51,20 @@ pub(super) fn decoder(
     Ok(Box::new(RedactingDecoder { decoder, redactor }))
 }
 
+/// The key in a file, if there is one.
+fn existing(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(key) if !key.is_empty() => Ok(Some(key)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(None),
+    }
+}
+
 /// The key that was made at the first start.
 fn kept(state_dir: &Path) -> io::Result<Vec<u8>> {
     let path = state_dir.join(FILE);
-    match fs::read(&path) {
-        Ok(key) if !key.is_empty() => return Ok(key),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    if let Some(key) = existing(&path)? {
+        return Ok(key);
     }
     let mut key = [0; 32];
     getrandom::fill(&mut key).map_err(io::Error::other)?;

@@ -9,8 +9,10 @@ use clap::{Args, ValueEnum};
 use flate2::read::MultiGzDecoder;
 
 use super::{CommandError, Ended};
+use crate::app::redaction::{self, Key};
 use crate::chunk::Origin;
 use crate::compress::Encoding;
+use crate::config::{self, Config};
 use crate::decode::audit::AuditDecoder;
 use crate::decode::redacting::RedactingDecoder;
 use crate::decode::{Decoder, Undecodable};
@@ -28,8 +30,14 @@ pub(super) struct SimulateArgs {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// How events are written
-    #[arg(long, value_enum, default_value_t = FormatName::Canonical)]
+    #[arg(long, value_enum, default_value_t = FormatName::Canonical, conflicts_with = "config")]
     format: FormatName,
+    /// Configuration file: format and redaction are those of its output; may be given several times
+    #[arg(short, long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Which of its outputs [default: the only one]
+    #[arg(long, value_name = "NAME", requires = "config")]
+    output: Option<String>,
     /// Take what the path says as this layout does; with databricks_delivery the workspace of records that name none
     #[arg(long, value_enum, value_name = "LAYOUT")]
     layout: Option<SimulatedLayout>,
@@ -49,12 +57,12 @@ enum SimulatedLayout {
 }
 
 pub(super) fn run(args: &SimulateArgs, out: &mut impl Write) -> Result<Ended, CommandError> {
-    let format = registry::format(args.format, FormatOptions::default());
-    // Marks of a key that everybody knows: what is printed here does not leave, and is alike on every machine.
-    let redactor = Redactor::new(b"simulate", &[], &[])?;
-    let decoder = RedactingDecoder { decoder: Box::<AuditDecoder>::default(), redactor };
+    let (decoder, format) = match args.config.as_slice() {
+        [] => unconfigured(args.format)?,
+        files => configured(files, args.output.as_deref())?,
+    };
     let mut simulation = Simulation {
-        decoder: Box::new(decoder),
+        decoder,
         format: &*format,
         out: io::BufWriter::new(out),
         scratch: Vec::new(),
@@ -75,6 +83,42 @@ pub(super) fn run(args: &SimulateArgs, out: &mut impl Write) -> Result<Ended, Co
     }
     simulation.out.flush()?;
     Ok(if simulation.refused > 0 { Ended::WithRest } else { Ended::Well })
+}
+
+/// What a pipeline makes events with.
+type Making = (Box<dyn Decoder>, Box<dyn Format>);
+
+/// Marks of a key that everybody knows: what is printed here does not leave, and is alike on every machine.
+const KEY: &[u8] = b"simulate";
+
+fn unconfigured(format: FormatName) -> Result<Making, CommandError> {
+    let redactor = Redactor::new(KEY, &[], &[])?;
+    let decoder = RedactingDecoder { decoder: Box::<AuditDecoder>::default(), redactor };
+    Ok((Box::new(decoder), registry::format(format, FormatOptions::default())))
+}
+
+/// As the pipeline to this output has them; nothing of the collector's need be there, its secrets included.
+fn configured(files: &[PathBuf], output: Option<&str>) -> Result<Making, CommandError> {
+    let config = Config::load(files, &config::environment())?;
+    let name = match (output, config.outputs.keys().collect::<Vec<_>>().as_slice()) {
+        (Some(name), _) => name.to_owned(),
+        (None, [only]) => (*only).clone(),
+        (None, []) => return Err("no output is configured".into()),
+        (None, [..]) => {
+            let names: Vec<&str> = config.outputs.keys().map(String::as_str).collect();
+            return Err(format!("name one of the outputs: --output {}", names.join(" | ")).into());
+        }
+    };
+    let common = &config.outputs.get(&name).ok_or_else(|| config.no_such_output(&name))?.common;
+    let format = registry::format(common.format, common.format_options);
+    // What an input says in place of its records belongs to files of that input alone.
+    let of_output: Vec<_> = config.pipelines.iter().filter(|pipeline| pipeline.output == name).collect();
+    let pipeline = match of_output.as_slice() {
+        [only] => format!("{}/{name}", only.input),
+        _ => format!("/{name}"),
+    };
+    let key = Key::KeptOr(&config.state_dir, KEY);
+    Ok((redaction::decoder(&config, &pipeline, &name, key)?, format))
 }
 
 struct Simulation<'a, W: Write> {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{Bucket, GenerateError, Layout, Options, Rewrite, RoundSummary};
-use crate::time::Date;
+use crate::time::{Date, Millis};
 
-/// Make a bucket of realistic audit logs, the same one every time for the same arguments.
+/// Make a bucket of realistic audit logs, the same one every time for the same arguments and a last day that is over.
 #[derive(Args, Clone, Debug)]
 pub struct GenerateArgs {
     /// Directory to write to; files that are there already are overwritten
@@ -45,7 +45,7 @@ pub struct GenerateArgs {
     /// Paths and record shape
     #[arg(long, value_enum, default_value_t = Layout::DatabricksDelivery)]
     pub layout: Layout,
-    /// Last day, yyyy-mm-dd [default: today]
+    /// Last day, yyyy-mm-dd [default: today, whose events end now]
     #[arg(long, value_parser = parse_date, value_name = "DATE")]
     pub end_date: Option<Date>,
 }
@@ -58,8 +58,8 @@ fn parse_date(text: &str) -> Result<Date, String> {
 ///
 /// # Errors
 /// [`GenerateError`]: an argument out of its range, a file that cannot be written, an output that is closed.
-pub async fn run(args: &GenerateArgs, today: Date, out: &mut impl Write) -> Result<(), GenerateError> {
-    let bucket = Bucket::new(options(args, today))?;
+pub async fn run(args: &GenerateArgs, now: Millis, out: &mut impl Write) -> Result<(), GenerateError> {
+    let bucket = Bucket::new(options(args, now))?;
     let mut total = RoundSummary::default();
     let mut last = RoundSummary::default();
     for round in 0..=bucket.last_round() {
@@ -76,15 +76,16 @@ pub async fn run(args: &GenerateArgs, today: Date, out: &mut impl Write) -> Resu
     writeln!(out, "{line}, to {}", args.out.display()).map_err(GenerateError::Print)
 }
 
-fn options(args: &GenerateArgs, today: Date) -> Options {
+fn options(args: &GenerateArgs, now: Millis) -> Options {
     Options {
+        now: Some(now),
         layout: args.layout,
         objects_per_day: args.objects_per_day,
         overwrite_rounds: args.overwrite_rounds,
         rewrites: args.rewrites.clone(),
         repeats: args.repeats,
         seed: args.seed,
-        ..Options::new(args.workspaces, args.days, args.events, args.end_date.unwrap_or(today))
+        ..Options::new(args.workspaces, args.days, args.events, args.end_date.unwrap_or(now.date()))
     }
 }
 
@@ -112,8 +113,8 @@ mod tests {
         let given = ["--out", out, "--events", "60", "--overwrite-rounds", "3", "--round-interval", "1h"];
         let mut printed = Vec::new();
         let start = tokio::time::Instant::now();
-        let today = Date::parse("2026-01-06").unwrap();
-        run(&args(&given).unwrap(), today, &mut printed).await.unwrap();
+        let now = Millis::parse("2026-01-06T10:00:00Z").unwrap();
+        run(&args(&given).unwrap(), now, &mut printed).await.unwrap();
         let printed = String::from_utf8(printed).unwrap();
         assert!(printed.starts_with("wrote 60 lines ("), "{printed}");
         assert!(printed.contains(" in 12 objects, in 4 rounds of "), "{printed}");

@@ -17,7 +17,7 @@ pub enum Layout {
     LogAnalyticsExport,
 }
 
-const MILLIS_PER_DAY: i64 = 86_400_000;
+pub(super) const MILLIS_PER_DAY: i64 = 86_400_000;
 
 /// The place of one object within a day of a workspace.
 #[derive(Clone, Copy, Debug)]

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::layout::Layout;
 use super::rounds::Rewrite;
-use crate::time::Date;
+use crate::time::{Date, Millis};
 
 /// What a bucket is made of. The same options give the same bytes.
 #[derive(Clone, Debug)]
@@ -32,6 +32,9 @@ pub struct Options {
     pub seed: u64,
     /// The last day.
     pub end_date: Date,
+    /// How late it is on the last day: its events lie before that, as close together as that takes. `None`, and any time
+    /// that is not on it: the day is over.
+    pub now: Option<Millis>,
 }
 
 impl Options {
@@ -48,6 +51,7 @@ impl Options {
             repeats: 0,
             seed: 1,
             end_date,
+            now: None,
         }
     }
 }

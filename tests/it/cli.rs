@@ -202,6 +202,58 @@ fn simulate_takes_the_workspace_from_a_delivered_path() {
 }
 
 #[test]
+fn simulate_with_a_configuration_prints_what_its_run_sends() {
+    let output = "type = \"file\"\npath = \"out.ndjson\"\nformat = \"ocsf\"\nocsf_version = \"1.5.0\"";
+    let directory =
+        growing(&format!("{output}\n[redaction]\nnames = [\"badge\"]\npatterns = [\"ACME-[0-9]+\"]"));
+    let text = record(1).replace(
+        "\"requestParams\":{}",
+        r#""requestParams":{"badge":"b-17","note":"ACME-4711","password":"hunter3"}"#,
+    );
+    let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
+    let path = format!("bucket/workspaceId=7/date={date}/auditlogs_first.json");
+    std::fs::write(directory.path().join(&path), text).unwrap();
+    let simulate = |arguments: &[&str]| {
+        let all = [&["simulate", path.as_str(), "--config", "a.toml"], arguments].concat();
+        let layout = ["--layout", "databricks_delivery"];
+        run(&[&all[..], &layout].concat(), directory.path())
+    };
+    let marks = |text: &str| -> Vec<String> {
+        text.split("[redacted:").skip(1).map(|rest| rest.split(']').next().unwrap().to_owned()).collect()
+    };
+    let before = simulate(&[]).with(0).stdout;
+    assert_eq!(marks(&before).len(), 3, "{before}");
+    assert!(!directory.path().join("state").exists(), "no key is made");
+
+    run(&ONCE, directory.path()).with(0);
+    let sent = std::fs::read_to_string(directory.path().join("out.ndjson")).unwrap();
+    let simulated = simulate(&[]).with(0).stdout;
+    assert_eq!(marks(&simulated), marks(&sent), "of the same key");
+    assert_ne!(marks(&simulated), marks(&before));
+    let (simulated, sent) = (&json_lines(&simulated)[0], &json_lines(&sent)[0]);
+    assert_eq!(simulated["metadata"]["version"], "1.5.0");
+    let mut without_object = sent.clone();
+    without_object["unmapped"].as_object_mut().unwrap().remove("_source");
+    assert_eq!(*simulated, without_object);
+
+    let text = std::fs::read_to_string(directory.path().join("a.toml")).unwrap();
+    let second = "[outputs.second]\ntype = \"splunk_hec\"\nurl = \"https://splunk.example:8088\"\ntoken = { file = \"none\" }\n";
+    let keyed = text.replace("[redaction]\n", "[redaction]\nkey = \"another\"\n");
+    write_config(directory.path(), &format!("{keyed}\n{second}redact = false\n"));
+    let unnamed = simulate(&[]).with(2).stderr;
+    assert_eq!(only_complaint(&unnamed), "name one of the outputs: --output out | second");
+    let unknown = simulate(&["--output", "thrid"]).with(2).stderr;
+    assert!(unknown.contains("outputs.thrid: there is no such output"), "{unknown}");
+    let plain = simulate(&["--output", "second"]).with(0).stdout;
+    assert!(plain.contains("hunter3") && plain.contains("ACME-4711"), "as the collector gets it: {plain}");
+    let another = simulate(&["--output", "out"]).with(0).stdout;
+    assert!(!another.contains("hunter3"));
+    assert_ne!(marks(&another), marks(&sent.to_string()), "of the key that is configured");
+    let both = simulate(&["--format", "ecs"]).with(2).stderr;
+    assert!(both.contains("--format"), "{both}");
+}
+
+#[test]
 fn simulate_reads_a_document_over_several_lines_and_compressed_files() {
     let directory = tempfile::tempdir().unwrap();
     let envelope: Value =

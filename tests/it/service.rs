@@ -218,6 +218,25 @@ async fn a_wrong_configuration_is_refused_as_a_whole_and_the_old_one_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_is_ready_while_its_collector_is_down_and_the_index_says_so() {
+    let collector = Collector::start(Protocol::Any).await;
+    collector.set_down(Some(503));
+    let grace = "shutdown_grace = \"200ms\"\n".to_owned() + FREE_PORT;
+    let directory = configured(&flowing(&grace, &[to("out", &collector, "")]));
+    deliver(directory.path(), "1", &[1]);
+    let mut process = Process::start(&RUN, directory.path());
+    let address = process.address();
+    process.until("retrying", |_| status(&address)["pipelines"][0]["phase"] == "retrying");
+    assert!(get(&address, "/readyz").ends_with("ready\n"));
+    let index = get(&address, "/");
+    assert!(
+        index.contains(
+            "/readyz   nothing waits for a human (a collector that is down is retried: see /status)"
+        )
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reload_takes_an_output_that_holds_to_where_it_is_taken() {
     let (wrong, right) = (Collector::start(Protocol::Any).await, Collector::start(Protocol::Any).await);
     wrong.set_down(Some(401));
