@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::config::{self, Config, ConfigErrors, Log};
 use crate::cores::cores;
 use crate::generate::command::{self, GenerateArgs};
+use crate::state::sqlite;
 use log::LogForm;
 
 mod connect;
@@ -65,7 +66,7 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
-    /// Check the configuration and its secrets, and print what would run
+    /// Check the configuration, its secrets and the state directory, and print what would run
     #[command(
         after_help = "Exit codes: 0 all is well; 1 with --connect: something would not work; 2 an error"
     )]
@@ -185,6 +186,7 @@ impl Cli {
             }
             Command::Check { files, connect } => {
                 let config = files.load()?;
+                sqlite::try_directory(&config.state_dir)?;
                 write!(stdout, "{}", config::describe(&config))?;
                 if *connect {
                     return Ok(runtime()?.block_on(connect::run(&config, &mut stdout))?);

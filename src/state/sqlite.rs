@@ -21,7 +21,7 @@ mod tables;
 mod upkeep;
 
 use tables::SCHEMA_VERSION;
-pub use upkeep::{Findings, Kept, Replacement, verify};
+pub use upkeep::{Findings, Kept, Replacement, try_directory, verify};
 
 /// A note is added to the last one while that is shorter than this, so that many small notes do not make many rows.
 const NOTE_ROW_BYTES: i64 = 4096;
@@ -108,13 +108,15 @@ impl Held {
 
 /// Name of the database below the state directory.
 const DATABASE: &str = "state.db";
+/// Name of the file beside it whose lock makes the directory one process's.
+const LOCK: &str = "lock";
 
 /// Makes the directory if it is not there yet, and takes it for this process.
 fn lock(directory: &Path) -> Result<File, StateError> {
     let failed = |source| directory_error(directory, source);
     // Positions name objects and workspaces, notes fingerprint records: for this user's eyes only.
     private::directory(directory).map_err(failed)?;
-    let lock = private_file(&directory.join("lock")).map_err(failed)?;
+    let lock = private_file(&directory.join(LOCK)).map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(StateError::InUse { path: directory.display().to_string() }),

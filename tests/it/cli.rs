@@ -21,7 +21,7 @@ fn only_complaint(stderr: &str) -> &str {
 #[test]
 fn check_prints_the_pipelines_and_no_secret() {
     let directory = configured(
-        "[inputs.audit]\ntype = \"bucket\"\nurl = \"{samples}\"\n\
+        "state_dir = \"state\"\n[inputs.audit]\ntype = \"bucket\"\nurl = \"{samples}\"\n\
          [outputs.splunk]\ntype = \"splunk_hec\"\nurl = \"https://splunk.example:8088\"\ntoken = { env = \"TOKEN\" }\n\
          [outputs.sumo]\ntype = \"sumo\"\nurl = \"https://collector.example/receiver/v1/http/hunter2-is-not-printed\"\n",
     );
@@ -33,8 +33,42 @@ fn check_prints_the_pipelines_and_no_secret() {
 }
 
 #[test]
+fn check_and_run_refuse_a_state_directory_that_cannot_be_used_in_the_same_words() {
+    let directory = growing("type = \"file\"\npath = \"out.ndjson\"");
+    let text = std::fs::read_to_string(directory.path().join("a.toml")).unwrap();
+    std::fs::write(directory.path().join("file"), "").unwrap();
+    for place in ["file/state", "/proc/none", "file"] {
+        write_config(directory.path(), &text.replace("\"state\"", &format!("{place:?}")));
+        let refused = |command: &[&str]| run(command, directory.path()).with(2).stderr;
+        let (checked, ran) = (refused(&["check", "--config", "a.toml"]), refused(&ONCE));
+        assert!(
+            only_complaint(&checked).starts_with(&format!("cannot use state_dir {place}: ")),
+            "{checked}"
+        );
+        assert_eq!(only_complaint(&checked), ran.lines().last().unwrap().trim_start_matches("auditferry: "));
+    }
+    write_config(directory.path(), &text.replace("\"state\"", "\"deep/er/state\""));
+    run(&["check", "--config", "a.toml"], directory.path()).with(0);
+    assert!(!directory.path().join("deep").exists(), "nothing is left");
+
+    let state = directory.path().join("deep/er/state");
+    let names = || {
+        let entries = std::fs::read_dir(&state).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<BTreeSet<_>>()
+    };
+    run(&ONCE, directory.path()).with(0);
+    let before = names();
+    run(&["check", "--config", "a.toml"], directory.path()).with(0);
+    assert_eq!(names(), before);
+    std::fs::remove_file(state.join("lock")).unwrap();
+    std::fs::create_dir(state.join("lock")).unwrap();
+    let refused = run(&["check", "--config", "a.toml"], directory.path()).with(2).stderr;
+    assert!(only_complaint(&refused).contains("Is a directory"), "{refused}");
+}
+
+#[test]
 fn check_warns_of_the_tables_that_are_never_exported() {
-    let input = "[inputs.audit]\ntype = \"bucket\"\nurl = \"bucket\"\nlayout = \"log_analytics_export\"\n";
+    let input = "state_dir = \"state\"\n[inputs.audit]\ntype = \"bucket\"\nurl = \"bucket\"\nlayout = \"log_analytics_export\"\n";
     let directory = configured(&format!("{input}[outputs.out]\ntype = \"file\"\npath = \"out.ndjson\"\n"));
     std::fs::create_dir_all(directory.path().join("bucket")).unwrap();
     let checked = run(&["check", "--config", "a.toml"], directory.path()).with(0);

@@ -196,7 +196,7 @@ fn verification_that_is_off_is_said_at_every_start_whatever_it_is_of() {
         )));
     }
     for (path, text) in configurations {
-        let directory = configured(&text);
+        let directory = configured(&format!("state_dir = \"state\"\n{text}"));
         let checked = run(&["check", "--config", "a.toml"], directory.path());
         let warning = format!("{path}.tls.insecure: certificates are not verified");
         assert!(checked.stdout.contains(&warning), "{text}: {checked:?}");

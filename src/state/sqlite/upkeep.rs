@@ -1,13 +1,15 @@
 //! Care of the database: whether it is sound, and how a new one takes its place.
 
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{
-    DATABASE, Held, LOOKED_THROUGH_BYTES, SCHEMA_VERSION, SqliteState, database_error, directory_error, lock,
-    tables,
+    DATABASE, Held, LOCK, LOOKED_THROUGH_BYTES, SCHEMA_VERSION, SqliteState, database_error, directory_error,
+    lock, tables,
 };
+use crate::private;
 use crate::state::StateError;
 
 /// Most findings that are told; a damaged database may have millions.
@@ -52,6 +54,32 @@ fn findings(connection: &Connection, check: &str) -> rusqlite::Result<Vec<String
 
 fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// Tries whether a state could be kept in a directory, also while a process uses it, and leaves nothing behind.
+///
+/// # Errors
+/// [`StateError`] as [`SqliteState::open`] gives it.
+pub fn try_directory(directory: &Path) -> Result<(), StateError> {
+    let missing: Vec<&Path> =
+        directory.ancestors().take_while(|path| *path != Path::new("") && !path.exists()).collect();
+    let tried = try_writing(directory);
+    for made in missing {
+        // Not there if it could not be made; not empty if a service has begun to use it just now.
+        let _ = std::fs::remove_dir(made);
+    }
+    tried.map_err(|source| directory_error(directory, source))
+}
+
+fn try_writing(directory: &Path) -> std::io::Result<()> {
+    private::directory(directory)?;
+    let trial = directory.join(format!("trial-{}", std::process::id()));
+    private::file(&trial, OpenOptions::new().write(true))?;
+    std::fs::remove_file(&trial)?;
+    for file in [LOCK, DATABASE] {
+        absent_or(OpenOptions::new().read(true).write(true).open(directory.join(file)).map(drop))?;
+    }
+    Ok(())
 }
 
 /// What a look through a state found.
