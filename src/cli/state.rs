@@ -116,7 +116,8 @@ fn verify(directory: PathBuf, out: &mut impl Write) -> Result<Ended, CommandErro
 /// A state that is sound is not given up by mistake.
 fn refuse_sound(config: &Config, replace: bool) -> Result<(), CommandError> {
     let sound = match sqlite::verify(&config.state_dir) {
-        Ok(Some(found)) => found.problems.is_empty() && !found.kept.is_empty(),
+        // Of version 0 is a file without tables: what a process left that died before it had made them.
+        Ok(Some(found)) => found.problems.is_empty() && found.version > 0,
         Err(error @ StateError::TooNew { .. }) => return Err(error.into()),
         Ok(None) | Err(_) => false,
     };
@@ -130,29 +131,37 @@ fn refuse_sound(config: &Config, replace: bool) -> Result<(), CommandError> {
 async fn rebuild(config: &Config, until: Millis, out: &mut impl Write) -> Result<Ended, CommandError> {
     let replacement = Replacement::begin(&config.state_dir)?;
     let mut ended = Ended::Well;
+    // Told when all of it is in its place: before that nothing has come of it.
+    let mut told = Vec::new();
     for route in &config.pipelines {
         let name = format!("{}/{}", route.input, route.output);
         let of_bucket =
             config.inputs.get(&route.input).is_some_and(|input| input.kind.name == bucket::KIND.name);
         if !of_bucket {
             match replacement.take_over(&name) {
-                Ok(count) => writeln!(out, "{name}: {count} positions taken over")?,
-                Err(error) => writeln!(out, "{name}: begins anew: {error}")?,
+                Ok(count) => told.push(format!("{name}: {count} positions taken over")),
+                Err(error) => told.push(format!("{name}: begins anew: {error}")),
             }
             continue;
         }
         let metrics = read_to_nowhere(config, route, Arc::new(replacement.state()), until).await?;
         let (objects, dead) = (metrics.objects_read.get(), metrics.dead_letters());
-        writeln!(out, "{name}: {objects} objects, {} lines taken for delivered", metrics.records_read.get())?;
+        told.push(format!(
+            "{name}: {objects} objects, {} lines taken for delivered",
+            metrics.records_read.get()
+        ));
         if dead > 0 {
-            writeln!(
-                out,
+            told.push(format!(
                 "{name}: {dead} of the lines can be no events and are dead letters, again or for the first time"
-            )?;
+            ));
             ended = Ended::WithRest;
         }
     }
-    if let Some(aside) = replacement.finish(&format!("before-{}", app::now().get() / 1000))? {
+    let aside = replacement.finish(&format!("before-{}", app::now().get() / 1000))?;
+    for line in told {
+        writeln!(out, "{line}")?;
+    }
+    if let Some(aside) = aside {
         writeln!(out, "the old state is kept as {}; remove it when all is well", aside.display())?;
     }
     Ok(ended)

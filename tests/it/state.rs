@@ -115,6 +115,12 @@ fn a_sound_state_is_not_given_up_by_mistake() {
     run(&ONCE, directory.path()).with(0);
     let refused = state(&["rebuild", "--until", "now"], directory.path()).with(2).stderr;
     assert!(refused.contains("is sound; --replace"), "{refused}");
+    let empty = to_file();
+    std::fs::remove_dir_all(empty.path().join("bucket")).unwrap();
+    std::fs::create_dir(empty.path().join("bucket")).unwrap();
+    run(&ONCE, empty.path()).with(0);
+    let refused = state(&["rebuild", "--until", "now"], empty.path()).with(2).stderr;
+    assert!(refused.contains("is sound; --replace"), "also one that knows of nothing yet: {refused}");
     state(&["rebuild", "--until", "now", "--replace"], directory.path()).with(0);
     let unsaid = state(&["rebuild"], directory.path()).with(2).stderr;
     assert!(unsaid.contains("--until"), "what counts as delivered is for the user to say: {unsaid}");
@@ -130,8 +136,43 @@ fn a_bucket_that_cannot_be_read_leaves_the_state_as_it_is() {
     let before = std::fs::read(&state_db).unwrap();
     std::fs::rename(directory.path().join("bucket"), directory.path().join("elsewhere")).unwrap();
     std::fs::write(directory.path().join("bucket"), "a file").unwrap();
-    state(&["rebuild", "--until", "now", "--replace"], directory.path()).with(2);
+    let failed = state(&["rebuild", "--until", "now", "--replace"], directory.path()).with(2);
+    assert_eq!(failed.stdout, "", "nothing came of it");
     assert!(std::fs::read(state_db).unwrap() == before);
+    assert!(!directory.path().join("state/rebuilding").exists());
+}
+
+/// Names of what lies in the state directory and has to do with a database.
+fn databases(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory.join("state")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> =
+        names.filter(|name| name.starts_with("state.db") || name == "rebuilding").collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn every_rebuild_leaves_one_file_of_what_was_before_it() {
+    let directory = to_file();
+    let mut service = Process::start(&RUN, directory.path());
+    service.until("shipped", |_| lines(&directory.path().join("out.ndjson")).len() == 1);
+    service
+        .until("committed", |_| state(&["verify"], directory.path()).with(0).stdout.contains(" 1 positions"));
+    service.kill();
+    assert!(databases(directory.path()).contains(&"state.db-wal".to_owned()));
+    // Within one second, most likely: the names are made of it.
+    for _ in 0..4 {
+        state(&["rebuild", "--until", "now", "--replace"], directory.path()).with(0);
+    }
+    let names = databases(directory.path());
+    assert_eq!(names.len(), 5, "{names:?}");
+    let oldest = names.iter().find(|name| name.contains(".before-")).unwrap();
+    std::fs::create_dir(directory.path().join("old")).unwrap();
+    std::fs::copy(directory.path().join("state").join(oldest), directory.path().join("old/state.db"))
+        .unwrap();
+    let kept = run(&["state", "verify", "--state-dir", "old"], directory.path()).with(0).stdout;
+    assert!(kept.contains(" 1 positions"), "with what lay in its log: {kept}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

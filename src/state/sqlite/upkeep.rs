@@ -183,7 +183,19 @@ fn look_through(connection: &Connection, found: &mut Findings) -> rusqlite::Resu
 pub struct Replacement {
     directory: PathBuf,
     state: SqliteState,
+    place: Place,
     _lock: std::fs::File,
+}
+
+/// The directory in which a new state is made; it goes when the state is in its place, or will not come there.
+#[derive(Debug)]
+struct Place(PathBuf);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // The next try would remove it too.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 impl Replacement {
@@ -193,9 +205,9 @@ impl Replacement {
     /// [`StateError`] if another process uses the directory, or it cannot be written.
     pub fn begin(directory: &Path) -> Result<Self, StateError> {
         let lock = lock(directory)?;
-        let place = directory.join(REPLACEMENT);
-        absent_or(std::fs::remove_dir_all(&place)).map_err(|source| directory_error(&place, source))?;
-        Ok(Self { directory: directory.to_owned(), state: SqliteState::open(&place)?, _lock: lock })
+        let place = Place(directory.join(REPLACEMENT));
+        absent_or(std::fs::remove_dir_all(&place.0)).map_err(|source| directory_error(&place.0, source))?;
+        Ok(Self { directory: directory.to_owned(), state: SqliteState::open(&place.0)?, place, _lock: lock })
     }
 
     /// Takes over what the old state knows of a pipeline; how many positions that are.
@@ -222,14 +234,13 @@ impl Replacement {
         self.state.clone()
     }
 
-    /// Puts the new state in the old one's place. The old one is kept under another name, which is given back; `None` if
-    /// there was none.
+    /// Puts the new state in the old one's place. The old one is kept, with this suffix and a number where the name is
+    /// taken, and its name is given back; `None` if there was none.
     ///
     /// # Errors
     /// [`StateError`] if the files cannot be moved; the old state is in place then, or none.
     pub fn finish(self, suffix: &str) -> Result<Option<PathBuf>, StateError> {
-        let Self { directory, state, _lock } = self;
-        let place = directory.join(REPLACEMENT);
+        let Self { directory, state, place, _lock } = self;
         // All of it into the one file that is moved.
         Held::with(&state.held, |connection| {
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
@@ -237,20 +248,45 @@ impl Replacement {
         .map_err(|error| database_error("write", &state.path, error))?;
         let failed = |source| directory_error(&directory, source);
         let old = directory.join(DATABASE);
-        let aside = directory.join(format!("{DATABASE}.{suffix}"));
-        // First of all its log: the new database must not be taken for the one that it belongs to.
-        for ending in ["-wal", "-shm"] {
-            let from = directory.join(format!("{DATABASE}{ending}"));
-            absent_or(std::fs::rename(from, directory.join(format!("{DATABASE}.{suffix}{ending}"))))
-                .map_err(failed)?;
-        }
+        let aside = free_name(&old, suffix);
+        settle(&old);
+        // First of all its log, if it is still there: the new database must not be taken for the one that it belongs to.
+        absent_or(std::fs::rename(with_ending(&old, "-wal"), with_ending(&aside, "-wal"))).map_err(failed)?;
+        // The index of the log is made anew from it.
+        absent_or(std::fs::remove_file(with_ending(&old, "-shm"))).map_err(failed)?;
         let kept = absent_or(std::fs::hard_link(&old, &aside)).map_err(failed)?;
-        std::fs::rename(place.join(DATABASE), &old).map_err(failed)?;
+        std::fs::rename(place.0.join(DATABASE), &old).map_err(failed)?;
         std::fs::File::open(&directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
-        drop(state);
-        // What is left is empty; the next try would remove it too.
-        let _ = std::fs::remove_dir_all(place);
+        // Before the lock.
+        drop((state, place));
         Ok(kept.then_some(aside))
+    }
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// A name beside the database that neither a file nor a log has yet. The lock keeps others from taking it.
+fn free_name(database: &Path, suffix: &str) -> PathBuf {
+    let first = with_ending(database, &format!(".{suffix}"));
+    let further = (2_u64..).map(|number| with_ending(database, &format!(".{suffix}-{number}")));
+    let free = |name: &PathBuf| !name.exists() && !with_ending(name, "-wal").exists();
+    std::iter::once(first.clone()).chain(further).find(free).unwrap_or(first)
+}
+
+/// Moves what lies in the log of a database into its one file, as far as it can be done: of one that is damaged the log is
+/// kept beside it.
+fn settle(database: &Path) {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let settled = Connection::open_with_flags(database, flags).and_then(|connection| {
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        connection.close().map_err(|(_, error)| error)
+    });
+    if let Err(error) = settled {
+        tracing::debug!("the log of {} stays beside it: {error}", database.display());
     }
 }
 
