@@ -79,7 +79,7 @@ enum Command {
     },
     /// Print the events of files as they would be shipped
     Simulate(simulate::SimulateArgs),
-    /// Records that no collector took: list, show, replay
+    /// Records that no collector took: list, show, replay, drop
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersCommand),
     /// The record of what was shipped: whether it is sound, and how to make it anew

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use super::{CommandError, ConfigFiles, Ended, Place, runtime};
@@ -20,6 +20,7 @@ use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::input::{Input, InputError, Read};
 use crate::metrics::Metrics;
 use crate::state::none::NoState;
+use crate::time::Millis;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DeadLettersCommand {
@@ -35,6 +36,9 @@ pub(super) enum DeadLettersCommand {
         /// Only those of this pipeline, <input>/<output>
         #[arg(long, value_name = "PIPELINE")]
         pipeline: Option<String>,
+        /// Only those of this reason, as `list` names it
+        #[arg(long, value_name = "REASON")]
+        reason: Option<String>,
         /// At most this many
         #[arg(long, default_value_t = 20, value_name = "N")]
         limit: usize,
@@ -50,15 +54,58 @@ pub(super) enum DeadLettersCommand {
         #[arg(long, value_name = "PIPELINE")]
         pipeline: Option<String>,
     },
+    /// Remove them for good: those that fit all that is said, or --all; a service may run meanwhile
+    Drop(DropArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DropArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Those of this pipeline, <input>/<output>
+    #[arg(long, value_name = "PIPELINE")]
+    pipeline: Option<String>,
+    /// Those of this reason, as `list` names it
+    #[arg(long, value_name = "REASON")]
+    reason: Option<String>,
+    /// Those that were kept before this time, such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    before: Option<Millis>,
+    /// All of them
+    #[arg(long, conflicts_with_all = ["pipeline", "reason", "before"])]
+    all: bool,
+}
+
+fn parse_time(text: &str) -> Result<Millis, String> {
+    Millis::parse(text).ok_or_else(|| "write it as 2026-01-31T12:00:00Z".to_owned())
+}
+
+impl DropArgs {
+    fn names_none(&self) -> bool {
+        !self.all && self.pipeline.is_none() && self.reason.is_none() && self.before.is_none()
+    }
+
+    /// A letter whose time cannot be read is not older than anything.
+    fn fits(&self, kept: &KeptLetter) -> bool {
+        let older = |before| Millis::parse(&kept.time).is_some_and(|time| time < before);
+        self.pipeline.as_ref().is_none_or(|pipeline| *pipeline == kept.pipeline)
+            && self.reason.as_ref().is_none_or(|reason| *reason == kept.letter.reason)
+            && self.before.is_none_or(older)
+    }
 }
 
 pub(super) fn run(command: &DeadLettersCommand) -> Result<Ended, CommandError> {
     let mut out = io::stdout().lock();
     match command {
         DeadLettersCommand::List { place } => list(&place.state_dir()?, &mut out)?,
-        DeadLettersCommand::Show { place, pipeline, limit } => {
-            show(&place.state_dir()?, pipeline.as_deref(), *limit, &mut out)?;
+        DeadLettersCommand::Show { place, pipeline, reason, limit } => {
+            let fits = |kept: &KeptLetter| {
+                pipeline.as_ref().is_none_or(|pipeline| *pipeline == kept.pipeline)
+                    && reason.as_ref().is_none_or(|reason| *reason == kept.letter.reason)
+            };
+            show(&place.state_dir()?, fits, *limit, &mut out)?;
         }
+        DeadLettersCommand::Drop(args) => remove(args, &mut out)?,
         DeadLettersCommand::Replay { files, pipeline } => {
             return runtime()?.block_on(replay_all(&files.load()?, pipeline.as_deref(), &mut out));
         }
@@ -89,15 +136,15 @@ fn list(state_dir: &Path, out: &mut impl Write) -> Result<(), CommandError> {
 
 fn show(
     state_dir: &Path,
-    pipeline: Option<&str>,
+    fits: impl Fn(&KeptLetter) -> bool,
     limit: usize,
     out: &mut impl Write,
 ) -> Result<(), CommandError> {
     let mut shown = 0;
     for file in file::list(state_dir)? {
         for kept in file::read(&file.path)? {
-            let KeptLetter { time, pipeline: of, letter, index } = kept?;
-            if pipeline.is_some_and(|wanted| wanted != of) {
+            let kept = kept?;
+            if !fits(&kept) {
                 continue;
             }
             if shown == limit {
@@ -105,6 +152,7 @@ fn show(
                 return Ok(());
             }
             shown += 1;
+            let KeptLetter { time, pipeline: of, letter, index } = kept;
             // As editors count lines; in the file they are counted from 0.
             let line_number = letter.origin.line.saturating_add(1);
             let line = serde_json::json!({
@@ -118,16 +166,32 @@ fn show(
     Ok(())
 }
 
+fn remove(args: &DropArgs, out: &mut impl Write) -> Result<(), CommandError> {
+    if args.names_none() {
+        return Err("say which to drop: --pipeline, --reason, --before, or --all for every one".into());
+    }
+    let mut removed = 0;
+    for path in own_names(&args.place.state_dir()?)? {
+        removed += file::remove(&path, |kept| args.fits(kept))?;
+    }
+    match removed {
+        0 => writeln!(out, "no dead letters to drop")?,
+        _ => writeln!(out, "{} dropped", counted(removed))?,
+    }
+    Ok(())
+}
+
+fn counted(letters: u64) -> String {
+    if letters == 1 { "1 dead letter".to_owned() } else { format!("{letters} dead letters") }
+}
+
 async fn replay_all(
     config: &Config,
     only: Option<&str>,
     out: &mut impl Write,
 ) -> Result<Ended, CommandError> {
-    let mut names: Vec<PathBuf> =
-        file::list(&config.state_dir)?.into_iter().map(|file| own_name(&file)).collect();
-    names.dedup();
     let (mut delivered, mut dead, mut found) = (0, 0, false);
-    for path in names {
+    for path in own_names(&config.state_dir)? {
         while let Some(taken) = file::take(&path)? {
             let Some(pipeline) = first_pipeline(taken.letters()?)? else {
                 taken.finish()?;
@@ -142,7 +206,7 @@ async fn replay_all(
             taken.finish()?;
             delivered += counts.0;
             dead += counts.1;
-            writeln!(out, "{pipeline}: {} delivered, {} dead letters again", counts.0, counts.1)?;
+            writeln!(out, "{pipeline}: {} delivered, {} again", counts.0, counted(counts.1))?;
             if counts.1 > 0 {
                 // What was refused again lies in the same file.
                 break;
@@ -154,6 +218,13 @@ async fn replay_all(
     }
     tracing::info!(delivered, dead, "replayed");
     Ok(if dead > 0 { Ended::WithRest } else { Ended::Well })
+}
+
+/// The names of all files, each once.
+fn own_names(state_dir: &Path) -> Result<Vec<PathBuf>, CommandError> {
+    let mut names: Vec<PathBuf> = file::list(state_dir)?.iter().map(own_name).collect();
+    names.dedup();
+    Ok(names)
 }
 
 /// The name under which new letters are added, also of a file that an interrupted replay took.

@@ -1,7 +1,7 @@
 //! Dead letters in NDJSON files, one per pipeline: readable with `less` and `jq`, replayable by the command line.
 //!
-//! Writer and replay may be two processes. Both lock the file, and the writer looks after locking whether the file
-//! still has its name: a letter is never added to a file that a replay has taken away.
+//! Writer, replay and removal may be several processes. All lock the file, and the writer looks after locking whether the file
+//! still has its name: a letter is never added to a file that was taken away or replaced.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -20,6 +20,10 @@ use thiserror::Error;
 use crate::dead_letter::{DeadLetter, DeadLetterError, DeadLetterOrigin, DeadLetters};
 use crate::failpoint::{self, Step};
 use crate::private;
+
+mod removal;
+
+pub use removal::remove;
 
 const DIRECTORY: &str = "dead-letters";
 const EXTENSION: &str = ".ndjson";
@@ -310,6 +314,13 @@ impl Iterator for Letters {
     type Item = Result<KeptLetter, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        self.next_line().map(|next| next.map(|(_, kept)| kept))
+    }
+}
+
+impl Letters {
+    /// The next letter, with the line that it stands in.
+    fn next_line(&mut self) -> Option<Result<(Vec<u8>, KeptLetter), ReadError>> {
         let mut line = Vec::new();
         if let Err(source) = self.lines.read_until(b'\n', &mut line) {
             return Some(Err(file_error("read", &self.path, source)));
@@ -318,7 +329,7 @@ impl Iterator for Letters {
         let index = self.index;
         self.index += 1;
         Some(match serde_json::from_slice::<Line>(&line) {
-            Ok(line) => Ok(line.into_kept(index)),
+            Ok(read) => Ok((line, read.into_kept(index))),
             Err(source) => {
                 Err(ReadError::Line { path: self.path.display().to_string(), line: index + 1, source })
             }
@@ -333,15 +344,24 @@ pub struct Taken {
     _lock: File,
 }
 
+/// The name of what a replay has taken out of a file.
+fn taken_name(path: &Path) -> PathBuf {
+    with_ending(path, TAKEN)
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
 /// Takes the letters of a file for a replay by renaming it, or those that an interrupted replay took before; that one
 /// is finished first. `path` is the file's own name. `None` if there is nothing to replay.
 ///
 /// # Errors
 /// [`ReadError`] if the file cannot be opened or renamed, or another replay is at it.
 pub fn take(path: &Path) -> Result<Option<Taken>, ReadError> {
-    let mut taken_name = path.as_os_str().to_owned();
-    taken_name.push(TAKEN);
-    let taken = PathBuf::from(taken_name);
+    let taken = taken_name(path);
     loop {
         // An unfinished replay has its letters under the other name; it has the lock as well while it runs.
         let (name, lock) = match open_existing(&taken)? {

@@ -166,7 +166,7 @@ async fn a_refused_event_is_kept_shown_and_replayed() {
     assert_eq!((shown.len(), &shown[0]["record"]), (1, &Value::from(record(2))));
 
     let replayed = letters("replay").with(1).stdout;
-    assert_eq!(replayed, "in/out: 0 delivered, 1 dead letters again\n");
+    assert_eq!(replayed, "in/out: 0 delivered, 1 dead letter again\n");
     assert_eq!(json_lines(&letters("show").with(0).stdout).len(), 1, "refused again, it is kept again");
 
     collector.set_poison("nothing");
@@ -200,6 +200,41 @@ fn a_letter_that_holds_only_the_beginning_of_a_record_is_kept_and_counted() {
     let shown = run(&["dead-letters", "show", "--config", "a.toml"], directory.path()).with(0).stdout;
     let reasons: BTreeSet<_> = json_lines(&shown).iter().map(|letter| letter["reason"].to_string()).collect();
     assert_eq!(reasons.into_iter().collect::<Vec<_>>(), ["\"not_json\"", "\"too_long\""]);
+}
+
+#[test]
+fn only_the_dead_letters_that_fit_are_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let letters = directory.path().join("state/dead-letters");
+    std::fs::create_dir_all(&letters).unwrap();
+    let letter = |pipeline: &str, day: u32, reason: &str| {
+        format!(
+            r#"{{"time":"2026-01-{day:02}T00:00:00Z","pipeline":"{pipeline}","reason":"{reason}","detail":"","object":"a","offset":0,"line":0,"occurrence":0,"record":"{{}}","truncated":false}}"#
+        ) + "\n"
+    };
+    let first =
+        letter("in/out", 1, "rejected") + &letter("in/out", 2, "not_json") + &letter("in/out", 3, "rejected");
+    std::fs::write(letters.join("in.out.ndjson"), first).unwrap();
+    std::fs::write(letters.join("in.b.ndjson"), letter("in/b", 1, "rejected")).unwrap();
+    let on_letters = |command: &str, arguments: &[&str]| {
+        run(&[&["dead-letters", command, "--state-dir", "state"], arguments].concat(), directory.path())
+    };
+    let refused = on_letters("drop", &[]).with(2).stderr;
+    assert!(only_complaint(&refused).contains("--all for every one"), "{refused}");
+    on_letters("drop", &["--all", "--reason", "rejected"]).with(2);
+    let shown = |arguments: &[&str]| json_lines(&on_letters("show", arguments).with(0).stdout).len();
+    assert_eq!((shown(&[]), shown(&["--reason", "rejected"]), shown(&["--reason", "not_json"])), (4, 3, 1));
+
+    let fitting = ["--pipeline", "in/out", "--reason", "rejected", "--before", "2026-01-03T00:00:00Z"];
+    assert_eq!(on_letters("drop", &fitting).with(0).stdout, "1 dead letter dropped\n");
+    assert_eq!((shown(&[]), shown(&["--pipeline", "in/out", "--reason", "rejected"])), (3, 1));
+    assert_eq!(on_letters("drop", &fitting).with(0).stdout, "no dead letters to drop\n");
+    assert_eq!(
+        on_letters("drop", &["--before", "2026-01-03T00:00:00Z"]).with(0).stdout,
+        "2 dead letters dropped\n"
+    );
+    assert_eq!(on_letters("drop", &["--all"]).with(0).stdout, "1 dead letter dropped\n");
+    assert_eq!(std::fs::read_dir(&letters).unwrap().count(), 0, "no empty file is left");
 }
 
 #[test]

@@ -196,3 +196,57 @@ async fn a_directory_that_went_away_is_named() {
     let error = letters.keep(vec![letter(b"one")]).await.unwrap_err().to_string();
     assert!(error.contains("audit.splunk.ndjson"), "{error}");
 }
+
+#[tokio::test]
+async fn letters_kept_while_others_are_removed_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let (letters, path) = pipeline(directory.path());
+    letters.keep(vec![letter(b"unwanted"), letter(b"wanted")]).await.unwrap();
+    // A writer opened the file before it was replaced, and gets the lock after that.
+    let late = OpenOptions::new().append(true).open(&path).unwrap();
+    let unwanted = |kept: &KeptLetter| kept.letter.record == "unwanted";
+    assert_eq!(remove(&path, unwanted).unwrap(), 1);
+    assert!(!still_named(&late, &path).unwrap(), "it is told by that");
+    letters.keep(vec![letter(b"new"), letter(b"unwanted")]).await.unwrap();
+    assert_eq!(records(&path), ["wanted", "new", "unwanted"]);
+    assert_eq!(remove(&path, |_| true).unwrap(), 3);
+    assert!(!path.exists());
+    letters.keep(vec![letter(b"newer")]).await.unwrap();
+    assert_eq!(records(&path), ["newer"]);
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn letters_are_not_removed_under_a_replay_but_where_one_was_interrupted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (letters, path) = pipeline(directory.path());
+    letters.keep(vec![letter(b"old"), letter(b"older")]).await.unwrap();
+    let taken = take(&path).unwrap().unwrap();
+    letters.keep(vec![letter(b"new")]).await.unwrap();
+    let old = |kept: &KeptLetter| kept.letter.record == "old";
+    assert!(matches!(remove(&path, old), Err(ReadError::Taken { .. })));
+    let name = taken.path().to_owned();
+    assert_eq!(records(&name), ["old", "older"]);
+    drop(taken);
+    assert_eq!(remove(&path, old).unwrap(), 1);
+    assert_eq!((records(&name), records(&path)), (vec!["older".into()], vec!["new".into()]));
+    take(&path).unwrap().unwrap().finish().unwrap();
+
+    // Interrupted between its two steps: one file of two names.
+    letters.keep(vec![letter(b"old")]).await.unwrap();
+    std::fs::hard_link(&path, &name).unwrap();
+    assert_eq!(remove(&path, old).unwrap(), 1);
+    assert_eq!((records(&name), path.exists()), (vec!["new".into()], false));
+}
+
+#[tokio::test]
+async fn a_file_with_a_line_that_is_no_letter_is_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let (letters, path) = pipeline(directory.path());
+    letters.keep(vec![letter(b"first")]).await.unwrap();
+    let text = [&std::fs::read(&path).unwrap()[..], b"{}\n"].concat();
+    std::fs::write(&path, &text).unwrap();
+    assert!(matches!(remove(&path, |_| true), Err(ReadError::Line { line: 2, .. })));
+    assert_eq!(std::fs::read(&path).unwrap(), text);
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+}
