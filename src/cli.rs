@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::config::{self, Config, ConfigErrors, Log};
 use crate::cores::cores;
 use crate::generate::command::{self, GenerateArgs};
+use crate::registry;
 use crate::state::sqlite;
 use log::LogForm;
 
@@ -26,6 +27,14 @@ mod summary;
 /// What went wrong, in lines for the terminal.
 pub(crate) type CommandError = Box<dyn std::error::Error + Send + Sync>;
 
+/// The version, and what was built into it: the Kafka client is left out by default.
+const VERSION: &str = match (cfg!(feature = "aws"), cfg!(feature = "kafka")) {
+    (true, true) => concat!(env!("CARGO_PKG_VERSION"), " (features: aws, kafka)"),
+    (true, false) => concat!(env!("CARGO_PKG_VERSION"), " (features: aws)"),
+    (false, true) => concat!(env!("CARGO_PKG_VERSION"), " (features: kafka)"),
+    (false, false) => concat!(env!("CARGO_PKG_VERSION"), " (features: none)"),
+};
+
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -39,7 +48,7 @@ pub(crate) enum Ended {
 
 /// Ships Databricks audit logs to your SIEM: only new lines, checkpointed after the collector acknowledges them.
 #[derive(Debug, Parser)]
-#[command(name = "auditferry", version, arg_required_else_help = true)]
+#[command(name = "auditferry", version = VERSION, arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -259,12 +268,13 @@ fn is_closed_output(error: &(dyn std::error::Error + 'static)) -> bool {
 
 fn catalog(out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "Inputs (type = …)")?;
-    for kind in crate::registry::INPUTS {
-        writeln!(out, "  {:<12} {}", kind.name, kind.about)?;
+    let mark = |kind| if registry::lacking(kind).is_some() { " (not in this build)" } else { "" };
+    for kind in registry::INPUTS {
+        writeln!(out, "  {:<12} {}{}", kind.name, kind.about, mark(kind.name))?;
     }
     writeln!(out, "\nOutputs (type = …)")?;
-    for kind in crate::registry::OUTPUTS {
-        writeln!(out, "  {:<12} {}", kind.name, kind.about)?;
+    for kind in registry::OUTPUTS {
+        writeln!(out, "  {:<12} {}{}", kind.name, kind.about, mark(kind.name))?;
     }
     writeln!(out, "\nFormats (format = …)")?;
     for format in crate::format::FormatName::value_variants() {

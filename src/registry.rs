@@ -1,5 +1,6 @@
 //! The table of components. Everything that lists them (configuration, schema, reference, tests) iterates it.
 
+use crate::component::BuildError;
 use crate::format::canonical::Canonical;
 use crate::format::ecs::Ecs;
 use crate::format::ocsf::Ocsf;
@@ -7,6 +8,7 @@ use crate::format::raw::Raw;
 use crate::format::sumo::Sumo;
 use crate::format::{Format, FormatName, OcsfVersion};
 use crate::input::{self, InputKind};
+use crate::kafka;
 use crate::output::{self, OutputKind};
 
 /// The inputs, by the value of `type`.
@@ -27,6 +29,12 @@ pub const OUTPUTS: &[OutputKind] = &[
     output::http::KIND,
     output::file::KIND,
 ];
+
+/// Why this build cannot run a type of input or output, if it cannot: a part that it needs was left out.
+pub fn lacking(kind: &str) -> Option<BuildError> {
+    let of_kafka = [input::kafka::EVENT_HUBS.name, input::kafka::KAFKA.name, output::kafka::KIND.name];
+    (cfg!(not(feature = "kafka")) && of_kafka.contains(&kind)).then(kafka::missing)
+}
 
 /// What the formats can be told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

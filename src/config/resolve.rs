@@ -14,6 +14,7 @@ use super::{
 use crate::component;
 use crate::input::InputKind;
 use crate::output::OutputKind;
+use crate::registry;
 use crate::secret::Secret;
 
 /// The budget of bytes is counted in 32 bits.
@@ -79,11 +80,26 @@ pub(super) fn components<'a>(
     report: &mut Report,
 ) {
     for (name, settings) in inputs {
-        report.each(settings.table.clone(), &below("inputs", name), settings.kind.check);
+        let path = below("inputs", name);
+        if !reports_lacking(settings.kind.name, &path, report) {
+            report.each(settings.table.clone(), &path, settings.kind.check);
+        }
     }
     for (name, settings) in outputs {
+        if reports_lacking(settings.kind.name, &below("outputs", name), report) {
+            continue;
+        }
         report.each(settings.table.clone(), &below("outputs", name), |table| settings.build(name, table));
     }
+}
+
+/// Says so where this build cannot run a type at all: what is wrong with its keys and secrets does not matter then.
+fn reports_lacking(kind: &str, path: &str, report: &mut Report) -> bool {
+    let lacking = registry::lacking(kind);
+    if let Some(why) = &lacking {
+        report.error(&below(path, &why.key), &why.message);
+    }
+    lacking.is_some()
 }
 
 /// Resolves the secrets of the sections that are no component's.
@@ -133,8 +149,10 @@ fn inputs(
     for (name, table) in tables {
         let path = below("inputs", &name);
         let kind = kind_of(&name, &table, &path, report, kinds.inputs, |kind: &InputKind| kind.name);
+        let before = report.errors.len();
         let settings =
             kind.map(|kind| InputSettings { kind, table: own(table, &schema::input(kind), &path, report) });
+        put_lacking_first(kind.map(|kind| kind.name), &path, before, report);
         named.insert(name, settings);
     }
     named
@@ -153,14 +171,25 @@ fn outputs(
     for (name, table) in tables {
         let path = below("outputs", &name);
         let kind = kind_of(&name, &table, &path, report, kinds.outputs, |kind: &OutputKind| kind.name);
+        let before = report.errors.len();
         let settings = kind.and_then(|kind| {
             let mut table = own(table, &schema::output(kind), &path, report);
             let common = output::take(&mut table, &kind.defaults, &path, report)?;
             Some(OutputSettings { kind, common, table })
         });
+        put_lacking_first(kind.map(|kind| kind.name), &path, before, report);
         named.insert(name, settings);
     }
     named
+}
+
+/// Replaces what was found wrong with a component since `before` by that this build cannot run it, where that is so. Alone
+/// that is no error of loading: `simulate` and `setup` run nothing.
+fn put_lacking_first(kind: Option<&str>, path: &str, before: usize, report: &mut Report) {
+    if report.errors.len() > before && kind.is_some_and(|kind| registry::lacking(kind).is_some()) {
+        report.errors.truncate(before);
+        reports_lacking(kind.unwrap_or_default(), path, report);
+    }
 }
 
 /// A component's table after a look at its schema, without `type`.

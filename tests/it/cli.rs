@@ -358,7 +358,39 @@ fn what_is_made_for_other_programs_is_what_they_expect() {
     assert!(written("auditferry-dead-letters-replay.1").contains(r#""auditferry 0."#));
     let run = written("auditferry-run.1");
     assert!(run.contains("\n.SH NOTES\nExit codes: 0 done"), "{run}");
-    assert!(printed(&["--version"]).starts_with("auditferry 0."));
+    let mark = |line: &str| line.ends_with("(not in this build)");
+    let marked: Vec<_> = catalog.lines().filter(|line| mark(line)).map(|line| &line[2..14]).collect();
+    let version = printed(&["--version"]);
+    assert!(version.starts_with("auditferry 0."), "{version}");
+    if cfg!(feature = "kafka") {
+        assert!(marked.is_empty() && version.contains("kafka)"), "{marked:?}, {version}");
+    } else {
+        assert_eq!(marked, ["event_hubs  ", "kafka       ", "kafka       "]);
+        assert!(!version.contains("kafka") && version.contains(" (features: "), "{version}");
+    }
+}
+
+#[test]
+fn a_type_that_this_build_lacks_is_told_instead_of_its_missing_keys_and_secrets() {
+    let lacks = |path: &str| {
+        format!("a.toml: {path}.type: this build has no Kafka client: build with --features kafka")
+    };
+    for keys in ["", "topics = [\"t\"]\nconnection_string = { file = \"none\" }", "indx = 1"] {
+        let directory = configured(&format!(
+            "[inputs.hub]\ntype = \"event_hubs\"\n{keys}\n[outputs.out]\ntype = \"file\"\npath = \"-\"\n"
+        ));
+        let refused = run(&["check", "--config", "a.toml"], directory.path()).with(2).stderr;
+        match cfg!(feature = "kafka") {
+            true => assert!(!refused.contains("no Kafka client"), "{refused}"),
+            false => assert!(only_complaint(&refused).starts_with(&lacks("inputs.hub")), "{refused}"),
+        }
+    }
+    let bucket = "[inputs.in]\ntype = \"bucket\"\nurl = \"{samples}\"\n";
+    let directory = configured(&format!("{bucket}[outputs.out]\ntype = \"kafka\"\nsasl = 7\n"));
+    let refused = run(&["check", "--config", "a.toml"], directory.path()).with(2).stderr;
+    if cfg!(not(feature = "kafka")) {
+        assert!(only_complaint(&refused).starts_with(&lacks("outputs.out")), "{refused}");
+    }
 }
 
 #[test]
