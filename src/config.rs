@@ -253,12 +253,17 @@ impl Kinds {
     const REGISTERED: Self = Self { inputs: registry::INPUTS, outputs: registry::OUTPUTS };
 }
 
-/// The environment's variables that configure auditferry, to be passed to [`Config::load`].
+/// The environment's variables that configure auditferry, or look as if they should, to be passed to [`Config::load`].
 pub fn environment() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| name.to_ascii_uppercase().starts_with("AUDITFERRY__"))
+        .filter(|(name, _)| name.to_ascii_uppercase().starts_with("AUDITFERRY_"))
         .collect()
+}
+
+/// Whether a variable is a key: the others only look like one.
+fn is_key(variable: &str) -> bool {
+    variable.to_ascii_uppercase().starts_with("AUDITFERRY__")
 }
 
 impl Config {
@@ -344,5 +349,6 @@ impl OutputSettings {
 
 /// A container may be configured by its environment alone: then the default file need not exist.
 fn default_files<'a>(default: &'a [PathBuf], environment: &BTreeMap<String, String>) -> &'a [PathBuf] {
-    if environment.is_empty() || Path::new(DEFAULT_FILE).exists() { default } else { &[] }
+    let keys = environment.keys().any(|name| is_key(name));
+    if !keys || Path::new(DEFAULT_FILE).exists() { default } else { &[] }
 }

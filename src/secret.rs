@@ -31,10 +31,15 @@ pub enum SecretError {
         name: String,
     },
     /// The file cannot be read.
-    #[error("cannot read the secret file {path}: {source}; create it, or make it readable for this user")]
+    #[error(
+        "cannot read the secret file {path}: {source}; create it, or make it readable for this user{}",
+        credential_of(path, *managed)
+    )]
     File {
         /// Its path.
         path: PathBuf,
+        /// Whether a service manager could hand it over, which can read what the service cannot.
+        managed: bool,
         /// What the system said.
         source: std::io::Error,
     },
@@ -82,11 +87,11 @@ impl Secret {
                 .filter(|text| !text.trim().is_empty())
                 .map(|text| text.trim().to_owned())
                 .ok_or_else(|| SecretError::Environment { name: name.clone() }),
-            Source::File(path) => read_file(path),
+            Source::File(path) => read_file(path, is_managed()),
             Source::Credential(name) => {
                 let directory = std::env::var_os("CREDENTIALS_DIRECTORY")
                     .ok_or_else(|| SecretError::Credential { name: name.clone() })?;
-                read_file(&Path::new(&directory).join(name))
+                read_file(&Path::new(&directory).join(name), false)
             }
         }
     }
@@ -97,9 +102,25 @@ impl Secret {
     }
 }
 
-fn read_file(path: &Path) -> Result<String, SecretError> {
+/// Whether systemd has started this process.
+fn is_managed() -> bool {
+    ["INVOCATION_ID", "NOTIFY_SOCKET"].iter().any(|name| std::env::var_os(name).is_some())
+}
+
+fn credential_of(path: &Path, managed: bool) -> String {
+    let name = path.file_name().unwrap_or_default().display();
+    match managed {
+        true => format!(
+            "; or hand it over with LoadCredential={name}:{} and write {{ credential = \"{name}\" }}",
+            path.display()
+        ),
+        false => String::new(),
+    }
+}
+
+fn read_file(path: &Path, managed: bool) -> Result<String, SecretError> {
     let text = std::fs::read_to_string(path)
-        .map_err(|source| SecretError::File { path: path.to_owned(), source })?
+        .map_err(|source| SecretError::File { path: path.to_owned(), managed, source })?
         .trim_end()
         .to_owned();
     if text.is_empty() {

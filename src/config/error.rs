@@ -95,6 +95,14 @@ impl Origins {
         self.layers.get(rank).map_or("configuration", String::as_str)
     }
 
+    /// Whether this layer alone says anything of a table.
+    pub(super) fn stands_only_in(&self, layer: &str, table: &str) -> bool {
+        let layer = self.layers.iter().position(|known| known == layer);
+        let inside = |name: &str| name.strip_prefix(table).is_some_and(|rest| rest.starts_with(['.', '[']));
+        let mut ranks = self.keys.iter().filter(|(name, _)| inside(name)).map(|(_, rank)| *rank).peekable();
+        ranks.peek().is_some() && ranks.all(|rank| Some(rank) == layer)
+    }
+
     /// The layer of a value, or of a table: that of its `type`, else that of its first key.
     fn found(&self, key: &str) -> Option<usize> {
         let below = || {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::check::{check, hint};
 use super::error::{ConfigErrors, Report, below};
+use super::layers::ENVIRONMENT;
 use super::{
     Config, InputSettings, Kinds, OutputSettings, Pipeline, Redaction, Server, Settings, Written, layers,
     output, schema, warn,
@@ -69,7 +70,7 @@ pub(super) fn load(
         written,
         origins: report.origins,
     };
-    config.warnings = warn::warnings(&config);
+    config.warnings = warn::warnings(&config, environment);
     Ok(config)
 }
 
@@ -145,10 +146,12 @@ fn inputs(
         let types = list(kinds.inputs.iter().map(|kind| kind.name));
         report.error("inputs", format!("no input is configured; add [inputs.NAME] with a type ({types})"));
     }
+    let in_files = in_files("inputs", &tables, report);
     let mut named = Named::new();
     for (name, table) in tables {
         let path = below("inputs", &name);
-        let kind = kind_of(&name, &table, &path, report, kinds.inputs, |kind: &InputKind| kind.name);
+        let kind =
+            kind_of(&name, &table, "inputs", &in_files, report, kinds.inputs, |kind: &InputKind| kind.name);
         let before = report.errors.len();
         let settings =
             kind.map(|kind| InputSettings { kind, table: own(table, &schema::input(kind), &path, report) });
@@ -167,10 +170,14 @@ fn outputs(
         let types = list(kinds.outputs.iter().map(|kind| kind.name));
         report.error("outputs", format!("no output is configured; add [outputs.NAME] with a type ({types})"));
     }
+    let in_files = in_files("outputs", &tables, report);
     let mut named = Named::new();
     for (name, table) in tables {
         let path = below("outputs", &name);
-        let kind = kind_of(&name, &table, &path, report, kinds.outputs, |kind: &OutputKind| kind.name);
+        let kind =
+            kind_of(&name, &table, "outputs", &in_files, report, kinds.outputs, |kind: &OutputKind| {
+                kind.name
+            });
         let before = report.errors.len();
         let settings = kind.and_then(|kind| {
             let mut table = own(table, &schema::output(kind), &path, report);
@@ -202,15 +209,23 @@ fn own(table: Map<String, Value>, schema: &Value, path: &str, report: &mut Repor
     table
 }
 
+/// The components of which a file says something: a variable that is misspelt makes a new one.
+fn in_files(section: &str, tables: &[(String, Map<String, Value>)], report: &Report) -> Vec<String> {
+    let names = tables.iter().map(|(name, _)| name);
+    names.filter(|name| !report.origins.stands_only_in(ENVIRONMENT, &below(section, name))).cloned().collect()
+}
+
 /// The row of the registry that `type` names.
 fn kind_of<K>(
     name: &str,
     table: &Map<String, Value>,
-    path: &str,
+    section: &str,
+    in_files: &[String],
     report: &mut Report,
     kinds: &'static [K],
     name_of: fn(&K) -> &'static str,
 ) -> Option<&'static K> {
+    let path = &below(section, name);
     // The name becomes part of the state's keys, `<input>/<output>`, and of metric labels.
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')) {
         report.error(path, "a name is made of letters, digits, `_` and `-`");
@@ -219,6 +234,10 @@ fn kind_of<K>(
     let types = kinds.iter().map(name_of);
     let at = below(path, "type");
     match table.get("type") {
+        None if !in_files.is_empty() && report.origins.stands_only_in(ENVIRONMENT, path) => {
+            let hint = hint(name, in_files.iter().map(String::as_str));
+            report.error(&at, format!("is missing: only the environment names {path}{hint}"));
+        }
         None => report.error(&at, format!("is missing (allowed: {})", list(types))),
         Some(Value::String(text)) => {
             let found = kinds.iter().find(|kind| name_of(kind) == text);

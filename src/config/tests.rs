@@ -263,6 +263,49 @@ fn the_environment_wins_and_takes_the_type_its_key_has() {
 }
 
 #[test]
+fn a_variable_that_misses_its_mark_is_told() {
+    let text = MINIMAL.replace("token = \"hunter2\"", "token = { env = \"AUDITFERRY_TOKEN\" }");
+    let files = Files::new(&[("a.toml", &text)]);
+    let load = |variables: &[(&str, &str)]| files.load(&["a.toml"], variables);
+    let silent = [
+        ("AUDITFERRY__MEMORY", "1MiB"),
+        ("AUDITFERRY_TOKEN", "hunter2"),
+        ("AUDITFERRY_PORT", "tcp://10.0.0.1:9598"),
+        ("AUDITFERRY_PORT_9598_TCP_ADDR", "10.0.0.1"),
+        ("AUDITFERRY_METRICS_SERVICE_HOST", "10.0.0.1"),
+        ("AUDITFERRY_SERVICE_PORT_HTTP", "9598"),
+    ];
+    assert_eq!(load(&silent).unwrap().warnings, [""; 0]);
+    for (variable, meant) in [("STATE_DIR", "_STATE_DIR"), ("PORT_FILE", "_PORT_FILE")] {
+        let told = format!(
+            "environment: AUDITFERRY_{variable} does nothing; a key of the configuration has two underscores before each of \
+             its parts, as AUDITFERRY_{meant}"
+        );
+        assert_eq!(load(&[(&format!("AUDITFERRY_{variable}"), "/x")]).unwrap().warnings, [told]);
+    }
+}
+
+#[test]
+fn a_component_that_only_the_environment_names_is_told_with_the_one_that_was_meant() {
+    let refused = |variable: &str, value: &str| {
+        let environment = [(variable, value)];
+        Files::new(&[("a.toml", MINIMAL)]).load(&["a.toml"], &environment).unwrap_err()
+    };
+    assert_eq!(
+        refused("AUDITFERRY__OUTPUTS__SPLNK__URL", "foo"),
+        "environment: outputs.splnk.type: is missing: only the environment names outputs.splnk; did you mean `splunk`? \
+         (allowed: splunk)"
+    );
+    assert_eq!(
+        refused("AUDITFERRY__INPUTS__ZZ__URL", "foo"),
+        "environment: inputs.zz.type: is missing: only the environment names inputs.zz (allowed: audit)"
+    );
+    let alone = [("AUDITFERRY__INPUTS__A__URL", "x"), ("AUDITFERRY__OUTPUTS__B__URL", "y")];
+    let error = Files::new(&[]).load(&[], &alone).unwrap_err();
+    assert!(error.starts_with("environment: inputs.a.type: is missing (allowed: lake)\n"), "{error}");
+}
+
+#[test]
 fn verifying_resolves_secrets_that_loading_leaves_alone() {
     let config = load_with("token = \"hunter2\"", "token = { file = \"/no/such/file\" }").unwrap();
     let error = config.verify().unwrap_err().to_string();

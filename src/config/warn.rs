@@ -1,16 +1,18 @@
 //! What works but should not stay so.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use url::{Host, Url};
 
 use super::describe::word;
 use super::error::below;
 use super::layers::ENVIRONMENT;
-use super::{Config, schema};
+use super::{Config, is_key, schema};
 use crate::format::{FormatName, OcsfVersion};
 
 /// The warnings, a line each, naming the key.
-pub(super) fn warnings(config: &Config) -> Vec<String> {
+pub(super) fn warnings(config: &Config, environment: &BTreeMap<String, String>) -> Vec<String> {
     let mut warnings = Vec::new();
     if config.is_empty() {
         warnings.push(config.nothing_to_do());
@@ -63,7 +65,40 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             warnings.push(format!("{path}: no pipeline sends to it"));
         }
     }
+    for name in environment.keys().filter(|name| !is_key(name) && !is_of_kubernetes(name)) {
+        // A secret may be taken from a variable of any name. The failpoints' is a debug build's.
+        if name != "AUDITFERRY_ABORT_AT" && !names_variable(&config.written.0, name) {
+            let (prefix, rest) = name.split_at("AUDITFERRY".len());
+            warnings.push(format!(
+                "{ENVIRONMENT}: {name} does nothing; a key of the configuration has two underscores before each of its parts, \
+                 as {prefix}_{rest}"
+            ));
+        }
+    }
     warnings
+}
+
+/// What Kubernetes tells every container of a service whose name begins with `auditferry`.
+fn is_of_kubernetes(name: &str) -> bool {
+    let of_port = |at: usize| {
+        name.get(at + "_PORT_".len()..).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.ends_with("_PORT")
+        || name.find("_PORT_").is_some_and(of_port)
+}
+
+/// Whether a secret is `{ env = "NAME" }` of this name.
+fn names_variable(written: &Value, name: &str) -> bool {
+    match written {
+        Value::Object(table) => {
+            let named = table.get("env").and_then(Value::as_str) == Some(name);
+            named || table.values().any(|value| names_variable(value, name))
+        }
+        Value::Array(items) => items.iter().any(|value| names_variable(value, name)),
+        _ => false,
+    }
 }
 
 fn insecure(path: &str) -> String {

@@ -8,7 +8,7 @@ use crate::support::collector::{Collector, Protocol, Step};
 use crate::support::place::{
     ONCE, configured, deliver, growing, json_lines, lines, record, request_ids, write_config,
 };
-use crate::support::process::{SECRET, run, shell};
+use crate::support::process::{Process, SECRET, run, shell};
 
 /// One sentence on stderr, after the program's name.
 fn only_complaint(stderr: &str) -> &str {
@@ -102,6 +102,50 @@ fn each_mistake_is_one_line_with_file_key_and_remedy() {
             assert!(ended.stdout.is_empty(), "{}", ended.stdout);
         }
     }
+}
+
+#[test]
+fn a_secret_that_a_service_cannot_read_is_told_with_how_to_hand_it_over() {
+    let directory = configured(
+        "state_dir = \"state\"\n[inputs.in]\ntype = \"bucket\"\nurl = \"{samples}\"\n\
+         [outputs.o]\ntype = \"splunk_hec\"\nurl = \"https://splunk.example:8088\"\ntoken = { file = \"no/hec-token\" }\n",
+    );
+    let refused = |environment: &[(&str, &str)]| {
+        Process::start_with(&["check", "--config", "a.toml"], directory.path(), environment)
+            .end()
+            .with(2)
+            .stderr
+    };
+    let advice = "; or hand it over with LoadCredential=hec-token:no/hec-token and write { credential = \"hec-token\" }";
+    let by_hand = refused(&[]);
+    assert!(
+        by_hand.contains("cannot read the secret file no/hec-token: ") && !by_hand.contains("LoadCredential")
+    );
+    for variable in ["INVOCATION_ID", "NOTIFY_SOCKET"] {
+        let managed = refused(&[(variable, "x")]);
+        assert!(only_complaint(&managed).ends_with(advice), "{managed}");
+    }
+}
+
+#[test]
+fn a_variable_of_one_underscore_is_warned_of() {
+    let directory = configured(
+        "state_dir = \"state\"\n[inputs.in]\ntype = \"bucket\"\nurl = \"{samples}\"\n[outputs.out]\ntype = \"file\"\npath = \"-\"\n",
+    );
+    let variables = [("AUDITFERRY_STATE_DIR", "/x"), ("AUDITFERRY__MEMORY", "1MiB")];
+    let checked =
+        Process::start_with(&["check", "--config", "a.toml"], directory.path(), &variables).end().with(0);
+    assert!(
+        checked.stdout.contains("warning: environment: AUDITFERRY_STATE_DIR does nothing; "),
+        "{checked:?}"
+    );
+    assert!(
+        checked.stdout.contains("state: state\n") && checked.stdout.contains("memory: 1MiB"),
+        "{checked:?}"
+    );
+    // It does not stand for a configuration where there is none.
+    let none = Process::start_with(&["check"], directory.path(), &variables[..1]).end().with(2).stderr;
+    assert!(only_complaint(&none).starts_with("/etc/auditferry/auditferry.toml: cannot read"), "{none}");
 }
 
 #[test]
