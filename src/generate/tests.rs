@@ -270,7 +270,7 @@ fn time_of(line: &str) -> Millis {
     let mut scratch = Vec::new();
     AuditDecoder::default()
         .decode(line.as_bytes(), 0, &Origin::default(), &mut scratch, &mut |event| {
-            times.extend(event.event_time)
+            times.extend(event.event_time);
         })
         .unwrap();
     times[0]
