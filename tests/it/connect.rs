@@ -192,7 +192,7 @@ fn wall_clock() -> Millis {
 /// The line of the input `table` when all is checked.
 fn table_line(workspace: &Workspace, keys: &str, code: i32) -> String {
     let directory = configured(&format!(
-        "[inputs.table]\ntype = \"system_table\"\nurl = \"{}\"\nproxy = \"none\"\n{keys}\n\
+        "state_dir = \"state\"\n[inputs.table]\ntype = \"system_table\"\nurl = \"{}\"\nproxy = \"none\"\n{keys}\n\
          [outputs.out]\ntype = \"file\"\npath = \"-\"\n",
         workspace.url()
     ));
@@ -239,7 +239,7 @@ async fn the_system_table_is_looked_at_without_starting_its_warehouse() {
 #[test]
 fn a_bucket_that_cannot_be_listed_is_told() {
     let directory = configured(
-        "[inputs.in]\ntype = \"bucket\"\nurl = \"s3://audit/logs\"\ns3.endpoint = \"http://127.0.0.1:9\"\n\
+        "state_dir = \"state\"\n[inputs.in]\ntype = \"bucket\"\nurl = \"s3://audit/logs\"\ns3.endpoint = \"http://127.0.0.1:9\"\n\
          s3.allow_http = true\ns3.region = \"us-east-1\"\ns3.access_key_id = \"a\"\ns3.secret_access_key = \"b\"\n\
          [outputs.out]\ntype = \"file\"\npath = \"-\"\n",
     );
