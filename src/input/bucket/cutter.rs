@@ -56,7 +56,7 @@ impl Cutter {
         }
     }
 
-    /// True if there are more whole records than a cut takes.
+    /// True if there may be more records than a cut takes, the last one counted though it has no end yet.
     pub(super) fn is_crowded(&self) -> bool {
         self.records.as_ref().map_or_else(|| self.lines.is_crowded(), RecordCutter::is_crowded)
     }
@@ -71,7 +71,7 @@ impl Cutter {
         self.records.as_ref().map_or_else(|| self.lines.unterminated(), RecordCutter::unterminated)
     }
 
-    /// At the end of the object: takes what is left as a record.
+    /// At the end of the object: takes what is left as a record, where it is not [crowded](Self::is_crowded).
     pub(super) fn finish(&mut self) -> Option<Cut> {
         self.records.as_mut().map_or_else(|| self.lines.finish(), RecordCutter::finish)
     }

@@ -42,6 +42,8 @@ pub(super) struct RecordCutter {
     /// Number of the buffer's first line.
     line: u64,
     max_record_bytes: usize,
+    /// Most records of a cut.
+    most_records: usize,
     /// Bytes of the buffer that were looked at.
     seen: usize,
     depth: u32,
@@ -79,6 +81,7 @@ impl RecordCutter {
             offset,
             line,
             max_record_bytes,
+            most_records: MOST_LINES,
             seen: 0,
             depth: if within { 2 } else { 0 },
             string: None,
@@ -91,6 +94,11 @@ impl RecordCutter {
             dropping: None,
             long: Vec::new(),
         }
+    }
+
+    #[cfg(test)]
+    fn with_most_records(self, most_records: usize) -> Self {
+        Self { most_records, ..self }
     }
 
     /// Bytes collected and not yet cut off.
@@ -244,15 +252,16 @@ impl RecordCutter {
         text
     }
 
-    /// True if there are more whole records than a cut takes.
+    /// True if there are more records than a cut takes, the last one counted though it has no end yet:
+    /// [`finish`](Self::finish) cuts once, and what it left would be lost.
     pub(super) fn is_crowded(&self) -> bool {
-        self.whole.len() > MOST_LINES
+        self.whole.len() + usize::from(self.unterminated().is_some()) > self.most_records
     }
 
     /// Cuts off whole records, or what is none, if there are any: all, or as many as a cut takes. Call it when enough is
     /// buffered.
     pub(super) fn cut(&mut self) -> Option<Cut> {
-        if let Some(&(_, end)) = self.whole.get(MOST_LINES - 1) {
+        if let Some(&(_, end)) = self.whole.get(self.most_records - 1) {
             return Some(self.cut_at(end));
         }
         match (self.whole.last(), self.record.or(self.document)) {
@@ -291,7 +300,7 @@ impl RecordCutter {
         }
     }
 
-    /// At the end of the stream: takes what is left of a record as one.
+    /// At the end of the stream: takes what is left of a record as one, where it is not [crowded](Self::is_crowded).
     pub(super) fn finish(&mut self) -> Option<Cut> {
         self.record = self.record.or(self.document.take());
         if self.record.is_some() {

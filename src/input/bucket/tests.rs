@@ -313,6 +313,22 @@ async fn an_unterminated_last_line_of_a_delivered_object_is_a_line() {
 }
 
 #[tokio::test]
+async fn a_last_line_without_its_end_is_shipped_however_many_lines_come_before_it() {
+    let bench = Bench::new();
+    for whole in [lines::MOST_LINES, 2 * lines::MOST_LINES] {
+        let text = "{\"a\":1}\n".repeat(whole) + "{\"a\":2}";
+        let gzip = crate::compress::Encoding::Gzip.compress(&[text.as_bytes()], &Pool::default()).unwrap();
+        for (name, stored) in [("plain", text.as_bytes()), ("gz", &gzip)] {
+            bench.put(&format!("{KEY}.{whole}.{name}"), stored).await;
+            let outcome = bench.run().await;
+            let texts = outcome.texts();
+            assert_eq!((texts.len(), texts.last()), (whole + 1, Some(&"{\"a\":2}")), "{whole} {name}");
+            assert_eq!(bench.run().await.fetched, 0);
+        }
+    }
+}
+
+#[tokio::test]
 async fn compressed_objects_are_compared_line_by_line() {
     let bench = Bench::new();
     for encoding in [crate::compress::Encoding::Gzip, crate::compress::Encoding::Zstd] {

@@ -130,7 +130,58 @@ fn a_cut_takes_so_many_records_and_the_rest_stays_for_the_next() {
     assert_eq!((texts(&cuts[2]), cutter.position().0), (vec!["{\"a\":1}".to_owned()], cuts[2].offset + 8));
 }
 
+#[test]
+fn a_last_record_without_its_end_is_cut_however_many_records_come_before_it() {
+    for whole in [MOST_LINES - 1, MOST_LINES, MOST_LINES + 1, 2 * MOST_LINES, 2 * MOST_LINES + 1] {
+        // A record that was broken off, other text, an object that is a record as a whole.
+        for (between, tail) in [("", "{\"a\":"), ("]}\n", "no json"), ("]}\n", "{\"b\"")] {
+            let mut cutter = RecordCutter::new(0, 0, 1000);
+            cutter.push(format!("{{\"records\":[{}{between}{tail}", "{},".repeat(whole)).as_bytes());
+            let mut cuts = Vec::new();
+            while cutter.is_crowded() {
+                cuts.extend(cutter.cut());
+            }
+            cuts.extend(cutter.finish());
+            assert!(cuts.iter().all(|cut| cut.lines.len() <= MOST_LINES));
+            let records: Vec<_> = cuts.iter().flat_map(texts).collect();
+            assert_eq!(
+                (records.len(), records.last().map(String::as_str)),
+                (whole + 1, Some(tail)),
+                "{whole}"
+            );
+        }
+    }
+}
+
 proptest! {
+    /// Nothing is left behind and no cut takes too many, wherever the document breaks off and however few records a cut
+    /// takes.
+    #[test]
+    fn all_records_are_cut_so_many_at_a_time(
+        count in 0usize..20, most in 1usize..6, cut_off in 0usize..40, piece in 1usize..60, stray in prop::bool::ANY,
+    ) {
+        let mut text = format!("{{\"records\":[{}]}}", vec!["{\"a\":1}"; count].join(","));
+        text.truncate(text.len().saturating_sub(cut_off));
+        if stray {
+            text.push_str("\nno json");
+        }
+        let cut = |most: usize, piece: usize| {
+            let mut cutter = RecordCutter::new(0, 0, 1000).with_most_records(most);
+            let mut cuts = Vec::new();
+            for piece in text.as_bytes().chunks(piece) {
+                cutter.push(piece);
+                while cutter.is_crowded() {
+                    cuts.extend(cutter.cut());
+                }
+            }
+            cuts.extend(cutter.finish());
+            let within = cuts.iter().all(|cut| cut.lines.len() <= most);
+            (cuts.iter().flat_map(texts).collect::<Vec<_>>(), within, cutter.unterminated().is_some())
+        };
+        let (records, within, left) = cut(most, piece);
+        prop_assert_eq!((records, within, left), (cut(1000, 10_000).0, true, false));
+    }
+
     /// The records are those that a parser finds, whatever the pieces, and each goes on where the last cut was.
     #[test]
     fn records_do_not_depend_on_the_pieces(

@@ -109,6 +109,19 @@ async fn an_unterminated_last_line_waits_until_the_blobs_hour_is_long_over() {
 }
 
 #[tokio::test]
+async fn a_line_that_waits_behind_as_many_as_a_cut_takes_is_shipped_in_the_end() {
+    let mut bench = diagnostic();
+    bench.put(BLOB, "{\"a\":1}\n".repeat(lines::MOST_LINES) + "{\"b\":").await;
+    assert_eq!(bench.run().await.texts().len(), lines::MOST_LINES);
+    bench.clock = later;
+    assert_eq!(bench.run().await.texts(), ["{\"b\":"]);
+    let document = format!("{{\"records\":[{}{{\"b\":", "{\"a\":1},".repeat(lines::MOST_LINES));
+    bench.put(&BLOB.replace("h=11", "h=10"), document).await;
+    let outcome = bench.run().await;
+    assert_eq!((outcome.texts().len(), outcome.texts().last()), (lines::MOST_LINES + 1, Some(&"{\"b\":")));
+}
+
+#[tokio::test]
 async fn a_line_waits_for_the_end_of_the_blobs_hour_even_if_the_blob_seems_older() {
     let mut bench = diagnostic();
     // Written long before its hour, as a writer or a copy with another clock has it.
