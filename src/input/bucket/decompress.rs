@@ -66,8 +66,12 @@ impl Zstd {
         let mut stored = InBuffer::around(stored);
         loop {
             let mut out = OutBuffer::around(self.text.as_mut_slice());
+            let before = stored.pos();
             let wanted = self.decoder.run(&mut stored, &mut out)?;
-            self.within_frame = wanted > 0;
+            // A run that has nothing to do asks for the next frame, where the last text filled the buffer just so.
+            if out.pos() > 0 || stored.pos() > before {
+                self.within_frame = wanted > 0;
+            }
             let full = out.pos() == out.capacity();
             text(out.as_slice());
             if !full && stored.pos() == stored.src.len() {
@@ -170,6 +174,35 @@ mod tests {
             let mut decompressor = Decompressor::new(&stored).unwrap();
             let fed = decompressor.feed(&stored[..stored.len() - 6], |_| {});
             assert!(fed.is_err() || decompressor.finish(|_| {}).is_err(), "{encoding:?}");
+        }
+    }
+
+    #[test]
+    fn a_compressed_object_may_fill_the_last_buffer_exactly() {
+        let line = b"{\"action\":\"login\"}\n";
+        for bytes in [TEXT_BYTES - 1, TEXT_BYTES, TEXT_BYTES + 1, 2 * TEXT_BYTES, 4 * TEXT_BYTES] {
+            let text: Vec<u8> = line.iter().copied().cycle().take(bytes).collect();
+            let mut checked = zstd::bulk::Compressor::new(1).unwrap();
+            checked.include_checksum(true).unwrap();
+            let gzip = Encoding::Gzip.compress(&[&text], &Pool::default()).unwrap();
+            let zstd = Encoding::Zstd.compress(&[&text], &Pool::default()).unwrap();
+            for stored in [gzip.to_vec(), zstd.to_vec(), checked.compress(&text).unwrap()] {
+                // As a whole, in steps, and twice in a row.
+                for (stored, times) in [(stored.clone(), 1), (stored.repeat(2), 2)] {
+                    for step in [1, FEED_BYTES_ZSTD, usize::MAX] {
+                        let mut decompressor = Decompressor::new(&stored).unwrap();
+                        let mut read = Vec::new();
+                        for piece in stored.chunks(step) {
+                            decompressor.feed(piece, |text| read.extend_from_slice(text)).unwrap();
+                        }
+                        decompressor.finish(|text| read.extend_from_slice(text)).unwrap();
+                        assert!(read == text.repeat(times), "{bytes} bytes in steps of {step}");
+                    }
+                }
+                let mut decompressor = Decompressor::new(&stored).unwrap();
+                let fed = decompressor.feed(&stored[..stored.len() - 1], |_| {});
+                assert!(fed.is_err() || decompressor.finish(|_| {}).is_err(), "cut short");
+            }
         }
     }
 
