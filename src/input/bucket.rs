@@ -41,6 +41,7 @@ mod lanes;
 mod layout;
 mod lines;
 mod listing;
+mod mark;
 mod notification;
 mod object;
 mod open;
@@ -56,9 +57,10 @@ mod watch;
 use config::{Checked, Config, gaps, parse};
 use discover::Discovery;
 use fingerprint::Key;
-use hints::Hints;
+use hints::{Hints, MOST_AGAIN};
 use lanes::Lanes;
 use layout::Layout;
+use mark::Scope;
 use object::{Found, ObjectError, ObjectReader};
 use open::{Closing, OpenObjects};
 use queue::Queue;
@@ -141,6 +143,7 @@ fn build(table: Value, context: InputContext) -> Result<Box<dyn Input>, BuildErr
         chunk_bytes,
         range_bytes: RANGE_BYTES,
         retry_interval: RETRY_INTERVAL,
+        most_again: MOST_AGAIN,
     })))
 }
 
@@ -183,6 +186,7 @@ struct Plan {
     chunk_bytes: usize,
     range_bytes: u64,
     retry_interval: Duration,
+    most_again: usize,
 }
 
 /// The bucket input at work.
@@ -279,12 +283,13 @@ impl Bucket {
         };
         let Plan { checked, store, workspaces, queue: notices, context, chunk_bytes, range_bytes, .. } = plan;
         let (clock, retry_interval) = (context.clock, plan.retry_interval);
+        let scope = Scope::new(&checked.config, &store);
         let Checked { config, layout, schedule, verify_whole_below, partial_line_wait } = checked;
         let (reads_in, reads) = mpsc::channel(READ);
         let (found_in, found) = mpsc::channel(QUEUED);
         let (hints_in, hinted) = mpsc::channel(HINTS);
         let (open, queue) = (Arc::<OpenObjects>::default(), Arc::<Queue>::default());
-        let hints = Arc::new(Hints::new(hints_in));
+        let hints = Arc::new(Hints::new(hints_in, plan.most_again));
         let local = store.scheme == Scheme::Local;
         let reader = Arc::new(ObjectReader {
             store: Arc::clone(&store.store),
@@ -330,9 +335,10 @@ impl Bucket {
             hints: Arc::clone(&hints),
             hinted,
             lanes: Lanes::default(),
+            scope,
             last: None,
             missed: Vec::new(),
-            passed: None,
+            unmarked: None,
         };
         let mut tasks = self.tasks.lock().await;
         tasks.spawn(discovery.run());

@@ -15,12 +15,13 @@ use super::hints::{self, Hint, Hints};
 use super::lanes::{Lanes, Refused, date_folder, dates};
 use super::layout::{Layout, below};
 use super::listing::{Batches, Listing};
+use super::mark::{self, Mark, Scope, UncommittedPass};
 use super::object::{Found, ObjectReader};
 use super::position::{ObjectPosition, Plan, plan};
 use super::queue::{Queue, Queued};
 use super::refusal;
 use super::schedule::{Age, Looks, Schedule};
-use crate::chunk::{Chunk, Note, Partition, Position};
+use crate::chunk::{Chunk, Note, Partition};
 use crate::input::{InputError, Read};
 use crate::time::{Date, Millis};
 
@@ -32,8 +33,6 @@ const ONCE_PAUSE: Duration = Duration::from_secs(1);
 const LOOKS: usize = 16;
 /// Shortest time between two listings, however often somebody asks for one.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(1);
-/// Where the beginning of the last complete pass is kept. Not a key any store could have: no part of a key is empty.
-const PASS: &str = "//pass";
 
 /// The task that finds work.
 pub(super) struct Discovery {
@@ -53,25 +52,19 @@ pub(super) struct Discovery {
     pub(super) hints: Arc<Hints>,
     pub(super) hinted: mpsc::Receiver<Hint>,
     pub(super) lanes: Lanes,
+    /// What a pass looks at.
+    pub(super) scope: Scope,
     /// Beginning of the last complete pass.
     pub(super) last: Option<Millis>,
     /// Folders that the last pass could not look into, where others could be.
     pub(super) missed: Vec<Path>,
-    /// A pass that is complete once everything it found is committed.
-    pub(super) passed: Option<Passed>,
+    /// The last pass that has no mark yet.
+    pub(super) unmarked: Option<UncommittedPass>,
 }
 
-/// A pass that has come to its end.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Passed {
-    began: Millis,
-    /// How many objects had been opened by then: what hints open afterwards may keep coming without end.
-    opened: u64,
-}
-
-/// How a pass that came to its end went.
+/// How a pass came to its end.
 #[derive(Debug)]
-enum Pass {
+enum PassEnd {
     Whole,
     /// A part could not be looked at until a human acts, the rest was.
     Partly(InputError),
@@ -80,16 +73,17 @@ enum Pass {
 impl Discovery {
     /// Looks for work until the pipeline ends; with `once`, until all there is has been found.
     pub(super) async fn run(mut self) {
-        if let Ok(Some(position)) = self.reader.resume.position(&Partition::new(PASS)).await {
-            self.last = position.as_str().parse().ok().and_then(Millis::new);
+        if let Ok(Some(position)) = self.reader.resume.position(&Partition::new(mark::PARTITION)).await {
+            let mark = Mark::parse(&position).filter(|mark| mark.scope == self.scope);
+            self.last = mark.map(|mark| mark.began);
         }
         loop {
             let began = Instant::now();
-            let passed = self.pass().await;
-            let (ended, whole) = (passed.is_ok(), matches!(passed, Ok(Pass::Whole)));
-            let read = passed.map(|passed| match passed {
-                Pass::Whole => Read::Idle,
-                Pass::Partly(error) => Read::Withheld(error),
+            let end = self.make_pass().await;
+            let (ended, whole) = (end.is_ok(), matches!(end, Ok(PassEnd::Whole)));
+            let read = end.map(|end| match end {
+                PassEnd::Whole => Read::Idle,
+                PassEnd::Partly(error) => Read::Withheld(error),
             });
             let reads = &self.reader.reads;
             if reads.send(read).await.is_err() || (self.once && ended) {
@@ -117,7 +111,7 @@ impl Discovery {
         let hints = Arc::clone(&self.hints);
         let mut again = began + self.retry_interval;
         loop {
-            if self.mark_passed().await.is_err() {
+            if self.mark_pass().await.is_err() {
                 return false;
             }
             tokio::select! {
@@ -136,28 +130,33 @@ impl Discovery {
                     again = Instant::now() + self.retry_interval;
                 }
                 // The pass may be complete by now.
-                () = tokio::time::sleep(Duration::from_secs(1)), if self.passed.is_some() => {}
+                () = tokio::time::sleep(Duration::from_secs(1)), if self.unmarked.is_some() => {}
             }
         }
     }
 
-    /// Keeps the beginning of the last pass once all it found is committed: until then a restart looks everywhere.
-    async fn mark_passed(&mut self) -> Result<(), ()> {
-        let Some(passed) = self.passed else { return Ok(()) };
-        if !self.reader.open.are_closed(passed.opened) || !self.hints.nothing_again() {
+    /// Marks the last pass as complete once all it found is committed: until then a restart looks everywhere.
+    async fn mark_pass(&mut self) -> Result<(), ()> {
+        let Some(UncommittedPass { began, opened }) = self.unmarked else { return Ok(()) };
+        if !self.reader.open.are_closed(opened) || !self.hints.nothing_again() {
             return Ok(());
         }
-        self.passed = None;
+        self.unmarked = None;
         let chunk = Chunk {
-            partition: Partition::new(PASS),
-            position: Position::new(&passed.began.get().to_string()),
+            partition: Partition::new(mark::PARTITION),
+            position: Mark { began, scope: self.scope }.encode(),
             ..Chunk::default()
         };
         self.reader.reads.send(Ok(Read::Chunk(chunk))).await.map_err(|_| ())
     }
 
-    async fn pass(&mut self) -> Result<Pass, InputError> {
+    /// Looks once at all that is open or due.
+    async fn make_pass(&mut self) -> Result<PassEnd, InputError> {
         let now = (self.clock)();
+        if self.hints.take_overflow() {
+            // Nobody knows any more which objects failed.
+            (self.last, self.unmarked) = (None, None);
+        }
         self.try_again().await;
         let (listings, mut refused) = self.listings(now).await?;
         let (mut listed, mut complete) = (listings.len(), true);
@@ -197,13 +196,14 @@ impl Discovery {
             self.missed = refused.into_iter().map(|(folder, _)| folder).collect();
         }
         match error {
-            Some(error) if listed > 0 && error.needs_a_human() => Ok(Pass::Partly(error)),
+            Some(error) if listed > 0 && error.needs_a_human() => Ok(PassEnd::Partly(error)),
             Some(error) => Err(error),
             None => {
                 if complete {
-                    self.passed = Some(Passed { began: now, opened: self.reader.open.opened() });
+                    let opened = self.reader.open.opened();
+                    self.unmarked = Some(UncommittedPass { began: now, opened });
                 }
-                Ok(Pass::Whole)
+                Ok(PassEnd::Whole)
             }
         }
     }
@@ -306,7 +306,15 @@ impl Discovery {
 
     /// Looks at the objects that failed before.
     async fn try_again(&mut self) {
-        self.follow(self.hints.take_again().into_iter().map(|key| (key, None)).collect()).await;
+        let again = self.hints.take_again();
+        if again.is_empty() {
+            return;
+        }
+        self.follow(again.into_iter().map(|key| (key, None)).collect()).await;
+        if let Some(pass) = &mut self.unmarked {
+            // Those that the pass found are open anew, and count as opened after it.
+            pass.opened = self.reader.open.opened();
+        }
     }
 
     /// Looks at objects, several at once: a hint must not wait for the answers of all before it. One that fails is tried

@@ -5,14 +5,14 @@
 //! and the listing finds what no hint told.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use tokio::sync::{Notify, mpsc};
 
-/// Objects that failed and are tried again; what goes beyond is found again by its folder's next listing.
-const MAX_AGAIN: usize = 10_000;
+/// Objects that failed and are remembered, to be tried again; where there are more, everything is looked at again.
+pub(super) const MOST_AGAIN: usize = 10_000;
 
 /// A reason to look at an object.
 #[derive(Debug)]
@@ -36,12 +36,22 @@ pub(super) struct Hints {
     /// More changed than fits: list everything open.
     rescan: Notify,
     /// To be tried again at the next poll, or sooner where polls are far apart.
-    again: Mutex<BTreeSet<Path>>,
+    again: Mutex<Again>,
+    most_again: usize,
+}
+
+/// Objects that failed.
+#[derive(Debug, Default)]
+struct Again {
+    keys: BTreeSet<Path>,
+    /// There were more than are remembered.
+    overflowed: bool,
 }
 
 impl Hints {
-    pub(super) fn new(hints: mpsc::Sender<Hint>) -> Self {
-        Self { hints, rescan: Notify::new(), again: Mutex::default() }
+    /// Hints that go this way; of what failed, so many are remembered.
+    pub(super) fn new(hints: mpsc::Sender<Hint>, most_again: usize) -> Self {
+        Self { hints, rescan: Notify::new(), again: Mutex::default(), most_again }
     }
 
     /// Look at this object now.
@@ -67,9 +77,11 @@ impl Hints {
 
     /// Look at this object later.
     pub(super) fn again(&self, key: Path) {
-        let mut again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
-        if again.len() < MAX_AGAIN {
-            again.insert(key);
+        let mut again = self.lock();
+        if again.keys.len() < self.most_again || again.keys.contains(&key) {
+            again.keys.insert(key);
+        } else {
+            again.overflowed = true;
         }
     }
 
@@ -80,12 +92,30 @@ impl Hints {
 
     /// Takes the objects that are to be tried again.
     pub(super) fn take_again(&self) -> BTreeSet<Path> {
-        std::mem::take(&mut *self.again.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut again = self.lock();
+        if again.overflowed && again.keys.len() < self.most_again {
+            // The next poll may be far away.
+            self.rescan();
+        }
+        std::mem::take(&mut again.keys)
+    }
+
+    /// True, and that once, if more objects failed than are remembered, and there is room for them by now. While all that
+    /// are remembered fail, the others would as well, and be listed for nothing.
+    pub(super) fn take_overflow(&self) -> bool {
+        let mut again = self.lock();
+        let room = again.keys.len() < self.most_again;
+        room && std::mem::take(&mut again.overflowed)
     }
 
     /// True if no object is to be tried again.
     pub(super) fn nothing_again(&self) -> bool {
-        self.again.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        let again = self.lock();
+        again.keys.is_empty() && !again.overflowed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Again> {
+        self.again.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -97,4 +127,24 @@ pub(super) async fn next(
     let mut next = Vec::with_capacity(most);
     hints.recv_many(&mut next, most).await;
     next.into_iter().map(|hint| (hint.key, hint.told)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_failed_objects_than_are_remembered_are_told_once_there_is_room() {
+        let hints = Hints::new(mpsc::channel(1).0, 2);
+        for key in ["a", "b", "a"] {
+            hints.again(Path::from(key));
+        }
+        assert!(!hints.take_overflow() && !hints.nothing_again(), "no more than two");
+        hints.again(Path::from("c"));
+        assert!(!hints.take_overflow(), "none of the two has been read yet");
+        assert_eq!(hints.take_again().len(), 2);
+        assert!(!hints.nothing_again(), "the third is left");
+        assert!(hints.take_overflow() && !hints.take_overflow());
+        assert!(hints.nothing_again());
+    }
 }

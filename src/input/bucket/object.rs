@@ -106,7 +106,7 @@ pub(super) enum ObjectError {
 
 impl ObjectError {
     /// True for what may go by itself within seconds.
-    fn passes(&self) -> bool {
+    fn is_transient(&self) -> bool {
         match self {
             Self::Store(error) => !matches!(
                 error,
@@ -206,7 +206,7 @@ impl ObjectReader {
                         ..Found::new(&now, found.place)
                     };
                 }
-                Err(error) if error.passes() && failures < FAILURES_BORNE => {
+                Err(error) if error.is_transient() && failures < FAILURES_BORNE => {
                     failures += 1;
                     self.until_committed(&found.partition()).await;
                     tokio::time::sleep(FAILURE_PAUSE * failures).await;

@@ -19,6 +19,7 @@ mod azure_blobs;
 mod breaking_off;
 mod folded;
 mod hinted;
+mod passes;
 mod rewritten;
 
 use breaking_off::BreakingOff;
@@ -48,11 +49,21 @@ fn bucket_over(
     let checked = parse(settings).unwrap();
     let workspaces = azure::workspaces(&checked.config).unwrap();
     let store = Store { store, prefix: Path::from("logs"), scheme: Scheme::S3, root: None, cloud: None };
-    let retry_interval = RETRY_INTERVAL;
+    let (retry_interval, most_again) = (RETRY_INTERVAL, MOST_AGAIN);
     let queue = None;
     // Parts of a chunk, so that small objects are read in ranges.
     let range_bytes = chunk_bytes as u64 / 4;
-    Bucket::new(Plan { checked, store, workspaces, queue, context, chunk_bytes, range_bytes, retry_interval })
+    Bucket::new(Plan {
+        checked,
+        store,
+        workspaces,
+        queue,
+        context,
+        chunk_bytes,
+        range_bytes,
+        retry_interval,
+        most_again,
+    })
 }
 
 /// A bucket in memory and the state of a pipeline that reads it.

@@ -82,7 +82,7 @@ impl Pipeline {
             queue: Arc::clone(queue) as Arc<dyn MessageQueue>,
         };
         let (sender, hinted) = mpsc::channel(100_000);
-        let hints = Arc::new(Hints::new(sender));
+        let hints = Arc::new(Hints::new(sender, 100));
         Self { hinted, _subscription: receivers.subscribe(&queue, Path::from(prefix), hints) }
     }
 

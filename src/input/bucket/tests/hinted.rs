@@ -146,7 +146,7 @@ async fn a_pass_is_complete_though_hints_keep_objects_open() {
     assert_eq!(next().await.partition.as_str(), hinted, "open from now on");
     bucket.committed(&found.partition, &found.position).await;
     let mark = tokio::time::timeout(Duration::from_secs(60), next()).await.expect("the pass is not marked");
-    assert_eq!(mark.partition.as_str(), "//pass");
+    assert_eq!(mark.partition.as_str(), mark::PARTITION);
 }
 
 #[tokio::test]
