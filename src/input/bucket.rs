@@ -56,7 +56,7 @@ mod watch;
 
 use config::{Checked, Config, gaps, parse};
 use discover::Discovery;
-use fingerprint::Key;
+use fingerprint::{Key, Room};
 use hints::{Hints, MOST_AGAIN};
 use lanes::Lanes;
 use layout::Layout;
@@ -299,6 +299,7 @@ impl Bucket {
             chunk_bytes,
             reading: Semaphore::new(readers(config.concurrency, local)),
             large: Semaphore::new(LARGE_ASKED_FOR_EACH * config.concurrency),
+            fingerprints: Room::default(),
             read_ahead: (!local).then(|| ReadAhead::new(range_bytes, &context.budget)),
             budget: context.budget,
             long_line: Arc::new(Semaphore::new(1)),

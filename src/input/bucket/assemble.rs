@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::cutter::Cutter;
 use super::decompress::{Decompressor, Expansion, MAGIC_BYTES};
-use super::fingerprint::{self, Repeats, Shipped};
+use super::fingerprint::{self, MAX_FINGERPRINTS, Repeats, Shipped};
 use super::lines::{Cut, LineCutter, LongLine};
 use super::object::{Found, ObjectError, ObjectReader, Tail};
 use super::position::ObjectPosition;
@@ -14,9 +14,6 @@ use crate::budget::Credit;
 use crate::chunk::{Chunk, Malformed, Note, Origin, Partition, ReadCounts, Record};
 use crate::failpoint::{self, Step};
 use crate::input::Read;
-
-/// Lines of one object whose fingerprints are kept; an object with more is no longer compared line by line.
-pub(super) const MAX_FINGERPRINTS: u64 = 2_000_000;
 
 /// Reason of the dead letter of an object whose compression is damaged.
 const BROKEN: &str = "broken_compression";
@@ -398,7 +395,7 @@ impl<'r> Assembler<'r> {
         // One whose date closed long ago is folded with its last chunk, so that a whole history that is read for the first
         // time leaves no fingerprints behind; until then, a read that is cut short needs them to count equal lines.
         let folds = self.fold && self.position.done;
-        if folds || (self.position.shipped > MAX_FINGERPRINTS && !needed) {
+        if folds || (self.position.shipped > u64::from(MAX_FINGERPRINTS) && !needed) {
             self.position.folded = true;
             return Note::Clear;
         }

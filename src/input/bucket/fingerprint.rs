@@ -9,11 +9,15 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use bytes::Bytes;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use xxhash_rust::xxh3::xxh3_64_with_secret;
 
 /// Lines after which equal ones are no longer counted as repeats of those before. Objects of up to this many lines are
 /// exact; in larger ones a repeat is recognised within at least this many lines. Bounds memory to about 4 MB a reader.
 const GENERATION: u64 = 1 << 16;
+
+/// Lines of one object whose fingerprints are kept; an object with more is no longer compared line by line.
+pub(super) const MAX_FINGERPRINTS: u32 = 2_000_000;
 
 /// The key of fingerprints.
 #[derive(Clone)]
@@ -47,6 +51,35 @@ pub(super) fn decode(notes: &[Bytes]) -> impl Iterator<Item = u64> {
     notes.iter().flat_map(move |note| note.chunks_exact(8).map(eight))
 }
 
+/// The same in a list, which takes no more memory than they do.
+pub(super) fn decode_all(notes: &[Bytes]) -> Vec<u64> {
+    let mut all = Vec::with_capacity(notes.iter().map(|note| note.len() / 8).sum());
+    all.extend(decode(notes));
+    all
+}
+
+/// Room for the fingerprints of large objects: for as many as the largest has, 16 MB as they are read and 18 MB as they are
+/// compared with. No budget counts them, and each reader could meet such an object.
+#[derive(Debug)]
+pub(super) struct Room(Semaphore);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Semaphore::new(MAX_FINGERPRINTS as usize))
+    }
+}
+
+impl Room {
+    /// Waits until there is room for so many. Few need none: small objects do not wait for large ones.
+    pub(super) async fn take(&self, fingerprints: u64) -> Option<SemaphorePermit<'_>> {
+        if fingerprints <= GENERATION {
+            return None;
+        }
+        let most = u32::try_from(fingerprints).unwrap_or(MAX_FINGERPRINTS).min(MAX_FINGERPRINTS);
+        self.0.acquire_many(most).await.ok()
+    }
+}
+
 /// The lines shipped of an object, as a multiset from which a new version's lines are taken one by one.
 #[derive(Debug, Default)]
 pub(super) struct Shipped {
@@ -59,8 +92,9 @@ pub(super) struct Shipped {
 }
 
 impl Shipped {
-    pub(super) fn new(fingerprints: impl Iterator<Item = u64>) -> Self {
-        let mut sorted: Vec<u64> = fingerprints.collect();
+    /// In any order.
+    pub(super) fn new(fingerprints: Vec<u64>) -> Self {
+        let mut sorted = fingerprints;
         sorted.sort_unstable();
         let (taken, remaining) = (vec![false; sorted.len()], sorted.len());
         Self { sorted, taken, remaining, surplus: HashMap::default() }
@@ -153,6 +187,7 @@ impl Hasher for PassThroughHasher {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
     use proptest::prelude::{prop, prop_assert_eq, proptest};
 
     use super::*;
@@ -166,7 +201,7 @@ mod tests {
             version in prop::collection::vec(0u64..6, 0..30),
         ) {
             let count = |lines: &[u64], line| lines.iter().filter(|&&other| other == line).count();
-            let mut known = Shipped::new(shipped.iter().copied());
+            let mut known = Shipped::new(shipped.clone());
             let new: Vec<_> = version.iter().filter_map(|&line| known.take(line).map(|n| (line, n as usize))).collect();
             for line in 0..6 {
                 let (before, now) = (count(&shipped, line), count(&version, line));
@@ -233,5 +268,27 @@ mod tests {
     fn fingerprints_survive_being_written() {
         let notes = [encode(&[1, u64::MAX]), encode(&[]), encode(&[3])];
         assert_eq!(decode(&notes).collect::<Vec<_>>(), [1, u64::MAX, 3]);
+        let all = decode_all(&notes);
+        assert_eq!((all.capacity(), all), (3, vec![1, u64::MAX, 3]));
+    }
+
+    #[test]
+    fn large_objects_wait_for_room_and_small_ones_do_not() {
+        let room = Room::default();
+        let first =
+            room.take(u64::from(MAX_FINGERPRINTS)).now_or_never().expect("there is room for the largest");
+        assert!(room.take(GENERATION).now_or_never().is_some_and(|taken| taken.is_none()));
+        assert!(room.take(GENERATION + 1).now_or_never().is_none(), "no room is left");
+        drop(first);
+        let both = (room.take(GENERATION + 1).now_or_never(), room.take(GENERATION + 1).now_or_never());
+        assert!(
+            matches!(both, (Some(Some(_)), Some(Some(_)))),
+            "there is room for two that are not so large"
+        );
+        drop(both);
+        assert!(
+            room.take(u64::MAX).now_or_never().is_some(),
+            "what has more than any may have waits for all"
+        );
     }
 }

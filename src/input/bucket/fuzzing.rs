@@ -302,6 +302,7 @@ impl Bench {
             chunk_bytes,
             reading: Semaphore::new(1),
             large: Semaphore::new(1),
+            fingerprints: fingerprint::Room::default(),
             read_ahead: None,
             max_line_bytes: 1 << 20,
             verify_whole_below,

@@ -12,7 +12,7 @@ use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::assemble::Assembler;
-use super::fingerprint::{self, Key, Repeats, Shipped};
+use super::fingerprint::{self, Key, Repeats, Room, Shipped};
 use super::layout::{Layout, Place};
 use super::open::OpenObjects;
 use super::position::{ObjectPosition, Plan, SEAM_BYTES, Version, plan};
@@ -144,6 +144,8 @@ pub(super) struct ObjectReader {
     /// One for each large object that may be asked for at once. It lies in its connection's buffers until it is read, some
     /// hundred kilobytes of it, which a second one a reader makes up for, and dozens do not.
     pub(super) large: Semaphore,
+    /// For the fingerprints of large objects. Whoever waits for it holds nothing else.
+    pub(super) fingerprints: Room,
     /// How large objects are read ahead; `None` where they are near.
     pub(super) read_ahead: Option<ReadAhead>,
     pub(super) max_line_bytes: usize,
@@ -251,6 +253,11 @@ impl ObjectReader {
         if let (Some(workspaces), Some(resource)) = (&self.workspaces, &found.place.resource) {
             origin = workspaces.of_path(origin, resource).await;
         }
+        let fingerprints = match (planned, known) {
+            (Plan::Append | Plan::Compare, Some(known)) if !known.folded => known.shipped,
+            _ => 0,
+        };
+        let room = self.fingerprints.take(fingerprints).await;
         let start = match (planned, known) {
             (Plan::Append, Some(known)) => known.offset.saturating_sub(u64::from(known.seam_bytes)),
             _ => 0,
@@ -275,10 +282,13 @@ impl ObjectReader {
             }
             (Plan::Compare, Some(known)) => {
                 let notes = self.resume.notes(&found.partition()).await?;
-                Assembler::compare(self, found, origin, known, Shipped::new(fingerprint::decode(&notes)))
+                let shipped = Shipped::new(fingerprint::decode_all(&notes));
+                Assembler::compare(self, found, origin, known, shipped)
             }
             (_, known) => Assembler::fresh(self, found, origin, known),
         };
+        // What is appended to is done with all but the last of them.
+        let _room = room.filter(|_| planned == Plan::Compare);
         let mut received = start;
         while let Some(piece) = pieces.next().await {
             let piece = piece?;

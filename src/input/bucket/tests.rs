@@ -140,6 +140,31 @@ impl Bench {
         bucket_over(store, self.settings.clone(), context, chunk_bytes)
     }
 
+    /// A reader of objects, without the rest of the input.
+    fn reader(&self, reads: mpsc::Sender<Result<Read, InputError>>) -> ObjectReader {
+        ObjectReader {
+            store: Arc::clone(&self.store) as Arc<dyn ObjectStore>,
+            cloud: None,
+            key: Key::new([7; 192]),
+            resume: Resume::new(Arc::clone(&self.state) as Arc<dyn State>, "audit/out"),
+            budget: Budget::new(1 << 20),
+            long_line: Arc::new(Semaphore::new(1)),
+            open: Arc::default(),
+            reads,
+            chunk_bytes: 64 << 10,
+            reading: Semaphore::new(1),
+            large: Semaphore::new(1),
+            fingerprints: Room::default(),
+            read_ahead: None,
+            max_line_bytes: 1 << 20,
+            verify_whole_below: 0,
+            partial_line_wait: None,
+            documents: false,
+            until: None,
+            workspaces: None,
+        }
+    }
+
     async fn run(&self) -> Outcome {
         self.run_and_commit(usize::MAX).await
     }
@@ -405,26 +430,8 @@ async fn an_object_that_changes_while_it_is_read_is_read_as_it_is_then() {
     let stale = bench.store.head(&Path::from(KEY)).await.unwrap();
     bench.put(KEY, lines(0, 12)).await;
     let (reads_in, mut reads) = mpsc::channel(16);
-    let mut reader = ObjectReader {
-        store: Arc::clone(&bench.store) as Arc<dyn ObjectStore>,
-        cloud: None,
-        key: Key::new([7; 192]),
-        resume: Resume::new(Arc::clone(&bench.state) as Arc<dyn State>, "audit/out"),
-        budget: Budget::new(1 << 20),
-        long_line: Arc::new(Semaphore::new(1)),
-        open: Arc::default(),
-        reads: reads_in,
-        chunk_bytes: 64 << 10,
-        reading: Semaphore::new(1),
-        large: Semaphore::new(1),
-        read_ahead: None,
-        max_line_bytes: 1 << 20,
-        verify_whole_below: 0,
-        partial_line_wait: None,
-        documents: false,
-        until: Some(Millis::new(stale.last_modified.timestamp_millis()).unwrap()),
-        workspaces: None,
-    };
+    let mut reader = bench.reader(reads_in);
+    reader.until = Some(Millis::new(stale.last_modified.timestamp_millis()).unwrap());
     let place = layout::Place::default();
     // Where a state is made anew, what came meanwhile must not be taken for delivered.
     reader.read(Found::new(&stale, place.clone()), noon()).await.unwrap();
@@ -440,6 +447,41 @@ async fn an_object_that_changes_while_it_is_read_is_read_as_it_is_then() {
     bench.store.delete(&Path::from(KEY)).await.unwrap();
     let gone = reader.read(Found::new(&stale, place), noon()).await;
     assert!(matches!(gone, Err(ObjectError::Gone)), "{gone:?}");
+}
+
+#[tokio::test]
+async fn objects_with_many_fingerprints_are_compared_when_there_is_room_and_others_meanwhile() {
+    let bench = Bench::new();
+    let other = KEY.replace("_1", "_2");
+    bench.put(KEY, lines(0, 10)).await;
+    bench.put(&other, lines(0, 10)).await;
+    bench.run().await;
+    let many = u64::from(fingerprint::MAX_FINGERPRINTS);
+    bench.recommit(|position| position.shipped = many, Note::Keep).await;
+    let (reads_in, mut reads) = mpsc::channel(16);
+    let reader = bench.reader(reads_in);
+    let mut found = Vec::new();
+    for key in [KEY, &other] {
+        bench.put(key, lines(100, 5)).await;
+        let meta = bench.store.head(&Path::from(key)).await.unwrap();
+        found.push(Found::new(&meta, layout::Place::default()));
+    }
+    let (small, large) = (found.pop().unwrap(), found.pop().unwrap());
+    let taken = reader.fingerprints.take(many).await;
+    let mut large = Box::pin(reader.read(large, noon()));
+    tokio::select! {
+        biased;
+        read = &mut large => panic!("{read:?}"),
+        read = reader.read(small, noon()) => read.unwrap(),
+    }
+    let mut read = || match reads.try_recv() {
+        Ok(Ok(Read::Chunk(chunk))) => Some(chunk.partition.to_string()),
+        _ => None,
+    };
+    assert_eq!((read(), read()), (Some(other), None));
+    drop(taken);
+    large.await.unwrap();
+    assert_eq!(read().as_deref(), Some(KEY));
 }
 
 #[tokio::test]
@@ -488,7 +530,9 @@ async fn a_comparison_that_meets_the_last_fingerprint_kept_survives_a_crash() {
     let bench = Bench::new();
     bench.put(KEY, lines(0, 3000)).await;
     bench.run().await;
-    bench.recommit(|position| position.shipped = assemble::MAX_FINGERPRINTS - 10, Note::Keep).await;
+    bench
+        .recommit(|position| position.shipped = u64::from(fingerprint::MAX_FINGERPRINTS) - 10, Note::Keep)
+        .await;
     bench.put(KEY, lines(10_000, 100) + &lines(0, 3000)).await;
     assert_eq!(bench.run_and_commit(1).await.texts().len(), 100);
     assert_eq!(bench.run().await.texts(), Vec::<&str>::new());
