@@ -82,7 +82,8 @@
 //! A position is a row under its folder, notes are kept while a date is open; an object whose date closed long ago is
 //! *folded*: its fingerprints are dropped, with its last chunk where it is first read then, and a seam must do
 //! (`state/sqlite/tables.rs`). Listings look their objects up by key, so that a poll touches the rows of what it lists and
-//! no others, however many are known.
+//! no others, however many are known. That everything was looked at once is a position of its own, which names the store and
+//! the filters it is true of (`input/bucket/mark.rs`): where there is none for those of today, everything is listed.
 //!
 //! A lost state is made anew by running the same pipelines to an output that sends nothing ([`output::nowhere`]), into a
 //! database that takes the old one's place when all is read (`state/sqlite/upkeep.rs`).

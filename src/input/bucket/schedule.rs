@@ -7,7 +7,8 @@
 //! | older | weekly |
 //!
 //! Looks at closed dates are spread over the day (the week) by the folder's name, and are due by the clock, not by the
-//! process: a restart neither repeats nor forgets them. Before the first complete pass everything is due.
+//! process: a restart neither repeats nor forgets them. Before the first complete pass over all that the configuration wants,
+//! everything is due.
 
 use crate::time::{Date, Millis};
 
