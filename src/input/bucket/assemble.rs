@@ -62,10 +62,14 @@ impl<'r> Assembler<'r> {
         position: ObjectPosition,
         lines: Lines,
     ) -> Self {
-        let capacity = reader.chunk_bytes + reader.chunk_bytes / 4;
         let (offset, lines_before) = (position.offset, position.lines);
-        let line_cutter =
-            LineCutter::new(offset, lines_before, reader.max_line_bytes, reader.budget.pool(), capacity);
+        let line_cutter = LineCutter::new(
+            offset,
+            lines_before,
+            reader.max_line_bytes,
+            reader.budget.pool(),
+            reader.chunk_bytes,
+        );
         let cutter = Cutter::new(line_cutter, reader.max_line_bytes, reader.documents, position.document);
         Self {
             reader,
@@ -178,16 +182,28 @@ impl<'r> Assembler<'r> {
     }
 
     async fn take_in(&mut self, stored: &[u8]) -> Result<(), ObjectError> {
-        // A quarter of a chunk at most, for which the buffer has room: connections hand on up to 400 KiB at once, and a buffer
-        // that had to grow for them takes twice the memory.
-        let most = self.reader.chunk_bytes.div_ceil(4);
-        let step = self.decompressor.as_ref().map_or(most, Decompressor::step).min(most);
-        for piece in stored.chunks(step) {
-            if self.credit.is_none() {
-                self.credit = Some(self.reader.budget.take(self.reader.chunk_bytes).await);
+        // A buffer that has to grow takes twice the memory, and connections hand on up to 400 KiB at once: of a plain object
+        // as much is taken as there is room for, and of a compressed one a quarter of the room is left for what it expands to.
+        let chunk_bytes = self.reader.chunk_bytes;
+        let quarter = chunk_bytes.div_ceil(4);
+        let (step, full) = match &self.decompressor {
+            Some(decompressor) if !decompressor.is_plain() => {
+                (Some(decompressor.step().min(quarter)), chunk_bytes - quarter)
             }
+            _ => (None, chunk_bytes),
+        };
+        let mut rest = stored;
+        while !rest.is_empty() {
+            if self.credit.is_none() {
+                self.credit = Some(self.reader.budget.take(chunk_bytes).await);
+            }
+            // There is none within a line that is longer than a chunk.
+            let room = Some(chunk_bytes.saturating_sub(self.cutter.buffered())).filter(|room| *room > 0);
+            let next = step.or(room).unwrap_or(quarter).min(rest.len());
+            let (piece, after) = rest.split_at(next);
+            rest = after;
             self.feed(piece);
-            if self.cutter.buffered() >= self.reader.chunk_bytes {
+            if self.cutter.buffered() >= full {
                 self.hand_on_whole_lines().await?;
             }
         }
