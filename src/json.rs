@@ -1,7 +1,7 @@
 //! Small tools over JSON text that is already known to be valid.
 //!
-//! The decoder validates a line once with `serde_json`; what follows works on slices of that line, so that a value
-//! which needs no change is copied and never parsed a second time into a tree.
+//! The decoder validates a line once ([`scan`], or `serde_json` where that gives up); what follows works on slices of that
+//! line, so that a value which needs no change is copied and never parsed a second time into a tree.
 
 use std::borrow::Cow;
 
