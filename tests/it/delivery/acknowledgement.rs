@@ -47,7 +47,9 @@ async fn two_indexers_behind_a_balancer_lose_nothing_when_one_dies_and_only_what
     // What the dead one held and had not made safe is gone with it: all of that has to be with the other.
     let kept: HashSet<String> = safe.into_iter().chain(living.ids()).collect();
     assert_eq!(kept.len(), 200);
-    assert_eq!(arrived + living.ids().len(), 200 + resent, "each repeat is counted");
+    // What was under way to the dead one at its end is counted too, whether or not it had arrived.
+    let repeats = arrived + living.ids().len() - 200;
+    assert!(repeats > 0 && repeats <= resent, "each of {repeats} repeats is counted: {resent}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
