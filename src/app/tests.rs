@@ -10,6 +10,7 @@ use crate::chunk::{Chunk, Partition, Position, Record};
 use crate::input::{InputError, Read};
 use crate::output::{HoldReason, Verdict};
 use crate::state::Change;
+use crate::state::none::NoState;
 
 /// An input of one record, which writes down what it is told.
 #[derive(Default)]
@@ -46,9 +47,6 @@ impl Input for Told {
 /// A disk that takes no commit.
 struct Full;
 
-/// A disk that takes all.
-struct Taking;
-
 #[async_trait]
 impl State for Full {
     async fn range(&self, _: &str, _: &str, _: &str) -> Result<Vec<(Partition, Position)>, StateError> {
@@ -67,33 +65,6 @@ impl State for Full {
         let source = "database or disk is full".into();
         let (path, remedy) = ("state.db".to_owned(), "free space on its disk");
         Err(StateError::Database { action: "write", path, source, remedy })
-    }
-
-    async fn counters(&self, _: &str) -> Result<Vec<(String, u64)>, StateError> {
-        Ok(Vec::new())
-    }
-
-    async fn key(&self) -> Result<[u8; 192], StateError> {
-        Ok([0; 192])
-    }
-}
-
-#[async_trait]
-impl State for Taking {
-    async fn range(&self, _: &str, _: &str, _: &str) -> Result<Vec<(Partition, Position)>, StateError> {
-        Ok(Vec::new())
-    }
-
-    async fn positions(&self, _: &str, _: Vec<Partition>) -> Result<Vec<(Partition, Position)>, StateError> {
-        Ok(Vec::new())
-    }
-
-    async fn notes(&self, _: &str, _: &Partition) -> Result<Vec<Bytes>, StateError> {
-        Ok(Vec::new())
-    }
-
-    async fn commit(&self, _: &str, _: Vec<Change>, _: Vec<(&'static str, u64)>) -> Result<(), StateError> {
-        Ok(())
     }
 
     async fn counters(&self, _: &str) -> Result<Vec<(String, u64)>, StateError> {
@@ -247,7 +218,7 @@ async fn a_stop_waits_for_a_collector_that_fails_and_not_for_one_that_waits_for_
 #[tokio::test(start_paused = true)]
 async fn what_is_under_way_when_a_held_pipeline_is_stopped_is_still_delivered_and_committed() {
     let (directory, told) = (tempfile::tempdir().unwrap(), Arc::<Told>::default());
-    let mut pipeline = single_run(directory.path(), &told, Arc::new(Taking));
+    let mut pipeline = single_run(directory.path(), &told, Arc::new(NoState));
     (pipeline.once, pipeline.grace) = (false, Duration::from_secs(30));
     pipeline.input = Arc::new(Growing(Mutex::new(3)));
     pipeline.limits.max_events = 1;

@@ -33,12 +33,8 @@ pub(super) enum DeadLettersCommand {
     Show {
         #[command(flatten)]
         place: Place,
-        /// Only those of this pipeline, <input>/<output>
-        #[arg(long, value_name = "PIPELINE")]
-        pipeline: Option<String>,
-        /// Only those of this reason, as `list` names it
-        #[arg(long, value_name = "REASON")]
-        reason: Option<String>,
+        #[command(flatten)]
+        chosen: Chosen,
         /// At most this many
         #[arg(long, default_value_t = 20, value_name = "N")]
         limit: usize,
@@ -58,17 +54,31 @@ pub(super) enum DeadLettersCommand {
     Drop(DropArgs),
 }
 
+/// Some of the dead letters.
+#[derive(Args, Debug)]
+pub(super) struct Chosen {
+    /// Only those of this pipeline, <input>/<output>
+    #[arg(long, value_name = "PIPELINE")]
+    pipeline: Option<String>,
+    /// Only those of this reason, as `list` names it
+    #[arg(long, value_name = "REASON")]
+    reason: Option<String>,
+}
+
+impl Chosen {
+    fn fits(&self, kept: &KeptLetter) -> bool {
+        self.pipeline.as_ref().is_none_or(|pipeline| *pipeline == kept.pipeline)
+            && self.reason.as_ref().is_none_or(|reason| *reason == kept.letter.reason)
+    }
+}
+
 #[derive(Args, Debug)]
 pub(super) struct DropArgs {
     #[command(flatten)]
     place: Place,
-    /// Those of this pipeline, <input>/<output>
-    #[arg(long, value_name = "PIPELINE")]
-    pipeline: Option<String>,
-    /// Those of this reason, as `list` names it
-    #[arg(long, value_name = "REASON")]
-    reason: Option<String>,
-    /// Those that were kept before this time, such as 2026-01-31T12:00:00Z
+    #[command(flatten)]
+    chosen: Chosen,
+    /// Only those that were kept before this time, such as 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     before: Option<Millis>,
     /// All of them
@@ -82,15 +92,13 @@ fn parse_time(text: &str) -> Result<Millis, String> {
 
 impl DropArgs {
     fn names_none(&self) -> bool {
-        !self.all && self.pipeline.is_none() && self.reason.is_none() && self.before.is_none()
+        !self.all && self.chosen.pipeline.is_none() && self.chosen.reason.is_none() && self.before.is_none()
     }
 
     /// A letter whose time cannot be read is not older than anything.
     fn fits(&self, kept: &KeptLetter) -> bool {
         let older = |before| Millis::parse(&kept.time).is_some_and(|time| time < before);
-        self.pipeline.as_ref().is_none_or(|pipeline| *pipeline == kept.pipeline)
-            && self.reason.as_ref().is_none_or(|reason| *reason == kept.letter.reason)
-            && self.before.is_none_or(older)
+        self.chosen.fits(kept) && self.before.is_none_or(older)
     }
 }
 
@@ -98,12 +106,8 @@ pub(super) fn run(command: &DeadLettersCommand) -> Result<Ended, CommandError> {
     let mut out = io::stdout().lock();
     match command {
         DeadLettersCommand::List { place } => list(&place.state_dir()?, &mut out)?,
-        DeadLettersCommand::Show { place, pipeline, reason, limit } => {
-            let fits = |kept: &KeptLetter| {
-                pipeline.as_ref().is_none_or(|pipeline| *pipeline == kept.pipeline)
-                    && reason.as_ref().is_none_or(|reason| *reason == kept.letter.reason)
-            };
-            show(&place.state_dir()?, fits, *limit, &mut out)?;
+        DeadLettersCommand::Show { place, chosen, limit } => {
+            show(&place.state_dir()?, chosen, *limit, &mut out)?;
         }
         DeadLettersCommand::Drop(args) => remove(args, &mut out)?,
         DeadLettersCommand::Replay { files, pipeline } => {
@@ -134,17 +138,12 @@ fn list(state_dir: &Path, out: &mut impl Write) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn show(
-    state_dir: &Path,
-    fits: impl Fn(&KeptLetter) -> bool,
-    limit: usize,
-    out: &mut impl Write,
-) -> Result<(), CommandError> {
+fn show(state_dir: &Path, chosen: &Chosen, limit: usize, out: &mut impl Write) -> Result<(), CommandError> {
     let mut shown = 0;
     for file in file::list(state_dir)? {
         for kept in file::read(&file.path)? {
             let kept = kept?;
-            if !fits(&kept) {
+            if !chosen.fits(&kept) {
                 continue;
             }
             if shown == limit {

@@ -45,7 +45,7 @@ impl Reader {
         let mut sequence = 0;
         let mut unread: Option<InputError> = None;
         let mut troubles = Troubles { window: Instant::now(), logged: 0 };
-        let mut refusals = Refusals::default();
+        let mut unreadable = Unreadable::default();
         loop {
             let read = tokio::select! {
                 biased;
@@ -54,7 +54,7 @@ impl Reader {
             };
             match read {
                 Ok(Read::Chunk(chunk)) => {
-                    if refusals.end() {
+                    if unreadable.end() {
                         self.recovered();
                     }
                     sequence += 1;
@@ -68,7 +68,7 @@ impl Reader {
                         tracing::warn!(pipeline = %self.name, %partition, "{error}; it is tried again, others go on");
                     }
                     if error.needs_a_human() {
-                        refusals.add(partition, &error);
+                        unreadable.add(partition, &error);
                     }
                     unread = Some(error);
                 }
@@ -76,13 +76,13 @@ impl Reader {
                     // Said like any other hold, but nobody waits: there is more to read.
                     self.metrics.input_errors.inc();
                     self.failed(&error);
-                    refusals.holding = false;
+                    unreadable.holding = false;
                     unread = Some(error);
                 }
                 Ok(Read::Idle) => {
                     failures = 0;
                     backoff.reset();
-                    match refusals.hold() {
+                    match unreadable.hold() {
                         // A single run says so at its end.
                         Some(error) if !self.once => self.troubled(Phase::Holding, &error),
                         _ => self.recovered(),
@@ -96,7 +96,7 @@ impl Reader {
                         return Err(PipelineError::Input { pipeline: self.name.to_string(), source: error });
                     }
                     self.failed(&error);
-                    refusals.holding = false;
+                    unreadable.holding = false;
                     tokio::select! {
                         biased;
                         () = self.stop.cancelled() => return self.stopped(),
@@ -169,7 +169,7 @@ impl Reader {
 /// Tells an object that is locked, which is for a warning, from a source that can be listed and not read, which is for a
 /// human: of the latter nothing comes but refusals.
 #[derive(Debug, Default)]
-struct Refusals {
+struct Unreadable {
     /// Refused since anything could be read, and not before that.
     new: HashSet<Partition>,
     /// Refused while others could be read.
@@ -180,7 +180,7 @@ struct Refusals {
     holding: bool,
 }
 
-impl Refusals {
+impl Unreadable {
     fn add(&mut self, partition: Partition, error: &InputError) {
         if self.locked.contains(&partition) {
             return;

@@ -21,6 +21,8 @@ mod connect;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod dead_letters;
+#[cfg(test)]
 mod delivery;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
