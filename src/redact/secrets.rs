@@ -369,10 +369,11 @@ pub(super) fn url_password(text: &[u8], after_scheme: usize) -> Option<Range<usi
     let ends = |byte: &u8| *byte <= b' ' || b"/?#\"'\\<>@,;()".contains(byte);
     let rest = text.get(after_scheme..)?;
     let end = rest.iter().position(ends).filter(|end| rest.get(*end) == Some(&b'@'))?;
-    let colon = rest.get(..end)?.iter().position(|byte| *byte == b':')?;
+    let login = rest.get(..end)?;
+    let colon = login.iter().position(|byte| *byte == b':')?;
     let value = after_scheme + colon + 1..after_scheme + end;
-    // The colon of a mark is none of a URL's.
-    let marked = text.get(..value.start)?.ends_with(b"[redacted:");
+    // A mark's colon is none of a URL's; and where a secret was taken out, so may be the slash that ended the host.
+    let marked = memchr::memmem::find(login, b"[redacted:").is_some();
     let telling = !marked && !value.is_empty() && !is_placeholder(text.get(value.clone())?);
     telling.then_some(value)
 }
