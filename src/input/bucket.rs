@@ -52,6 +52,7 @@ mod records;
 mod schedule;
 mod sqs;
 mod store;
+mod turns;
 mod watch;
 
 use config::{Checked, Config, gaps, parse};
@@ -67,6 +68,7 @@ use queue::Queue;
 use ranges::{RANGE_BYTES, ReadAhead};
 use sqs::{BucketQueue, Receivers, Subscription};
 use store::{Scheme, Store, StoreSettings};
+use turns::Turns;
 
 /// The bucket input.
 pub const KIND: InputKind = InputKind {
@@ -83,14 +85,15 @@ pub const KIND: InputKind = InputKind {
 const CHUNK_BYTES: usize = 512 << 10;
 /// Chunks between the readers and the engine.
 const READ: usize = 2;
-/// Files read at once for each core: no answer of a network is waited for, and each takes the memory of a chunk.
-const FILES_FOR_EACH_CORE: usize = 2;
+/// Objects read at once for each core while the pipeline is busy with what is read. Files are never more: no answer of a
+/// network is waited for, and each takes the memory of a chunk.
+const FEW_FOR_EACH_CORE: usize = 2;
 /// Objects queued for reading.
 const QUEUED: usize = 1024;
 /// Objects of a distant store that are asked for at once, for each that is read: while one answers, another is read.
 const ASKED_FOR_EACH: usize = 8;
-/// Large ones among them.
-const LARGE_ASKED_FOR_EACH: usize = 2;
+/// Large ones among them, beyond those that are read: the connection of each holds hundreds of kilobytes.
+const LARGE_AHEAD: usize = 1;
 /// Objects asked for at once at most: each takes a connection.
 const MOST_ASKED: usize = 128;
 /// Folders within each other that are looked into for an object.
@@ -154,7 +157,7 @@ fn chunk_bytes(context: &InputContext, config: &Config) -> usize {
 
 /// Objects read at once.
 fn readers(concurrency: usize, local: bool) -> usize {
-    if local { concurrency.min(FILES_FOR_EACH_CORE * cores()) } else { concurrency }
+    if local { concurrency.min(FEW_FOR_EACH_CORE * cores()) } else { concurrency }
 }
 
 /// Goes down the last folder of each level, as far as there is one, and reads the first byte of an object that lies there.
@@ -291,14 +294,15 @@ impl Bucket {
         let (open, queue) = (Arc::<OpenObjects>::default(), Arc::<Queue>::default());
         let hints = Arc::new(Hints::new(hints_in, plan.most_again));
         let local = store.scheme == Scheme::Local;
+        let few = FEW_FOR_EACH_CORE * cores();
         let reader = Arc::new(ObjectReader {
             store: Arc::clone(&store.store),
             cloud: store.cloud,
             key,
             resume: context.resume,
             chunk_bytes,
-            reading: Semaphore::new(readers(config.concurrency, local)),
-            large: Semaphore::new(LARGE_ASKED_FOR_EACH * config.concurrency),
+            reading: Turns::new(few, readers(config.concurrency, local)),
+            large: Turns::new(few + LARGE_AHEAD, config.concurrency + LARGE_AHEAD),
             fingerprints: Room::default(),
             read_ahead: (!local).then(|| ReadAhead::new(range_bytes, &context.budget)),
             budget: context.budget,

@@ -25,6 +25,7 @@ use super::object::{Found, ObjectReader};
 use super::open::OpenObjects;
 use super::position::{ObjectPosition, Plan, Version, plan};
 use super::records::RecordCutter;
+use super::turns::Turns;
 use crate::budget::Budget;
 use crate::buffer::Pool;
 use crate::chunk::{Chunk, Note, Partition, Position};
@@ -300,8 +301,8 @@ impl Bench {
             open: Arc::new(OpenObjects::default()),
             reads,
             chunk_bytes,
-            reading: Semaphore::new(1),
-            large: Semaphore::new(1),
+            reading: Turns::new(1, 1),
+            large: Turns::new(1, 1),
             fingerprints: fingerprint::Room::default(),
             read_ahead: None,
             max_line_bytes: 1 << 20,

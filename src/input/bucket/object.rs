@@ -18,6 +18,7 @@ use super::open::OpenObjects;
 use super::position::{ObjectPosition, Plan, SEAM_BYTES, Version, plan};
 use super::queue::Queued;
 use super::ranges::{Pieces, ReadAhead};
+use super::turns::Turns;
 use crate::azure_workspace::Workspaces;
 use crate::budget::Budget;
 use crate::buffer::Pool;
@@ -140,10 +141,10 @@ pub(super) struct ObjectReader {
     pub(super) reads: mpsc::Sender<Result<Read, InputError>>,
     pub(super) chunk_bytes: usize,
     /// One for each object that may be read at once. Whoever waits for a store's answer needs none.
-    pub(super) reading: Semaphore,
-    /// One for each large object that may be asked for at once. It lies in its connection's buffers until it is read, some
-    /// hundred kilobytes of it, which a second one a reader makes up for, and dozens do not.
-    pub(super) large: Semaphore,
+    pub(super) reading: Turns,
+    /// One for each large object that may be asked for at once: some hundred kilobytes of it lie in its connection's buffers
+    /// until it is read.
+    pub(super) large: Turns,
     /// For the fingerprints of large objects. Whoever waits for it holds nothing else.
     pub(super) fingerprints: Room,
     /// How large objects are read ahead; `None` where they are near.
@@ -263,10 +264,11 @@ impl ObjectReader {
             _ => 0,
         };
         let large = found.version.size.saturating_sub(start) > LARGE_BYTES;
-        let _connection = if large { self.large.acquire().await.ok() } else { None };
+        let waits = || self.reads.capacity() == self.reads.max_capacity();
+        let _connection = if large { Some(self.large.take(waits).await?) } else { None };
         let mut pieces = self.open(found, start).await?;
         // Asked for, it may take its time: only then does it take a turn, memory and fingerprints.
-        let _turn = self.reading.acquire().await.map_err(|_| ObjectError::Closed)?;
+        let _turn = self.reading.take(waits).await?;
         let mut assembler = match (planned, known) {
             (Plan::Append, Some(known)) => {
                 let total = if known.folded { 0 } else { known.shipped };

@@ -117,7 +117,7 @@ async fn more_objects_are_asked_for_than_are_read_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_large_objects_only_two_are_asked_for_each_that_is_read() {
+async fn of_large_objects_one_is_asked_for_beyond_those_that_may_be_read() {
     let mut bench = Bench::new();
     bench.settings["concurrency"] = 2.into();
     for object in 0..12 {
@@ -126,13 +126,13 @@ async fn of_large_objects_only_two_are_asked_for_each_that_is_read() {
     let store = Noting::before(&bench.store);
     assert_eq!(read_all(&mut bench, &store).await.texts().len(), 12 * 1100);
     assert_eq!(store.ranges(), [], "each is asked for as a whole");
-    assert_eq!(store.most(), 2 * LARGE_ASKED_FOR_EACH);
+    assert_eq!(store.most(), 2 + LARGE_AHEAD);
 }
 
 #[test]
 fn of_a_directory_no_more_files_are_read_than_the_cores_can_keep_up_with() {
     assert_eq!((readers(64, false), readers(1, true)), (64, 1));
-    assert_eq!(readers(usize::MAX, true), FILES_FOR_EACH_CORE * cores());
+    assert_eq!(readers(usize::MAX, true), FEW_FOR_EACH_CORE * cores());
 }
 
 #[tokio::test(start_paused = true)]
