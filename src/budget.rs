@@ -23,6 +23,8 @@ struct Account {
     counted: Mutex<Counted>,
     /// Of the bytes taken, those that records take which wait for a collector, uncompressed.
     plain: AtomicUsize,
+    /// Chunks whose records wait compressed.
+    compressed: AtomicUsize,
 }
 
 /// Bytes that did not wait for room.
@@ -94,6 +96,7 @@ impl Budget {
             total,
             counted: Mutex::default(),
             plain: AtomicUsize::new(0),
+            compressed: AtomicUsize::new(0),
         };
         Self { account: Arc::new(account), pool: Pool::default() }
     }
@@ -127,6 +130,21 @@ impl Budget {
     /// They are not any more.
     pub(crate) fn release_plain(&self, bytes: usize) {
         self.account.plain.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Records are compressed: a collector is far away or slow.
+    pub(crate) fn keep_compressed(&self) {
+        self.account.compressed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// They are not needed any more.
+    pub(crate) fn release_compressed(&self) {
+        self.account.compressed.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Chunks whose records are kept compressed.
+    pub(crate) fn compressed(&self) -> usize {
+        self.account.compressed.load(Ordering::Relaxed)
     }
 
     /// Bytes of records that are kept as they were read.

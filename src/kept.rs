@@ -18,6 +18,9 @@ use crate::compress::Encoding;
 
 /// Share of the budget that records take as they were read before further ones are compressed.
 const PLAIN_SHARE: usize = 4;
+/// The same while records are compressed, until none is any more: then the collector is far away or slow, and what is taken
+/// by records cannot be taken by requests. Where it begins so low, what goes to a near one is compressed too.
+const FAR_SHARE: usize = 16;
 /// Share of its credit that a chunk keeps at least, compressed, until it is committed. It bounds how much is read and not
 /// committed, and so what is sent again after a crash, to so many times the budget.
 const LEAST_SHARE: usize = 4;
@@ -68,7 +71,8 @@ impl KeptRecords {
     /// Only what the compressor reports when it cannot set itself up.
     pub fn make_room(&self) -> io::Result<()> {
         let Some(budget) = &self.budget else { return Ok(()) };
-        if budget.plain() <= budget.total() / PLAIN_SHARE {
+        let share = if budget.compressed() > 0 { FAR_SHARE } else { PLAIN_SHARE };
+        if budget.plain() <= budget.total() / share {
             return Ok(());
         }
         let mut payload = self.payload();
@@ -78,6 +82,7 @@ impl KeptRecords {
             self.credit.shrink_to(bytes.len().max(length / LEAST_SHARE));
             *payload = Payload::Compressed { bytes, length };
             budget.release_plain(length);
+            budget.keep_compressed();
         }
         Ok(())
     }
@@ -103,8 +108,10 @@ impl KeptRecords {
 
 impl Drop for KeptRecords {
     fn drop(&mut self) {
-        if let (Some(budget), Payload::Plain(plain)) = (&self.budget, &*self.payload()) {
-            budget.release_plain(plain.len());
+        let Some(budget) = &self.budget else { return };
+        match &*self.payload() {
+            Payload::Plain(plain) => budget.release_plain(plain.len()),
+            Payload::Compressed { .. } => budget.release_compressed(),
         }
     }
 }
@@ -122,18 +129,24 @@ mod tests {
     async fn records_are_compressed_only_where_many_wait_and_come_back_byte_for_byte() {
         let budget = Budget::new(40_000);
         let text: &'static [u8] = "0123456789".repeat(600).leak().as_bytes();
-        let (first, second) = (records(&budget, text).await, records(&budget, text).await);
+        let first = records(&budget, text).await;
+        first.make_room().unwrap();
+        assert_eq!(budget.plain(), 6_000, "there is room");
+        let second = records(&budget, text).await;
         assert_eq!((budget.used(), budget.plain()), (12_000, 12_000));
         second.make_room().unwrap();
         assert_eq!((budget.used(), budget.plain()), (7_500, 6_000), "a quarter stays until it is committed");
         first.make_room().unwrap();
-        assert_eq!(budget.plain(), 6_000, "there is room");
+        assert_eq!(budget.plain(), 0, "where it has begun, more is compressed");
         for kept in [&first, &second] {
             assert_eq!(kept.slice(3..12).unwrap(), "345678901");
             assert!(kept.slice(5_999..6_001).is_err());
         }
         drop((first, second));
         assert_eq!((budget.used(), budget.plain()), (0, 0));
+        let alone = records(&budget, text).await;
+        alone.make_room().unwrap();
+        assert_eq!(budget.plain(), 6_000, "where it has ended, there is room again");
     }
 
     #[tokio::test]
