@@ -65,6 +65,9 @@ pub(super) struct Mapping<'a> {
     event: AuditEvent<'a>,
     shape: Shape,
     columns: Columns,
+    /// The members at hand are those of `properties`, which is opened once: a record could nest more of them than the stack
+    /// can take.
+    in_properties: bool,
     org_id: Option<Text<'a>>,
     resource_id: Option<Text<'a>>,
     operation_name: Option<Text<'a>>,
@@ -78,6 +81,7 @@ impl<'a> Mapping<'a> {
             event: AuditEvent { raw: raw.as_bytes(), ..AuditEvent::default() },
             shape: Shape::Unknown,
             columns: Columns::of(Shape::Unknown),
+            in_properties: false,
             org_id: None,
             resource_id: None,
             operation_name: None,
@@ -177,10 +181,12 @@ impl<'a> Mapping<'a> {
                 }
                 true
             }
-            Column::Properties if json::kind(value) == Kind::Object => {
+            Column::Properties if !self.in_properties && json::kind(value) == Kind::Object => {
+                self.in_properties = true;
                 for (key, value) in members(value) {
                     self.member(&Text::from_json(key), value, Seen::UNKNOWN);
                 }
+                self.in_properties = false;
                 true
             }
             _ => false,

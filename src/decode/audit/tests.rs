@@ -333,6 +333,22 @@ fn envelopes_within_envelopes_end_before_the_stack_does() {
 }
 
 #[test]
+fn properties_within_properties_end_before_the_stack_does() {
+    let levels = 100_000;
+    let deep = r#"{"properties":"#.repeat(levels) + r#"{"actionName":"c"}"# + &"}".repeat(levels);
+    let record =
+        format!(r#"{{"time":"2026-01-05T10:00:00Z","properties":{{"actionName":"b","properties":{deep}}}}}"#);
+    let mut seen = Vec::new();
+    AuditDecoder::default()
+        .decode(record.as_bytes(), 0, &Origin::default(), &mut Vec::new(), &mut |event| {
+            let action = event.action_name.as_ref().map(|action| action.plain().into_owned());
+            seen.push((action, event.extra("properties").map(str::len)));
+        })
+        .unwrap();
+    assert_eq!(seen, [(Some("b".to_owned()), Some(deep.len()))], "the inner ones are kept as they are");
+}
+
+#[test]
 fn a_member_in_both_spellings_loses_neither_value() {
     let record = with(|record| {
         record["response"] =
