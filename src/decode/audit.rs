@@ -13,12 +13,9 @@
 //! Top-level keys are matched without regard to case, keys within `request_params` as they are. Ids stay text from
 //! beginning to end. A record is validated once; what needs no change is copied from its bytes.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
@@ -262,39 +259,12 @@ fn parse_members<'t>(text: &'t str, members: &mut Members<'t>) -> Result<(), Und
     if json::scan::object(text, |key, value, seen| members.push((Text::from_canonical(key), value, seen))) {
         return Ok(());
     }
-    // Rare: it is no JSON, or spelled in a way of its own. Here is decided which, and said why.
+    // Rare: it is no JSON, or spelled in a way of its own. Here is decided which, and said why. The keys are read as all other
+    // strings are, half a surrogate pair included: `serde_json` would refuse the record for it.
     members.clear();
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    Object(members).deserialize(&mut deserializer).and_then(|()| deserializer.end()).map_err(not_json)
-}
-
-/// Where the members of an object are collected.
-struct Object<'m, 't>(&'m mut Members<'t>);
-
-#[derive(Deserialize)]
-struct MemberKey<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl<'de> DeserializeSeed<'de> for Object<'_, 'de> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Object<'_, 'de> {
-    type Value = ();
-
-    fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some((key, value)) = map.next_entry::<MemberKey<'de>, &'de RawValue>()? {
-            self.0.push((Text::from_plain(&key.0), value.get(), Seen::UNKNOWN));
-        }
-        Ok(())
-    }
+    serde_json::from_str::<&RawValue>(text).map_err(not_json)?;
+    members.extend(json::members(text).map(|(key, value)| (Text::from_json(key), value, Seen::UNKNOWN)));
+    Ok(())
 }
 
 #[cfg(test)]

@@ -171,6 +171,13 @@ fn top_level_keys_are_read_in_any_case_and_a_second_spelling_is_not_lost() {
 }
 
 #[test]
+fn half_a_surrogate_pair_loses_no_record_wherever_it_stands() {
+    let event = decode(&with(|_| {}).replacen('{', r#"{"\ud800":1,"x\u0041":"\udc00","#, 1));
+    assert_eq!(event["action_name"], "login");
+    assert_eq!(event["_source"], json!({"\u{fffd}": 1, "xA": "\u{fffd}"}));
+}
+
+#[test]
 fn invalid_escapes_are_mended_and_said() {
     let record = DELIVERED.replace("\"ua\"", r#""C:\Program""#);
     let event = decode(&record);
