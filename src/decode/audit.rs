@@ -10,6 +10,7 @@
 //! | delivery to S3 or GCS | `timestamp` and `serviceName` |
 //! | unknown | anything else: all 17 columns null, everything under `_source` |
 //!
+//! A record of one of the last four known shapes is none of the first two, whatever else it holds.
 //! Top-level keys are matched without regard to case, keys within `request_params` as they are. Ids stay text from
 //! beginning to end. A record is validated once; what needs no change is copied from its bytes.
 
@@ -135,11 +136,13 @@ impl Reader<'_> {
         envelopes: usize,
     ) -> Result<(), Undecodable> {
         let outline = Outline::of(members);
-        if let Some(records) = outline.records.filter(|_| envelopes < MAX_ENVELOPES) {
+        // What is a record itself is no wrapper of others: of an envelope, nothing but its records is shipped.
+        let wraps = outline.shape == Shape::Unknown;
+        if let Some(records) = outline.records.filter(|_| wraps && envelopes < MAX_ENVELOPES) {
             return self.envelope(records, occurrence, envelopes);
         }
         let mut mapping = Mapping::new(self.raw.unwrap_or(text));
-        if let Some(payload) = outline.payload {
+        if let Some(payload) = outline.payload.filter(|_| wraps) {
             for (key, value, seen) in members {
                 if !std::ptr::eq(*value, payload) {
                     mapping.wrapper_member(key, value, *seen);

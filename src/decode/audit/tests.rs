@@ -206,6 +206,16 @@ fn an_envelope_holds_one_event_a_record() {
 }
 
 #[test]
+fn a_record_that_holds_others_is_a_record_all_the_same() {
+    for (name, others) in
+        [("records", json!([{"a": 1}])), ("records", json!([])), ("jsonPayload", json!({"a": 1}))]
+    {
+        let event = decode(&with(|record| record[name] = others.clone()));
+        assert_eq!((&event["action_name"], &event["_source"][name]), (&json!("login"), &others));
+    }
+}
+
+#[test]
 fn derived_ids_tell_repeats_apart_and_ignore_extras() {
     let id = |record: &str, occurrence| {
         decode_with(&AuditDecoder::default(), record, occurrence, &Origin::default())[0]["event_id"].clone()
