@@ -178,6 +178,21 @@ fn half_a_surrogate_pair_loses_no_record_wherever_it_stands() {
 }
 
 #[test]
+fn what_is_spelled_with_escapes_is_what_it_would_be_without() {
+    let spelled = DELIVERED
+        .replace("actionName", r"action\u004eame")
+        .replace("email", r"em\u0061il")
+        .replace("statusCode", r"status\u0043ode")
+        .replace(":200", r#":"\u0032\u00300""#)
+        .replace("1767609296123", r#""2026-01-05T10:34:56.123\u005a""#);
+    assert_eq!(decode(&spelled), decode(DELIVERED));
+    let record = r#"{"time":"2026-01-05T10:00:00Z","operationName":"Microsoft.Databricks\/a\"b/c\\d","properties":{}}"#;
+    let event = decode(record);
+    assert_eq!((&event["service_name"], &event["action_name"]), (&json!("a\"b"), &json!("c\\d")));
+    assert_eq!(event["_source"]["azure.operation_name"], "Microsoft.Databricks/a\"b/c\\d");
+}
+
+#[test]
 fn invalid_escapes_are_mended_and_said() {
     let record = DELIVERED.replace("\"ua\"", r#""C:\Program""#);
     let event = decode(&record);
