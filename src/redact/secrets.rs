@@ -151,7 +151,7 @@ fn jwt(byte: u8) -> bool {
     dashed(byte) || byte == b'.'
 }
 
-fn in_name(byte: u8) -> bool {
+pub(super) fn in_name(byte: u8) -> bool {
     jwt(byte)
 }
 

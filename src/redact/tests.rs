@@ -136,6 +136,37 @@ fn names_and_patterns_can_be_added() {
 }
 
 #[test]
+fn an_added_name_is_known_in_every_spelling() {
+    for name in ["customerNumber", "CUSTOMER-NUMBER", "customernumber"] {
+        let redactor = Redactor::new(b"", &["pin".to_owned(), name.to_owned()], &[]).unwrap();
+        for spelled in [
+            "customerNumber",
+            "CustomerNumber",
+            "customer_number",
+            "CUSTOMER.NUMBER",
+            "Customer-Number",
+            "pIn",
+            "p_i_n",
+        ] {
+            let text = format!(
+                r#"{{"password":"hunter2","q":"{spelled}='C-1234' and {spelled}s='C-1234'","x_{spelled}":"a"}}"#
+            );
+            let redacted = redactor.redact(text.as_bytes()).unwrap();
+            let text = String::from_utf8(redacted.text).unwrap();
+            assert!(redacted.count == 2 && text.contains("s='C-1234'"), "{name}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_name_that_no_text_can_hold_is_refused() {
+    for name in ["", "--", "Kennwörter", "customer number"] {
+        let error = Redactor::new(b"", &[name.to_owned()], &[]).unwrap_err();
+        assert!(error.starts_with(&format!("`{name}` cannot be looked for: ")), "{error}");
+    }
+}
+
+#[test]
 fn generated_audit_logs_hold_no_secret_that_is_not_one() {
     let options = Options::new(3, 1, 2000, Date::parse("2026-01-31").unwrap());
     let redactor = redactor();
