@@ -360,8 +360,10 @@ fn bare(text: &[u8], start: usize) -> Option<Range<usize>> {
     (length > 0 && !called).then_some(start..start + length)
 }
 
+/// White space from here on; between the tokens of JSON that is more than blanks.
 fn blanks(text: &[u8], at: usize) -> usize {
-    text.get(at..).unwrap_or_default().iter().take_while(|byte| **byte == b' ').count()
+    let rest = text.get(at..).unwrap_or_default();
+    rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count()
 }
 
 /// The password of `scheme://user:password@host`.

@@ -47,6 +47,7 @@ fn values_of_telling_names_are_taken_however_they_are_written() {
     for (text, expected) in [
         (r#"{"password":"hunter2"}"#, r#"{"password":"***"}"#),
         (r#"{"client_secret" : "a\"b\\"}"#, r#"{"client_secret" : "***"}"#),
+        ("{\"password\"\t:\r\n\t\"hunter2\"}", "{\"password\"\t:\r\n\t\"***\"}"),
         (r#"{"a":"{\"token_value\":\"abcd\",\"b\":1}"}"#, r#"{"a":"{\"token_value\":\"***\",\"b\":1}"}"#),
         (r#"{"a":"{\\\"apiKey\\\":\\\"abcd\\\"}"}"#, r#"{"a":"{\\\"apiKey\\\":\\\"***\\\"}"}"#),
         (r#"{"q":"... PASSWORD = 'it is long' ..."}"#, r#"{"q":"... PASSWORD = '***' ..."}"#),
