@@ -19,8 +19,10 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use regex::bytes::Regex;
 use sha2::{Digest, Sha256};
 
+mod runs;
 mod secrets;
 
+use runs::Runs;
 use secrets::{
     NAMES, TOKENS, is_name, is_secret_name, named_at, named_value, private_key, token, url_password,
 };
@@ -174,6 +176,7 @@ impl Redactor {
         let mut found: Vec<Range<usize>> = Vec::new();
         // The end of the last secret before a hit, and the secret that was found last, which may lie behind the hit.
         let (mut after, mut last) = (0, 0..0);
+        let mut runs = Runs::default();
         for (hit, needle) in self.hits(text) {
             if hit.start >= last.end {
                 after = last.end;
@@ -186,13 +189,13 @@ impl Redactor {
                         (Some(name), _) => named_at(text, name, hit.end).and_then(|part| match number {
                             secrets::URL => url_password(text, part.end),
                             secrets::PRIVATE_KEY => private_key(text, part),
-                            _ => self.value(text, after, part),
+                            _ => self.value(text, after, part, &mut runs),
                         }),
-                        (None, Some(kind)) => token(text, after, hit.start, kind),
+                        (None, Some(kind)) => token(text, after, hit.start, kind, &mut runs),
                         (None, None) => None,
                     }
                 }
-                Needle::Configured => self.value(text, after, hit),
+                Needle::Configured => self.value(text, after, hit, &mut runs),
             };
             let Some(secret) = secret else { continue };
             if secret.end > last.end {
@@ -223,14 +226,25 @@ impl Redactor {
 
     /// The value of the name that a hit is part of, where the name tells of a secret and the value may be one. A secret that
     /// ended at `after` is no part of the name.
-    fn value(&self, text: &[u8], after: usize, hit: Range<usize>) -> Option<Range<usize>> {
-        let name = secrets::name_around(text, after, hit);
-        let named = text.get(name.clone())?;
-        let is_configured = !self.names.is_empty() && self.names.contains(&secrets::normalized(named));
-        if !is_secret_name(named) && !is_configured {
+    fn value(&self, text: &[u8], after: usize, hit: Range<usize>, runs: &mut Runs) -> Option<Range<usize>> {
+        let name = runs.name_around(text, after, hit);
+        if runs.is_harmless(&name) {
             return None;
         }
-        let value = named_value(text, name)?;
+        let value = self.value_of(text, name.clone(), runs);
+        if value.is_none() {
+            runs.note_harmless(name);
+        }
+        value
+    }
+
+    fn value_of(&self, text: &[u8], name: Range<usize>, runs: &mut Runs) -> Option<Range<usize>> {
+        let named = text.get(name.clone())?;
+        let is_configured = || self.names.iter().any(|name| is_name(named, name));
+        if !is_secret_name(named) && !is_configured() {
+            return None;
+        }
+        let value = named_value(text, name, runs)?;
         let secret = text.get(value.clone())?;
         let least = if is_name(named, "bearer") { MIN_BEARER_BYTES } else { MIN_VALUE_BYTES };
         let telling = secret.len() >= least && !secrets::is_placeholder(secret);

@@ -304,3 +304,24 @@ fn a_token_within_the_name_of_a_secret_is_found_too() {
         assert!(redacted.count == 2 && !text.contains("eyJ") && !text.contains("planted"), "{text}");
     }
 }
+
+/// Where each hit looked at the whole word that it lies in, most of these took minutes.
+#[test]
+fn a_long_text_of_nothing_but_hits_is_looked_through_in_a_moment() {
+    let redactor = Redactor::new(b"key", &["pin".to_owned()], &[]).unwrap();
+    for (piece, end) in [
+        ("token", ""),
+        ("pin.", ""),
+        ("fs.azure.account.key.", ""),
+        ("eyJ-", ""),
+        ("token=<", ""),
+        ("token=", "("),
+        ("-----BEGIN PRIVATE KEY----------END", ""),
+        ("\",\"-----BEGIN PRIVATE KEY-----x", ""),
+        ("dapi0123456789abcdef0123456789abcdef.token.", ""),
+    ] {
+        let text = format!("{{\"a\":[\"{}{end}\"]}}", piece.repeat(1_000_000 / piece.len()));
+        let redacted = redactor.redact(text.as_bytes());
+        assert!(redacted.is_none_or(|redacted| redacted.count > 0));
+    }
+}
