@@ -23,6 +23,7 @@ mod check;
 mod describe;
 mod error;
 mod layers;
+mod level;
 mod output;
 mod redaction;
 mod reference;
@@ -34,6 +35,7 @@ mod warn;
 
 pub use describe::describe;
 pub use error::{ConfigError, ConfigErrors};
+pub use level::log_filter;
 pub use output::{BatchLimits, OutputCommon};
 pub use redaction::Redaction;
 pub use reference::reference;
@@ -186,6 +188,7 @@ pub struct Log {
     pub format: Option<LogFormat>,
     /// What is logged: `error`, `warn`, `info`, `debug` or `trace`, or a list such as `info,auditferry::input=debug`.
     /// Default `info`.
+    #[serde(deserialize_with = "level::deserialize")]
     #[schemars(extend("examples" = ["info"]))]
     pub level: Option<String>,
 }

@@ -282,7 +282,8 @@ impl PipelineMetrics {
         });
         // The clocks of where events are made and of this machine are never the same.
         gauges.lag_seconds.set((now.get() - time.get()).max(0) as f64 / 1000.0);
-        let seconds = time.get() as f64 / 1000.0;
+        // One of the year 9999 would stand here for ever, and tell that all is well when nothing comes any more.
+        let seconds = time.get().min(now.get()) as f64 / 1000.0;
         if seconds > gauges.newest_event.get() {
             gauges.newest_event.set(seconds);
         }
@@ -460,5 +461,22 @@ mod tests {
         pipeline.committed_event("8", now.plus(std::time::Duration::from_secs(7566)), now);
         assert_eq!(pipeline.lags(), [("7".to_owned(), 2.0), ("8".to_owned(), 0.0)]);
         assert!(metrics.render().unwrap().contains("workspace=\"8\"} 0\n"));
+    }
+
+    #[test]
+    fn an_event_of_the_far_future_does_not_stay_the_newest() {
+        let metrics = Metrics::new().unwrap();
+        let pipeline = metrics.pipeline("in", "out");
+        let day = std::time::Duration::from_secs(86_400);
+        let now = Millis::new(86_400_000).unwrap();
+        pipeline.committed_event("7", Millis::parse("9999-01-01T00:00:00Z").unwrap(), now);
+        pipeline.committed_event("7", now.plus(day), now.plus(day));
+        let text = metrics.render().unwrap();
+        assert!(
+            text.contains(
+                "newest_event_timestamp_seconds{input=\"in\",output=\"out\",workspace=\"7\"} 172800\n"
+            ),
+            "{text}"
+        );
     }
 }

@@ -19,8 +19,10 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use regex::bytes::Regex;
 use sha2::{Digest, Sha256};
 
+mod runs;
 mod secrets;
 
+use runs::Runs;
 use secrets::{
     NAMES, TOKENS, is_name, is_secret_name, named_at, named_value, private_key, token, url_password,
 };
@@ -36,6 +38,8 @@ pub struct Redactor {
     needles: AhoCorasick,
     /// Names of parameters that hold secrets besides the known ones, as [`secrets::normalized`] spells them.
     names: Vec<String>,
+    /// Finds these names in every spelling, if there are any.
+    spellings: Option<Regex>,
     patterns: Vec<Regex>,
     key: Vec<u8>,
 }
@@ -44,6 +48,39 @@ impl std::fmt::Debug for Redactor {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("Redactor").field("names", &self.names).finish_non_exhaustive()
     }
+}
+
+/// What a hit is of.
+#[derive(Clone, Copy, Debug)]
+enum Needle {
+    /// One of [`NAMES`], or of [`TOKENS`] after them.
+    Known(usize),
+    /// A configured name.
+    Configured,
+}
+
+/// Whether values of this name can be looked for.
+///
+/// # Errors
+/// Why not, and what to do.
+pub fn check_name(name: &str) -> Result<(), String> {
+    if name.bytes().all(secrets::in_name) && name.bytes().any(|byte| byte.is_ascii_alphanumeric()) {
+        return Ok(());
+    }
+    Err(format!(
+        "`{name}` cannot be looked for: a name has letters from a to z, digits, `_`, `-` and `.`; write what you look for as one \
+         of redaction.patterns"
+    ))
+}
+
+/// What finds names that are given as [`secrets::normalized`] spells them.
+fn spellings(names: &[String]) -> Result<Option<Regex>, regex::Error> {
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let spelled = |name: &String| name.chars().map(String::from).collect::<Vec<_>>().join("[._-]*");
+    let names: Vec<_> = names.iter().map(spelled).collect();
+    Regex::new(&format!("(?i-u){}", names.join("|"))).map(Some)
 }
 
 /// A text whose secrets are gone.
@@ -59,7 +96,7 @@ impl Redactor {
     /// Looks for what is known, for the values of `names`, and for what `patterns` match.
     ///
     /// # Errors
-    /// The message of a pattern that is no regular expression, or of names too many to look for.
+    /// The message of a pattern that is no regular expression, or of a name that cannot be looked for, or of too many.
     pub fn new(key: &[u8], names: &[String], patterns: &[String]) -> Result<Self, String> {
         Self::searching(secrets::Name::rare, key, names, patterns)
     }
@@ -74,13 +111,16 @@ impl Redactor {
         let patterns = patterns.iter().map(|pattern| {
             Regex::new(pattern).map_err(|error| format!("`{pattern}` is no regular expression: {error}"))
         });
-        let spelled = names.iter().flat_map(|name| [name.clone(), name.to_lowercase(), name.to_uppercase()]);
         let needles = NAMES.iter().map(|name| part(name).to_owned());
-        let needles = needles.chain(TOKENS.iter().map(|token| token.prefix.to_owned())).chain(spelled);
+        let needles = needles.chain(TOKENS.iter().map(|token| token.prefix.to_owned()));
         let needles = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(needles);
+        names.iter().try_for_each(|name| check_name(name))?;
+        let names: Vec<_> = names.iter().map(|name| secrets::normalized(name.as_bytes())).collect();
+        let too_many = |error: &dyn std::fmt::Display| format!("cannot look for all of these: {error}");
         Ok(Self {
-            needles: needles.map_err(|error| format!("cannot look for all of these: {error}"))?,
-            names: names.iter().map(|name| secrets::normalized(name.as_bytes())).collect(),
+            needles: needles.map_err(|error| too_many(&error))?,
+            spellings: spellings(&names).map_err(|error| too_many(&error))?,
+            names,
             patterns: patterns.collect::<Result<_, String>>()?,
             key: key.to_vec(),
         })
@@ -136,21 +176,26 @@ impl Redactor {
         let mut found: Vec<Range<usize>> = Vec::new();
         // The end of the last secret before a hit, and the secret that was found last, which may lie behind the hit.
         let (mut after, mut last) = (0, 0..0);
-        for hit in self.needles.find_iter(text) {
-            if hit.start() >= last.end {
+        let mut runs = Runs::default();
+        for (hit, needle) in self.hits(text) {
+            if hit.start >= last.end {
                 after = last.end;
-            } else if hit.start() >= last.start {
+            } else if hit.start >= last.start {
                 continue;
             }
-            let number = hit.pattern().as_usize();
-            let secret = match (NAMES.get(number), number.checked_sub(NAMES.len()).map(|at| TOKENS.get(at))) {
-                (Some(name), _) => named_at(text, name, hit.end()).and_then(|part| match number {
-                    secrets::URL => url_password(text, part.end),
-                    secrets::PRIVATE_KEY => private_key(text, part),
-                    _ => self.value(text, after, part),
-                }),
-                (None, Some(Some(kind))) => token(text, after, hit.start(), kind),
-                (None, _) => self.value(text, after, hit.range()),
+            let secret = match needle {
+                Needle::Known(number) => {
+                    match (NAMES.get(number), TOKENS.get(number.wrapping_sub(NAMES.len()))) {
+                        (Some(name), _) => named_at(text, name, hit.end).and_then(|part| match number {
+                            secrets::URL => url_password(text, part.end),
+                            secrets::PRIVATE_KEY => private_key(text, part),
+                            _ => self.value(text, after, part, &mut runs),
+                        }),
+                        (None, Some(kind)) => token(text, after, hit.start, kind, &mut runs),
+                        (None, None) => None,
+                    }
+                }
+                Needle::Configured => self.value(text, after, hit, &mut runs),
             };
             let Some(secret) = secret else { continue };
             if secret.end > last.end {
@@ -166,16 +211,40 @@ impl Redactor {
         found
     }
 
+    /// What may be a secret or the name of one, in the order in which it begins.
+    fn hits<'t>(&'t self, text: &'t [u8]) -> impl Iterator<Item = (Range<usize>, Needle)> + 't {
+        let known = self.needles.find_iter(text);
+        let mut known = known.map(|hit| (hit.range(), Needle::Known(hit.pattern().as_usize()))).peekable();
+        let configured = self.spellings.iter().flat_map(|spellings| spellings.find_iter(text));
+        let mut configured = configured.map(|hit| (hit.range(), Needle::Configured)).peekable();
+        std::iter::from_fn(move || match (known.peek(), configured.peek()) {
+            (Some((known_hit, _)), Some((hit, _))) if hit.start < known_hit.start => configured.next(),
+            (Some(_), _) => known.next(),
+            (None, _) => configured.next(),
+        })
+    }
+
     /// The value of the name that a hit is part of, where the name tells of a secret and the value may be one. A secret that
     /// ended at `after` is no part of the name.
-    fn value(&self, text: &[u8], after: usize, hit: Range<usize>) -> Option<Range<usize>> {
-        let name = secrets::name_around(text, after, hit);
-        let named = text.get(name.clone())?;
-        let is_configured = !self.names.is_empty() && self.names.contains(&secrets::normalized(named));
-        if !is_secret_name(named) && !is_configured {
+    fn value(&self, text: &[u8], after: usize, hit: Range<usize>, runs: &mut Runs) -> Option<Range<usize>> {
+        let name = runs.name_around(text, after, hit);
+        if runs.is_harmless(&name) {
             return None;
         }
-        let value = named_value(text, name)?;
+        let value = self.value_of(text, name.clone(), runs);
+        if value.is_none() {
+            runs.note_harmless(name);
+        }
+        value
+    }
+
+    fn value_of(&self, text: &[u8], name: Range<usize>, runs: &mut Runs) -> Option<Range<usize>> {
+        let named = text.get(name.clone())?;
+        let is_configured = || self.names.iter().any(|name| is_name(named, name));
+        if !is_secret_name(named) && !is_configured() {
+            return None;
+        }
+        let value = named_value(text, name, runs)?;
         let secret = text.get(value.clone())?;
         let least = if is_name(named, "bearer") { MIN_BEARER_BYTES } else { MIN_VALUE_BYTES };
         let telling = secret.len() >= least && !secrets::is_placeholder(secret);

@@ -38,6 +38,10 @@ use crate::secret::Secret;
 use crate::status::Phase;
 use crate::time::Millis;
 
+mod connections;
+
+use connections::Connections;
+
 /// Why the server cannot listen.
 #[derive(Debug, Error)]
 #[error(
@@ -159,7 +163,9 @@ impl Server {
             .route("/readyz", get(readyz))
             .route("/status", get(status))
             .with_state(self.shown);
-        axum::serve(self.listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
+        axum::serve(Connections::new(self.listener), routes)
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await
     }
 }
 

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize, Serializer};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Period(pub Duration);
 
+/// Longest that can be configured: 100 years. A moment some lengths later than now has to be one that the clock can count to.
+const MOST: Duration = Duration::from_secs(3_155_760_000);
+
 /// A number of bytes: `1048576`, `1MiB`, `1MB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
@@ -28,11 +31,17 @@ impl<'de> Deserialize<'de> for Period {
         let text = String::deserialize(deserializer).map_err(|_| {
             Error::custom("a duration is a text with a unit, such as \"60s\", \"5m\" or \"1h\"")
         })?;
-        humantime::parse_duration(&text).map(Self).map_err(|_| {
+        let length = humantime::parse_duration(&text).map_err(|_| {
             Error::custom(format!(
                 "`{text}` is not a duration; write for instance \"500ms\", \"60s\", \"5m\" or \"1h\""
             ))
-        })
+        })?;
+        if length > MOST {
+            return Err(Error::custom(format!(
+                "`{text}` is longer than 100 years, which is as good as for ever"
+            )));
+        }
+        Ok(Self(length))
     }
 }
 
@@ -153,6 +162,9 @@ mod tests {
         }
         let period: Period = serde_json::from_str("\"1h 30m\"").unwrap();
         assert_eq!(period.0, Duration::from_secs(5400));
+        let error = serde_json::from_str::<Period>("\"99999999999999999s\"").unwrap_err().to_string();
+        assert!(error.contains("longer than 100 years"), "{error}");
+        assert_eq!(serde_json::from_str::<Period>("\"100y\"").unwrap().0, MOST);
         let error = serde_json::from_str::<Period>("\"60\"").unwrap_err().to_string();
         assert!(error.contains("\"60s\""), "{error}");
         for text in ["16MiB", "5MB", "3kB", "1001"] {

@@ -13,14 +13,13 @@ use std::sync::OnceLock;
 
 use clap::ValueEnum;
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::format::{self, Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::CommandError;
-use crate::config::{Log, LogFormat};
+use crate::config::{Log, LogFormat, log_filter};
 
 /// `--log-format`
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -32,7 +31,8 @@ pub(super) enum LogForm {
 /// Starts it, as the command line says, else the configuration, else as fits where it goes.
 pub(super) fn start(form: Option<LogForm>, level: Option<&str>, log: &Log) -> Result<(), CommandError> {
     let level = level.or(log.level.as_deref()).unwrap_or("info");
-    let builder = tracing_subscriber::fmt().with_env_filter(filter(level)?);
+    let filter = log_filter(level).map_err(|wrong| format!("log.level: {wrong}"))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter);
     let form = form.or(log.format.map(|format| match format {
         LogFormat::Text => LogForm::Text,
         LogFormat::Json => LogForm::Json,
@@ -123,18 +123,6 @@ impl<W: io::Write> io::Write for JsonLines<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
-    }
-}
-
-/// A filter would take any word for the name of a module, and log nothing.
-fn filter(level: &str) -> Result<EnvFilter, CommandError> {
-    let wrong = |part: &str| {
-        format!("log.level: `{part}` is not a level; write error, warn, info, debug, trace or off").into()
-    };
-    let words = level.split(',').filter(|part| !part.contains(['=', '[']));
-    match words.map(str::trim).find(|word| word.parse::<tracing::level_filters::LevelFilter>().is_err()) {
-        Some(word) => Err(wrong(word)),
-        None => EnvFilter::try_new(level).map_err(|_| wrong(level)),
     }
 }
 

@@ -1,9 +1,10 @@
 //! What is taken out of events before they leave.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
-use crate::redact::Redactor;
+use crate::redact::{Redactor, check_name};
 use crate::secret::Secret;
 
 /// `redaction`: secrets that somebody typed into a command or a parameter are replaced by `[redacted:…]` before an
@@ -17,6 +18,7 @@ pub struct Redaction {
     pub enabled: bool,
     /// Further names whose values are secrets, for instance `["pin", "customerNumber"]`. Upper and lower case, `_`, `-`
     /// and `.` make no difference.
+    #[serde(deserialize_with = "names")]
     pub names: Vec<String>,
     /// Further secrets as regular expressions; where one has a group, only what the group matches is taken out. A match
     /// that holds a quote or a backslash is left alone. Each pattern costs CPU time for every record.
@@ -24,6 +26,12 @@ pub struct Redaction {
     /// Key of the marks. Default: a random one, made at the first start and kept in `redaction.key` below `state_dir`.
     /// Give several instances the same key if their marks are to be compared.
     pub key: Option<Secret>,
+}
+
+fn names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let names = Vec::<String>::deserialize(from)?;
+    names.iter().try_for_each(|name| check_name(name)).map_err(D::Error::custom)?;
+    Ok(names)
 }
 
 impl Default for Redaction {

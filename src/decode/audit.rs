@@ -10,15 +10,13 @@
 //! | delivery to S3 or GCS | `timestamp` and `serviceName` |
 //! | unknown | anything else: all 17 columns null, everything under `_source` |
 //!
+//! A record of one of the last four known shapes is none of the first two, whatever else it holds.
 //! Top-level keys are matched without regard to case, keys within `request_params` as they are. Ids stay text from
 //! beginning to end. A record is validated once; what needs no change is copied from its bytes.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
@@ -138,11 +136,13 @@ impl Reader<'_> {
         envelopes: usize,
     ) -> Result<(), Undecodable> {
         let outline = Outline::of(members);
-        if let Some(records) = outline.records.filter(|_| envelopes < MAX_ENVELOPES) {
+        // What is a record itself is no wrapper of others: of an envelope, nothing but its records is shipped.
+        let wraps = outline.shape == Shape::Unknown;
+        if let Some(records) = outline.records.filter(|_| wraps && envelopes < MAX_ENVELOPES) {
             return self.envelope(records, occurrence, envelopes);
         }
         let mut mapping = Mapping::new(self.raw.unwrap_or(text));
-        if let Some(payload) = outline.payload {
+        if let Some(payload) = outline.payload.filter(|_| wraps) {
             for (key, value, seen) in members {
                 if !std::ptr::eq(*value, payload) {
                     mapping.wrapper_member(key, value, *seen);
@@ -262,39 +262,12 @@ fn parse_members<'t>(text: &'t str, members: &mut Members<'t>) -> Result<(), Und
     if json::scan::object(text, |key, value, seen| members.push((Text::from_canonical(key), value, seen))) {
         return Ok(());
     }
-    // Rare: it is no JSON, or spelled in a way of its own. Here is decided which, and said why.
+    // Rare: it is no JSON, or spelled in a way of its own. Here is decided which, and said why. The keys are read as all other
+    // strings are, half a surrogate pair included: `serde_json` would refuse the record for it.
     members.clear();
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    Object(members).deserialize(&mut deserializer).and_then(|()| deserializer.end()).map_err(not_json)
-}
-
-/// Where the members of an object are collected.
-struct Object<'m, 't>(&'m mut Members<'t>);
-
-#[derive(Deserialize)]
-struct MemberKey<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl<'de> DeserializeSeed<'de> for Object<'_, 'de> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Object<'_, 'de> {
-    type Value = ();
-
-    fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some((key, value)) = map.next_entry::<MemberKey<'de>, &'de RawValue>()? {
-            self.0.push((Text::from_plain(&key.0), value.get(), Seen::UNKNOWN));
-        }
-        Ok(())
-    }
+    serde_json::from_str::<&RawValue>(text).map_err(not_json)?;
+    members.extend(json::members(text).map(|(key, value)| (Text::from_json(key), value, Seen::UNKNOWN)));
+    Ok(())
 }
 
 #[cfg(test)]

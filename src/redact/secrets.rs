@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::runs::{Runs, length};
+
 /// Part of a name that tells of a secret.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Name {
@@ -131,6 +133,8 @@ const SECRET_ENDS: &[&str] = &[
 
 /// What the names of Azure's storage keys contain, before the account.
 const AZURE_KEY: &str = "fsazureaccountkey";
+/// Most bytes of such a name from there on: the name of a host has no more than 253.
+const MOST_OF_AZURE_KEY: usize = 300;
 
 /// Names that end like one and are none: pages, counts.
 const HARMLESS_ENDS: &[&str] = &["pagetoken", "nexttoken", "continuationtoken", "synctoken", "maxtoken"];
@@ -151,7 +155,7 @@ fn jwt(byte: u8) -> bool {
     dashed(byte) || byte == b'.'
 }
 
-fn in_name(byte: u8) -> bool {
+pub(super) fn in_name(byte: u8) -> bool {
     jwt(byte)
 }
 
@@ -172,10 +176,11 @@ pub(super) fn is_secret_name(name: &[u8]) -> bool {
     let ends = |ends: &[&str]| {
         ends.iter().any(|end| end.as_bytes().last() == Some(&last) && end_of(name, end).is_some())
     };
+    let end = name.get(name.len().saturating_sub(MOST_OF_AZURE_KEY)..).unwrap_or(name);
     (ends(SECRET_ENDS) && !ends(HARMLESS_ENDS))
         || is_name(name, "sig")
-        || (AZURE_KEY.len()..=name.len())
-            .any(|end| name.get(..end).is_some_and(|to| end_of(to, AZURE_KEY).is_some()))
+        || (AZURE_KEY.len()..=end.len())
+            .any(|to| end.get(..to).is_some_and(|to| end_of(to, AZURE_KEY).is_some()))
 }
 
 /// True for this name, however it is spelled.
@@ -212,27 +217,37 @@ pub(super) fn is_placeholder(value: &[u8]) -> bool {
 }
 
 /// A token that begins here, behind a secret that ended at `after` or behind nothing of a word.
-pub(super) fn token(text: &[u8], after: usize, start: usize, kind: &Token) -> Option<Range<usize>> {
+pub(super) fn token(
+    text: &[u8],
+    after: usize,
+    start: usize,
+    kind: &Token,
+    runs: &mut Runs,
+) -> Option<Range<usize>> {
     let before = text.get(after..start)?;
     if before.last().is_some_and(|&byte| word(byte)) && !ends_with_escape(before) {
         return None;
     }
-    let length = kind.prefix.len() + run(text.get(start + kind.prefix.len()..)?, kind.alphabet);
+    let is_jwt = kind.prefix == "eyJ";
+    if is_jwt && start < runs.no_jwt_before {
+        return None;
+    }
+    let end = start + kind.prefix.len() + length(text, start + kind.prefix.len(), kind.alphabet);
     // A full stop after the token is the sentence's.
-    let token = text.get(start..start + length)?;
-    let length = length - token.iter().rev().take_while(|byte| **byte == b'.').count();
-    let dots = token.iter().filter(|byte| **byte == b'.').count();
-    let whole = length >= kind.prefix.len() + kind.least && (kind.prefix != "eyJ" || dots >= 2);
+    let token = text.get(start..end)?;
+    let length = token.len() - token.iter().rev().take_while(|byte| **byte == b'.').count();
+    let dots = || token.iter().filter(|byte| **byte == b'.').count();
+    if length < kind.prefix.len() + kind.least || (is_jwt && dots() < 2) {
+        // Nor has one that begins within it and ends where it ends.
+        runs.no_jwt_before = if is_jwt { end } else { runs.no_jwt_before };
+        return None;
+    }
     // Databricks numbers tokens behind a dash.
     let more = match text.get(start + length..) {
         Some([b'-', digit, ..]) if kind.prefix == "dapi" && digit.is_ascii_digit() => 2,
         _ => 0,
     };
-    whole.then_some(start..start + length + more)
-}
-
-fn run(text: &[u8], alphabet: fn(u8) -> bool) -> usize {
-    text.iter().position(|byte| !alphabet(*byte)).unwrap_or(text.len())
+    Some(start..start + length + more)
 }
 
 /// True where the last character is the letter of an escape (`\n`), not of a word.
@@ -245,22 +260,12 @@ fn ends_with_escape(text: &[u8]) -> bool {
     }
 }
 
-/// The whole name that this is part of; it does not begin before `after`.
-pub(super) fn name_around(text: &[u8], after: usize, part: Range<usize>) -> Range<usize> {
-    let before = text.get(after..part.start).unwrap_or_default();
-    let start = part.start - before.iter().rev().take_while(|byte| in_name(**byte)).count();
-    // `earer ` and `sig=` end with what ends their name.
-    let end = text.get(part.clone()).unwrap_or_default();
-    let part_end = part.start + end.iter().rposition(|byte| in_name(*byte)).map_or(0, |last| last + 1);
-    start..part_end + run(text.get(part_end..).unwrap_or_default(), in_name)
-}
-
 /// The value given to the name: behind `:`, `=` or `=>`, or behind a comma where the name is a quoted argument.
 ///
 /// ```text
 ///   "password":"x"   \"password\": \"x\"   password='x'   password=x;   .option(\"password\", \"x\")   Bearer x
 /// ```
-pub(super) fn named_value(text: &[u8], name: Range<usize>) -> Option<Range<usize>> {
+pub(super) fn named_value(text: &[u8], name: Range<usize>, runs: &mut Runs) -> Option<Range<usize>> {
     let bearer =
         text.get(name.clone())?.last_chunk::<6>().is_some_and(|end| end.eq_ignore_ascii_case(b"bearer"));
     let mut at = name.end;
@@ -271,7 +276,7 @@ pub(super) fn named_value(text: &[u8], name: Range<usize>) -> Option<Range<usize
     let spaces = blanks(text, at);
     at += spaces;
     match text.get(at..)? {
-        _ if bearer && quoted.is_none() && spaces > 0 => return bare(text, at),
+        _ if bearer && quoted.is_none() && spaces > 0 => return bare(text, at, runs),
         [b'=', b'>', ..] => at += 2,
         [b':' | b'=', ..] => at += 1,
         [b',', ..] if quoted.is_some() && is_argument(text, name.start) => at += 1,
@@ -282,7 +287,7 @@ pub(super) fn named_value(text: &[u8], name: Range<usize>) -> Option<Range<usize
     match quote(text, at + gap) {
         Some(open) => opens_value(text, &open, quoted.as_ref()).then(|| open.end..closing(text, &open)),
         // Code assigns names of variables; only connection strings, URLs and settings give values without quotes.
-        None if assigned && spaces == 0 && gap == 0 => bare(text, at),
+        None if assigned && spaces == 0 && gap == 0 => bare(text, at, runs),
         None => None,
     }
 }
@@ -351,17 +356,22 @@ fn closes_json(escapes: usize, open: &Quote) -> Option<usize> {
     }
 }
 
-/// A value without quotes; what is called or looked up is none.
-fn bare(text: &[u8], start: usize) -> Option<Range<usize>> {
-    let ends = |byte: u8| byte <= b' ' || b"\"'\\,;&()<>{}[]|`".contains(&byte);
-    let rest = text.get(start..)?;
-    let length = rest.iter().position(|byte| ends(*byte)).unwrap_or(rest.len());
-    let called = matches!(rest.get(length), Some(b'(' | b'[' | b'{'));
-    (length > 0 && !called).then_some(start..start + length)
+/// What a value without quotes is made of.
+pub(super) fn is_bare(byte: u8) -> bool {
+    byte > b' ' && !b"\"'\\,;&()<>{}[]|`".contains(&byte)
 }
 
+/// A value without quotes; what is called or looked up is none.
+fn bare(text: &[u8], start: usize, runs: &mut Runs) -> Option<Range<usize>> {
+    let end = runs.bare_end(text, start);
+    let called = matches!(text.get(end), Some(b'(' | b'[' | b'{'));
+    (end > start && !called).then_some(start..end)
+}
+
+/// White space from here on; between the tokens of JSON that is more than blanks.
 fn blanks(text: &[u8], at: usize) -> usize {
-    text.get(at..).unwrap_or_default().iter().take_while(|byte| **byte == b' ').count()
+    let rest = text.get(at..).unwrap_or_default();
+    rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count()
 }
 
 /// The password of `scheme://user:password@host`.
@@ -387,9 +397,10 @@ pub(super) fn private_key(text: &[u8], hit: Range<usize>) -> Option<Range<usize>
         return None;
     }
     // A key that was cut off ends with its string.
-    let end = rest.windows(8).position(|window| window == b"-----END");
-    let string_end = rest.iter().position(|byte| *byte == b'"').unwrap_or(rest.len());
-    let mut end = end.unwrap_or(string_end).min(string_end);
+    let ends = |at: &usize| {
+        rest.get(*at..).is_some_and(|rest| rest.starts_with(b"\"") || rest.starts_with(b"-----END"))
+    };
+    let mut end = (0..rest.len()).find(ends).unwrap_or(rest.len());
     while end > 0 && rest.get(end - 1) == Some(&b'\\') {
         end -= 1;
     }

@@ -47,6 +47,7 @@ fn values_of_telling_names_are_taken_however_they_are_written() {
     for (text, expected) in [
         (r#"{"password":"hunter2"}"#, r#"{"password":"***"}"#),
         (r#"{"client_secret" : "a\"b\\"}"#, r#"{"client_secret" : "***"}"#),
+        ("{\"password\"\t:\r\n\t\"hunter2\"}", "{\"password\"\t:\r\n\t\"***\"}"),
         (r#"{"a":"{\"token_value\":\"abcd\",\"b\":1}"}"#, r#"{"a":"{\"token_value\":\"***\",\"b\":1}"}"#),
         (r#"{"a":"{\\\"apiKey\\\":\\\"abcd\\\"}"}"#, r#"{"a":"{\\\"apiKey\\\":\\\"***\\\"}"}"#),
         (r#"{"q":"... PASSWORD = 'it is long' ..."}"#, r#"{"q":"... PASSWORD = '***' ..."}"#),
@@ -133,6 +134,37 @@ fn names_and_patterns_can_be_added() {
         "{text}"
     );
     assert!(Redactor::new(b"", &[], &["(".to_owned()]).unwrap_err().contains("`(`"));
+}
+
+#[test]
+fn an_added_name_is_known_in_every_spelling() {
+    for name in ["customerNumber", "CUSTOMER-NUMBER", "customernumber"] {
+        let redactor = Redactor::new(b"", &["pin".to_owned(), name.to_owned()], &[]).unwrap();
+        for spelled in [
+            "customerNumber",
+            "CustomerNumber",
+            "customer_number",
+            "CUSTOMER.NUMBER",
+            "Customer-Number",
+            "pIn",
+            "p_i_n",
+        ] {
+            let text = format!(
+                r#"{{"password":"hunter2","q":"{spelled}='C-1234' and {spelled}s='C-1234'","x_{spelled}":"a"}}"#
+            );
+            let redacted = redactor.redact(text.as_bytes()).unwrap();
+            let text = String::from_utf8(redacted.text).unwrap();
+            assert!(redacted.count == 2 && text.contains("s='C-1234'"), "{name}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_name_that_no_text_can_hold_is_refused() {
+    for name in ["", "--", "Kennwörter", "customer number"] {
+        let error = Redactor::new(b"", &[name.to_owned()], &[]).unwrap_err();
+        assert!(error.starts_with(&format!("`{name}` cannot be looked for: ")), "{error}");
+    }
 }
 
 #[test]
@@ -270,5 +302,26 @@ fn a_token_within_the_name_of_a_secret_is_found_too() {
         let redacted = redactor.redact(format!(r#"{{"{name}_token":"planted"}}"#).as_bytes()).unwrap();
         let text = String::from_utf8(redacted.text).unwrap();
         assert!(redacted.count == 2 && !text.contains("eyJ") && !text.contains("planted"), "{text}");
+    }
+}
+
+/// Where each hit looked at the whole word that it lies in, most of these took minutes.
+#[test]
+fn a_long_text_of_nothing_but_hits_is_looked_through_in_a_moment() {
+    let redactor = Redactor::new(b"key", &["pin".to_owned()], &[]).unwrap();
+    for (piece, end) in [
+        ("token", ""),
+        ("pin.", ""),
+        ("fs.azure.account.key.", ""),
+        ("eyJ-", ""),
+        ("token=<", ""),
+        ("token=", "("),
+        ("-----BEGIN PRIVATE KEY----------END", ""),
+        ("\",\"-----BEGIN PRIVATE KEY-----x", ""),
+        ("dapi0123456789abcdef0123456789abcdef.token.", ""),
+    ] {
+        let text = format!("{{\"a\":[\"{}{end}\"]}}", piece.repeat(1_000_000 / piece.len()));
+        let redacted = redactor.redact(text.as_bytes());
+        assert!(redacted.is_none_or(|redacted| redacted.count > 0));
     }
 }

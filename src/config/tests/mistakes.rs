@@ -101,6 +101,16 @@ fn every_mistake_is_told_in_one_line_with_file_key_and_remedy() {
             "[[pipelines]]\ninput = \"adit\"\noutput = \"splunk\"",
             "pipelines[0].input: there is no input `adit`; did you mean `audit`? (allowed: audit)".to_owned(),
         ),
+        (
+            "[log]\nlevel = \"info,warning\"",
+            "log.level: `warning` is not a level; write error, warn, info, debug, trace or off".to_owned(),
+        ),
+        (
+            "[redaction]\nnames = [\"pin\", \"Kennwörter\"]",
+            "redaction.names: `Kennwörter` cannot be looked for: a name has letters from a to z, digits, `_`, `-` and `.`; \
+             write what you look for as one of redaction.patterns"
+                .to_owned(),
+        ),
         ("[[pipelines]]\ninput = \"audit\"", "pipelines[0].output: is missing: Name of an output".to_owned()),
     ];
     for (line, expected) in table {

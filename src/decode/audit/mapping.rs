@@ -65,6 +65,9 @@ pub(super) struct Mapping<'a> {
     event: AuditEvent<'a>,
     shape: Shape,
     columns: Columns,
+    /// The members at hand are those of `properties`, which is opened once: a record could nest more of them than the stack
+    /// can take.
+    in_properties: bool,
     org_id: Option<Text<'a>>,
     resource_id: Option<Text<'a>>,
     operation_name: Option<Text<'a>>,
@@ -78,6 +81,7 @@ impl<'a> Mapping<'a> {
             event: AuditEvent { raw: raw.as_bytes(), ..AuditEvent::default() },
             shape: Shape::Unknown,
             columns: Columns::of(Shape::Unknown),
+            in_properties: false,
             org_id: None,
             resource_id: None,
             operation_name: None,
@@ -149,7 +153,7 @@ impl<'a> Mapping<'a> {
         let taken = match column {
             Column::EventTime => {
                 event.event_time.is_none() && {
-                    event.event_time = Millis::parse(value.trim_matches('"'));
+                    event.event_time = Millis::parse(&values::unquoted(value));
                     event.event_time.is_some()
                 }
             }
@@ -177,10 +181,12 @@ impl<'a> Mapping<'a> {
                 }
                 true
             }
-            Column::Properties if json::kind(value) == Kind::Object => {
+            Column::Properties if !self.in_properties && json::kind(value) == Kind::Object => {
+                self.in_properties = true;
                 for (key, value) in members(value) {
                     self.member(&Text::from_json(key), value, Seen::UNKNOWN);
                 }
+                self.in_properties = false;
                 true
             }
             _ => false,
@@ -207,7 +213,7 @@ impl<'a> Mapping<'a> {
         self.aliases();
         // Redundant only where it is what the time says.
         if let Some(date) = self.event_date.filter(|date| json::kind(date) != Kind::Null)
-            && self.event.event_time.is_none_or(|time| date.trim_matches('"') != time.date().to_string())
+            && self.event.event_time.is_none_or(|time| values::unquoted(date) != time.date().to_string())
         {
             self.keep(Text::from_static("\"event_date\""), date, Seen::UNKNOWN);
         }
@@ -242,7 +248,8 @@ impl<'a> Mapping<'a> {
     /// `Microsoft.Databricks/<service>/<action>` stands in for names the record leaves out.
     fn operation(&mut self) {
         let Some(operation) = self.operation_name.take() else { return };
-        let mut parts = operation.escaped().split('/').skip(1);
+        let names = operation.plain();
+        let mut parts = names.split('/').skip(1);
         let (service, action) = (parts.next(), parts.next());
         if self.event.service_name.is_none() {
             self.event.service_name = service.map(Text::from_plain);

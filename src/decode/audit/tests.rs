@@ -171,6 +171,28 @@ fn top_level_keys_are_read_in_any_case_and_a_second_spelling_is_not_lost() {
 }
 
 #[test]
+fn half_a_surrogate_pair_loses_no_record_wherever_it_stands() {
+    let event = decode(&with(|_| {}).replacen('{', r#"{"\ud800":1,"x\u0041":"\udc00","#, 1));
+    assert_eq!(event["action_name"], "login");
+    assert_eq!(event["_source"], json!({"\u{fffd}": 1, "xA": "\u{fffd}"}));
+}
+
+#[test]
+fn what_is_spelled_with_escapes_is_what_it_would_be_without() {
+    let spelled = DELIVERED
+        .replace("actionName", r"action\u004eame")
+        .replace("email", r"em\u0061il")
+        .replace("statusCode", r"status\u0043ode")
+        .replace(":200", r#":"\u0032\u00300""#)
+        .replace("1767609296123", r#""2026-01-05T10:34:56.123\u005a""#);
+    assert_eq!(decode(&spelled), decode(DELIVERED));
+    let record = r#"{"time":"2026-01-05T10:00:00Z","operationName":"Microsoft.Databricks\/a\"b/c\\d","properties":{}}"#;
+    let event = decode(record);
+    assert_eq!((&event["service_name"], &event["action_name"]), (&json!("a\"b"), &json!("c\\d")));
+    assert_eq!(event["_source"]["azure.operation_name"], "Microsoft.Databricks/a\"b/c\\d");
+}
+
+#[test]
 fn invalid_escapes_are_mended_and_said() {
     let record = DELIVERED.replace("\"ua\"", r#""C:\Program""#);
     let event = decode(&record);
@@ -196,6 +218,16 @@ fn an_envelope_holds_one_event_a_record() {
     assert_eq!(events[0]["event_id"], decode(one)["event_id"], "an envelope does not change an id");
     assert_ne!(events[0]["event_id"], events[1]["event_id"], "equal records of one envelope stay apart");
     assert_eq!(events[3]["_source"], json!({"value": 7}));
+}
+
+#[test]
+fn a_record_that_holds_others_is_a_record_all_the_same() {
+    for (name, others) in
+        [("records", json!([{"a": 1}])), ("records", json!([])), ("jsonPayload", json!({"a": 1}))]
+    {
+        let event = decode(&with(|record| record[name] = others.clone()));
+        assert_eq!((&event["action_name"], &event["_source"][name]), (&json!("login"), &others));
+    }
 }
 
 #[test]
@@ -330,6 +362,22 @@ fn envelopes_within_envelopes_end_before_the_stack_does() {
     assert!(matches!(events[..], [Some(10_000..)]), "kept as an unknown record: {events:?}");
     let batches = format!(r#"[{{"records":[{DELIVERED}]}},{{"records":[{DELIVERED}]}}]"#);
     assert_eq!(decode_with(&AuditDecoder::default(), &batches, 0, &Origin::default()).len(), 2);
+}
+
+#[test]
+fn properties_within_properties_end_before_the_stack_does() {
+    let levels = 100_000;
+    let deep = r#"{"properties":"#.repeat(levels) + r#"{"actionName":"c"}"# + &"}".repeat(levels);
+    let record =
+        format!(r#"{{"time":"2026-01-05T10:00:00Z","properties":{{"actionName":"b","properties":{deep}}}}}"#);
+    let mut seen = Vec::new();
+    AuditDecoder::default()
+        .decode(record.as_bytes(), 0, &Origin::default(), &mut Vec::new(), &mut |event| {
+            let action = event.action_name.as_ref().map(|action| action.plain().into_owned());
+            seen.push((action, event.extra("properties").map(str::len)));
+        })
+        .unwrap();
+    assert_eq!(seen, [(Some("b".to_owned()), Some(deep.len()))], "the inner ones are kept as they are");
 }
 
 #[test]

@@ -110,6 +110,12 @@ pub(super) fn open(value: &str) -> Inner<'_> {
     }
 }
 
+/// What the content of a string holds. Escapes stand in strings only: one look at the whole is cheaper than one at each of its
+/// keys and values.
+fn seen_in(content: &str) -> Seen {
+    Seen { foreign_escapes: !json::is_canonical(content), ..Seen::UNKNOWN }
+}
+
 /// A nested column whose members have places of their own. `place` takes a member in, or answers `false` if it has no
 /// place; such a member becomes an extra named `column.key`.
 fn read<'a, T: Default>(
@@ -121,12 +127,18 @@ fn read<'a, T: Default>(
 ) -> T {
     let mut target = T::default();
     for (key, value) in members(object) {
-        if !place(&mut target, json::between_quotes(key), value, seen) {
-            let key = Text::from_plain(&format!("{column}.{}", json::unescape(key)));
+        let key = Text::from_seen(key, seen);
+        if !place(&mut target, key.escaped(), value, seen) {
+            let key = Text::from_canonical(format!("\"{column}.{}\"", key.escaped()));
             extras.push(Extra { key, value: compact(value, seen) });
         }
     }
     target
+}
+
+/// What a value says that may stand in quotes: a number, a time.
+pub(super) fn unquoted(value: &str) -> Cow<'_, str> {
+    if json::kind(value) == Kind::String { json::unescape(value) } else { Cow::Borrowed(value) }
 }
 
 /// Takes a text in, unless another spelling of its key gave a different one before.
@@ -156,7 +168,7 @@ pub(super) fn identity<'a>(value: &'a str, seen: Seen, extras: &mut Extras<'a>) 
         Inner::Here(object) => Nested::Value(read(object, seen, "user_identity", extras, place)),
         Inner::Unwrapped(content) => {
             let mut found = Extras::new();
-            let identity = read(&content, Seen::UNKNOWN, "user_identity", &mut found, place);
+            let identity = read(&content, seen_in(&content), "user_identity", &mut found, place);
             for extra in found {
                 extras.push(extra.into_owned());
             }
@@ -169,7 +181,7 @@ pub(super) fn identity<'a>(value: &'a str, seen: Seen, extras: &mut Extras<'a>) 
 pub(super) fn response<'a>(value: &'a str, seen: Seen, extras: &mut Extras<'a>) -> Nested<'a, Response<'a>> {
     fn place<'a>(response: &mut Response<'a>, key: &str, value: &'a str, seen: Seen) -> bool {
         match key {
-            "status_code" | "statusCode" => match value.trim_matches('"').parse() {
+            "status_code" | "statusCode" => match unquoted(value).parse() {
                 Ok(code) => *response.status_code.get_or_insert(code) == code,
                 Err(_) => json::kind(value) == Kind::Null,
             },
@@ -184,7 +196,7 @@ pub(super) fn response<'a>(value: &'a str, seen: Seen, extras: &mut Extras<'a>) 
         Inner::Here(object) => Nested::Value(read(object, seen, "response", extras, place)),
         Inner::Unwrapped(content) => {
             let mut found = Extras::new();
-            let response = read(&content, Seen::UNKNOWN, "response", &mut found, place);
+            let response = read(&content, seen_in(&content), "response", &mut found, place);
             for extra in found {
                 extras.push(extra.into_owned());
             }
@@ -213,7 +225,7 @@ pub(super) fn run_identity<'a>(
         Inner::Here(object) => Nested::Value(read(object, seen, "identity_metadata", extras, place)),
         Inner::Unwrapped(content) => {
             let mut found = Extras::new();
-            let run = read(&content, Seen::UNKNOWN, "identity_metadata", &mut found, place);
+            let run = read(&content, seen_in(&content), "identity_metadata", &mut found, place);
             for extra in found {
                 extras.push(extra.into_owned());
             }
