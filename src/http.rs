@@ -216,9 +216,18 @@ pub fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = value.trim().parse::<u64>() {
         return Some(Duration::from_secs(seconds));
     }
-    let until = jiff::fmt::rfc2822::parse(value.trim()).ok()?.timestamp();
-    let until: SystemTime = until.into();
+    let until: SystemTime = date(value.trim())?.into();
     Some(until.duration_since(now).unwrap_or_default())
+}
+
+/// A date of HTTP, in any of its three forms.
+fn date(text: &str) -> Option<jiff::Timestamp> {
+    if let Ok(date) = jiff::fmt::rfc2822::parse(text) {
+        return Some(date.timestamp());
+    }
+    let obsolete = ["%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
+    let found = obsolete.iter().find_map(|form| jiff::civil::DateTime::strptime(form, text).ok());
+    Some(found?.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
 }
 
 /// A header from configured text.
@@ -329,6 +338,13 @@ mod tests {
         assert_eq!(parse_retry_after("Mon, 05 Jan 2026 10:00:30 GMT", now), Some(Duration::from_secs(30)));
         assert_eq!(parse_retry_after("Mon, 05 Jan 2026 09:00:30 GMT", now), Some(Duration::ZERO));
         assert_eq!(parse_retry_after("soon", now), None);
+        // A recipient has to know the two older forms of a date, too (RFC 9110, 5.6.7).
+        let half_minute = Some(Duration::from_secs(30));
+        assert_eq!(parse_retry_after("Monday, 05-Jan-26 10:00:30 GMT", now), half_minute);
+        assert_eq!(parse_retry_after("Mon Jan  5 10:00:30 2026", now), half_minute);
+        for none in ["-1", "", "Mon Jan 32 10:00:30 2026", "Monday, 05-Jan-26", "\u{e9}"] {
+            assert_eq!(parse_retry_after(none, now), None, "{none}");
+        }
     }
 
     #[test]
