@@ -195,8 +195,11 @@ async fn read_answer(call: reqwest::RequestBuilder, most_bytes: usize) -> Result
                 }
             }
             Ok(None) => break,
-            // A proxy that wants a login may hang up without reading the body: what else it says does not matter.
-            Err(_) if status == 407 => break,
+            // Who refuses a request unread may hang up before the text is sent, and would do so again: the status says it.
+            Err(_) if refuses_all(status) => {
+                cut = true;
+                break;
+            }
             // The status was read, but what a 200 says of single events was not.
             Err(error) => {
                 return Err(NoAnswer::broken_off(status, error));
@@ -204,6 +207,11 @@ async fn read_answer(call: reqwest::RequestBuilder, most_bytes: usize) -> Result
         }
     }
     Ok(Answer { status, retry_after, body: body.freeze(), cut, cookies })
+}
+
+/// True if the status alone says that the server took nothing of a request, whatever is in the text.
+fn refuses_all(status: u16) -> bool {
+    matches!(status, 300..=399 | 401..=407 | 413)
 }
 
 /// The `name=value` of a `Set-Cookie` header.

@@ -349,6 +349,29 @@ async fn without_a_whole_answer_a_request_is_ambiguous() {
 }
 
 #[tokio::test]
+async fn a_refusal_whose_text_breaks_off_is_one_all_the_same() {
+    let collector = Collector::start(Protocol::Any).await;
+    let output = build(http::KIND, json!({"url": collector.url()}));
+    for (status, label, reason) in [
+        (302, "hold", Some(HoldReason::Misconfigured)),
+        (401, "hold", Some(HoldReason::Credentials)),
+        (403, "hold", Some(HoldReason::Credentials)),
+        (404, "hold", Some(HoldReason::NotFound)),
+        (413, "too_large", None),
+    ] {
+        collector.push(Step::answer(status, "<html>").broken_off());
+        let verdict = send(&*output, &["a"]).await;
+        assert_eq!((verdict.label(), hold_reason(&verdict)), (label, reason), "{status}: {verdict:?}");
+    }
+    // What these say of single events was not read.
+    for status in [200, 400, 422, 503] {
+        collector.push(Step::answer(status, "{").broken_off());
+        let verdict = send(&*output, &["a"]).await;
+        assert!(matches!(verdict, Verdict::Retry { ambiguous: true, .. }), "{status}: {verdict:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_collector_that_never_answers_is_given_up_after_the_timeout() {
     let collector = Collector::start(Protocol::Hec).await;
     let http = HttpSettings { timeout: Period(Duration::from_millis(100)), ..HttpSettings::default() };
