@@ -55,6 +55,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bursts are limited over five minutes: an earlier attempt only uses the limit up.
 const BURST_WINDOW: Duration = Duration::from_secs(300);
 
+const TOO_LARGE: &str = "Request payload size exceeds";
+
 /// `type = "google_secops"`
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -253,15 +255,30 @@ impl Output for GoogleSecOps {
     }
 }
 
+#[derive(Default, Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    error: Reason,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Reason {
+    status: String,
+    message: String,
+}
+
 fn of_answer(answer: &Answer) -> Verdict {
     let said = answer.summary();
     let hold = |reason, advice: &str| Verdict::hold(reason, format!("{said}; {advice}"));
+    let Refusal { error } = serde_json::from_slice(&answer.body).unwrap_or_default();
     match answer.status {
         400 if !answer.is_json() => {
             hold(HoldReason::Misconfigured, "this is not Google's answer: check `url` and proxies")
         }
-        400 if said.contains("payload size exceeds") => Verdict::TooLarge,
-        400 if said.contains("FAILED_PRECONDITION") => {
+        // In the words of Google's front end, which has read no event that it could repeat.
+        400 if error.message.starts_with(TOO_LARGE) => Verdict::TooLarge,
+        400 if error.status == "FAILED_PRECONDITION" => {
             hold(HoldReason::Misconfigured, "check `instance`, `log_type` and `forwarder`")
         }
         401 => hold(HoldReason::Credentials, "check `service_account_key`"),
