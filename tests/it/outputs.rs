@@ -15,7 +15,7 @@ use auditferry::format::{Format, FormatName};
 use auditferry::http::HttpSettings;
 use auditferry::json::Text;
 use auditferry::output::{
-    AckId, HoldReason, Output, OutputContext, OutputKind, Verdict, elastic, http, splunk_hec, sumo,
+    AckId, HoldReason, Output, OutputContext, OutputKind, Verdict, elastic, http, otlp, splunk_hec, sumo,
 };
 use auditferry::registry;
 use auditferry::time::Millis;
@@ -279,6 +279,11 @@ async fn a_credential_that_a_collector_repeats_is_in_no_message() {
             assert!(verdict.contains("who is ***") && !verdict.contains("hunter2"), "{verdict}");
         }
     }
+    let otlp_collector = Collector::start(Protocol::Otlp).await;
+    let table = json!({"url": otlp_collector.url(), "headers": {"api-key": "hunter2"}});
+    let warns = build(otlp::KIND, table);
+    otlp_collector.push(Step::answer(200, "\n\u{11}\u{12}\u{f}who is hunter2?"));
+    assert_eq!(send(&*warns, &["a"]).await, Verdict::AcceptedWithRemark("who is ***?".to_owned()));
     // `u:hunter2` in base64, as basic authentication sends it.
     let basic = build(elastic::KIND, json!({"url": url, "username": "u", "password": "hunter2"}));
     collector.push(Step::answer(500, "dTpodW50ZXIy"));
