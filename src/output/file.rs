@@ -124,7 +124,7 @@ impl Target {
             }
             Self::Path { path, open } => {
                 let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
-                let opened = match open.take() {
+                let opened = match open.take().filter(Opened::has_a_name) {
                     Some(opened) => opened,
                     None => Opened::at(path)?,
                 };
@@ -171,6 +171,17 @@ impl Opened {
             }
         }
         Ok(Self { file, regular })
+    }
+
+    /// False for a file that was deleted: what is appended to it, nobody finds.
+    fn has_a_name(&self) -> bool {
+        #[cfg(unix)]
+        {
+            let links = self.file.metadata().map(|metadata| std::os::unix::fs::MetadataExt::nlink(&metadata));
+            !matches!(links, Ok(0))
+        }
+        #[cfg(not(unix))]
+        true
     }
 
     fn append(&self, body: &[u8]) -> io::Result<()> {
@@ -344,6 +355,18 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":1}\n");
         other.unlock().unwrap();
         assert_eq!(send.await, ACCEPTED);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_file_that_was_deleted_is_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events");
+        let output = output(&path);
+        assert_eq!(output.send(&request("{\"a\":1}\n")).await, ACCEPTED);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(output.send(&request("{\"a\":2}\n")).await, ACCEPTED);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":2}\n");
     }
 
     #[tokio::test]
