@@ -161,14 +161,11 @@ impl Opened {
     fn at(path: &Path) -> io::Result<Self> {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(parent)?;
-        let created = !path.exists();
         let file = open_options(path).open(path)?;
         let regular = file.metadata()?.is_file();
         if regular {
-            if created && let Ok(directory) = File::open(parent) {
-                // The file's name must outlive a crash too.
-                directory.sync_all()?;
-            }
+            // Whoever made file and directories, maybe this process before it was killed: their names must outlive a crash.
+            parent.ancestors().try_for_each(sync_names)?;
         }
         Ok(Self { file, regular })
     }
@@ -206,6 +203,19 @@ fn or_undone(file: &File, append: impl FnOnce() -> io::Result<()>) -> io::Result
         // If even this fails, the next batch cuts at least a torn line.
         let _ = file.set_len(before);
     })
+}
+
+/// Sees to it that what was made in a directory is found there after a crash.
+fn sync_names(directory: &Path) -> io::Result<()> {
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    let Ok(directory) = File::open(directory) else { return Ok(()) };
+    match directory.sync_all() {
+        // Some file systems have nothing to sync there.
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        synced => synced,
+    }
 }
 
 fn open_options(path: &Path) -> OpenOptions {

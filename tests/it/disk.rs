@@ -158,6 +158,25 @@ async fn a_commit_does_not_hide_that_dead_letters_cannot_be_written() {
 }
 
 #[test]
+fn a_file_whose_name_may_not_outlive_a_crash_counts_as_nothing_delivered() {
+    let (directory, disk) = (place(), Disk::new());
+    let directory = directory.path();
+    let text = std::fs::read_to_string(directory.join("a.toml")).unwrap();
+    write_config(directory, &text.replace("out.ndjson", "deep/er/out.ndjson"));
+    let once = || Process::start_with(&ONCE, directory, &disk.environment()).end();
+    // The directory that was made for it is a name in another one, which is to be synced as well.
+    for unsynced in ["/deep$", "/er$", "/er$"] {
+        disk.fails(BROKEN, "sync", unsynced);
+        let ended = once().with(2);
+        assert!(ended.stderr.contains("cannot append to"), "{unsynced}: {}", ended.stderr);
+    }
+    disk.recovers();
+    once().with(0);
+    let ids: Vec<_> = lines(&directory.join("deep/er/out.ndjson"));
+    assert_eq!(ids.len(), 1, "{ids:?}");
+}
+
+#[test]
 fn a_start_without_room_for_a_state_says_what_to_do() {
     let (directory, disk) = (place(), Disk::new());
     disk.fails(FULL, "all", "/state/");
