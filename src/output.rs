@@ -12,6 +12,7 @@ use crate::compress::Encoding;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
 use crate::http::{Answer, HttpSettings, NoAnswer, Shown};
+use crate::secret::blot_out;
 
 pub mod datadog;
 pub mod elastic;
@@ -241,9 +242,7 @@ impl Verdict {
     pub fn redacted(mut self, secrets: &[&str]) -> Self {
         let blot = |text: &mut String| {
             for secret in secrets.iter().filter(|secret| secret.len() >= SHORTEST_SECRET) {
-                if text.contains(secret) {
-                    *text = text.replace(secret, "***");
-                }
+                blot_out(secret, text);
             }
         };
         match &mut self {

@@ -291,6 +291,43 @@ async fn a_credential_that_a_collector_repeats_is_in_no_message() {
 }
 
 #[tokio::test]
+async fn a_secret_is_known_however_a_collector_spells_it() {
+    let collector = Collector::start(Protocol::Any).await;
+    let url = collector.url();
+    let source = format!("{url}/receiver/v1/http/ZaVnC4dhaV39_-x==");
+    let hook = format!("{url}/services/T0/hunter2hunter2?key=a%2Fb+swordfish");
+    for (output, said, secret) in [
+        // As Java's Gson, PHP's json_encode and whatever makes HTML write them.
+        (
+            build(sumo::KIND, json!({"url": source})),
+            r#"{"path":"/http/ZaVnC4dhaV39_-x\u003d\u003d"}"#,
+            "ZaVnC4",
+        ),
+        (build(sumo::KIND, json!({"url": source})), "no source ZaVnC4dhaV39_-x&#61;&#61;", "ZaVnC4"),
+        (build(sumo::KIND, json!({"url": source})), "no source ZaVnC4dhaV39_-x%3D%3D", "ZaVnC4"),
+        (build(http::KIND, json!({"url": hook})), r#"{"path":"\/services\/T0\/hunter2hunter2"}"#, "hunter2"),
+        (build(http::KIND, json!({"url": hook})), "no such hook: hunter2hunter2", "hunter2"),
+        (build(http::KIND, json!({"url": hook})), "no such key: a/b swordfish", "swordfish"),
+        (
+            build(http::KIND, json!({"url": url, "headers": {"x": "a+b/hunter2=="}})),
+            r#"{"key":"a\u002bb\/hunter2\u003d\u003d"}"#,
+            "hunter2",
+        ),
+        (
+            build(http::KIND, json!({"url": url, "headers": {"x": "a<b&hunter2"}})),
+            "who is a&lt;b&amp;hunter2?",
+            "hunter2",
+        ),
+    ] {
+        for status in [400, 403, 404, 500] {
+            collector.push(Step::answer(status, said));
+            let verdict = format!("{:?}", send(&*output, &["a"]).await);
+            assert!(verdict.contains("***") && !verdict.contains(secret), "{said}: {verdict}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn elasticsearch_creates_each_document_once() {
     let collector = Collector::start(Protocol::Bulk).await;
     let output = bulk(&collector);
