@@ -12,7 +12,7 @@ use crate::compress::Encoding;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
 use crate::http::{Answer, HttpSettings, NoAnswer, Shown};
-use crate::secret::blot_out;
+use crate::secret::{LastTaken, blot_out};
 
 pub mod datadog;
 pub mod elastic;
@@ -235,6 +235,22 @@ impl Verdict {
                 self
             }
             verdict => verdict,
+        }
+    }
+
+    /// Learns from the verdict on an answer whether the collector knows the access token that went with the request. A token
+    /// that it took before and knows no more is no reason to hold before a new one was tried.
+    pub fn renewed(self, answer: &Answer, token: &str, taken: &LastTaken) -> Self {
+        match self {
+            Self::Hold(alarm) if answer.status == 401 && taken.refused(token) => {
+                Self::retry(format!("{}; meanwhile a new access token is fetched", alarm.message), None)
+            }
+            verdict => {
+                if answer.is_success() {
+                    taken.accepted(token);
+                }
+                verdict
+            }
         }
     }
 

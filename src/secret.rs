@@ -194,6 +194,33 @@ impl Rotating {
     }
 }
 
+/// The access token that a collector took last. Where it refuses the same one later, that ended early or was revoked: a new
+/// one may do, and no human is needed yet.
+#[derive(Default)]
+pub struct LastTaken(Mutex<Option<String>>);
+
+impl LastTaken {
+    /// The collector took this token.
+    pub fn accepted(&self, token: &str) {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.as_deref() != Some(token) {
+            *taken = Some(token.to_owned());
+        }
+    }
+
+    /// The collector refused this token. True, once, for the one that it took last.
+    pub fn refused(&self, token: &str) -> bool {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.take_if(|taken| taken == token).is_some()
+    }
+}
+
+impl fmt::Debug for LastTaken {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("LastTaken")
+    }
+}
+
 impl fmt::Debug for Rotating {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.secret.fmt(out)

@@ -23,7 +23,7 @@ use crate::format::{Format, FormatName};
 use crate::http::{Answer, Client, base_url, header};
 use crate::json;
 use crate::output::{BatchMost, HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Verdict};
-use crate::secret::Secret;
+use crate::secret::{LastTaken, Secret};
 use crate::template::Template;
 use crate::time::Millis;
 
@@ -106,6 +106,7 @@ struct GoogleSecOps {
     namespace: Option<String>,
     labels: BTreeMap<String, Template>,
     tokens: Tokens,
+    taken: LastTaken,
     client: Client,
 }
 
@@ -141,6 +142,7 @@ impl GoogleSecOps {
             namespace: config.namespace,
             labels: config.labels,
             tokens: Tokens::new(config.service_account_key)?,
+            taken: LastTaken::default(),
             client: Client::new(&http)?,
         })
     }
@@ -163,7 +165,7 @@ impl GoogleSecOps {
                 if answer.status == 401 {
                     self.tokens.forget();
                 }
-                judge(&answer)
+                judge(&answer).renewed(&answer, &token, &self.taken)
             }
         };
         verdict.redacted(&[&token])
