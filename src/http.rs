@@ -67,6 +67,11 @@ impl Answer {
         (200..300).contains(&self.status)
     }
 
+    /// True if the body is HTML or XML, which no API here answers with.
+    pub fn is_page(&self) -> bool {
+        self.body.trim_ascii_start().starts_with(b"<")
+    }
+
     /// True if the body is JSON, as the answer of an API is and that of a proxy in front of it is not.
     pub fn is_json(&self) -> bool {
         serde_json::from_slice::<serde::de::IgnoredAny>(&self.body).is_ok()

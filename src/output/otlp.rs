@@ -214,6 +214,7 @@ impl Output for Otlp {
                     (Verdict::Accepted { .. }, warning) if !warning.is_empty() => {
                         Verdict::AcceptedWithRemark(warning)
                     }
+                    (Verdict::Accepted { .. }, _) => Verdict::from_status(&answer),
                     (verdict, _) => verdict,
                 }
             }

@@ -430,6 +430,19 @@ async fn services() -> Vec<(Collector, Box<dyn Output>)> {
 }
 
 #[tokio::test]
+async fn a_page_that_somebody_else_answers_with_is_no_silent_success() {
+    for (collector, output) in services().await {
+        collector.push(Step::answer(200, " <!doctype html><title>Sign in</title>"));
+        let verdict = send(&*output, &["a"]).await;
+        let Verdict::AcceptedWithRemark(remark) = &verdict else {
+            panic!("{:?}: {verdict:?}", collector.protocol())
+        };
+        assert!(remark.contains("Sign in") && remark.contains("`url`"), "{remark}");
+        assert_eq!(send(&*output, &["a"]).await, ACCEPTED);
+    }
+}
+
+#[tokio::test]
 async fn a_token_that_was_taken_and_is_refused_is_renewed_before_anybody_is_called() {
     for (collector, output) in services().await {
         if !matches!(collector.protocol(), Protocol::Sentinel | Protocol::SecOps) {
