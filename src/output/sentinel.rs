@@ -131,7 +131,7 @@ impl Sentinel {
         let mut http = context.http;
         http.idle_timeout = Some(IDLE_TIMEOUT);
         Ok(Self {
-            token: AzureToken::new(&identity, scope(&base))?,
+            token: AzureToken::through(&identity, scope(&base), &http)?,
             url: format!("{base}/dataCollectionRules/{rule_id}/streams/{stream}?api-version=2023-01-01"),
             oversized: config.oversized,
             taken: LastTaken::default(),
