@@ -124,6 +124,9 @@ impl GoogleSecOps {
         for (key, name) in names {
             check_name(key, name.map(String::as_str))?;
         }
+        if config.labels.contains_key("event_id") {
+            return Err(BuildError::new("labels.event_id", "is there already: leave it out"));
+        }
         let base = match &config.url {
             Some(url) => base_url("url", url, false)?,
             None => format!("https://{location}-chronicle.googleapis.com"),

@@ -212,6 +212,7 @@ fn a_wrong_configuration_names_its_key_and_no_secret() {
         (with("log_type", json!("a b")), "log_type: "),
         (with("forwarder", json!("a/b")), "forwarder: "),
         (with("url", json!("chronicle")), "url: "),
+        (with("labels", json!({"event_id": "{event_id}"})), "labels.event_id: "),
         (with("service_account_key", json!("hunter2")), "service_account_key: "),
         (with("service_account_key", json!({"file": "/no/such"})), "service_account_key: "),
         (with("service_account_key", json!(r#"{"private_key":"hunter2"}"#)), "service_account_key: "),
