@@ -208,6 +208,7 @@ impl Verdict {
             Self::Hold(alarm) => Probe::Failed(alarm.message),
             Self::Retry { cause, .. } | Self::TooSlow { cause } => Probe::Failed(cause),
             Self::Rejected(rejection) => Probe::Failed(rejection.reason),
+            Self::AcceptedWithRemark(remark) => Probe::Ready(format!("{ready}; it remarks: {remark}")),
             _ => Probe::Ready(ready.to_owned()),
         }
     }

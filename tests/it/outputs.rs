@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use auditferry::batch::Request;
 use auditferry::buffer::Pool;
+use auditferry::component::Probe;
 use auditferry::compress::Encoding;
 use auditferry::event::{AuditEvent, Extra};
 use auditferry::format::canonical::Canonical;
@@ -432,12 +433,16 @@ async fn services() -> Vec<(Collector, Box<dyn Output>)> {
 #[tokio::test]
 async fn a_page_that_somebody_else_answers_with_is_no_silent_success() {
     for (collector, output) in services().await {
+        collector.script_everything();
         collector.push(Step::answer(200, " <!doctype html><title>Sign in</title>"));
         let verdict = send(&*output, &["a"]).await;
         let Verdict::AcceptedWithRemark(remark) = &verdict else {
             panic!("{:?}: {verdict:?}", collector.protocol())
         };
         assert!(remark.contains("Sign in") && remark.contains("`url`"), "{remark}");
+        collector.push(Step::answer(200, "<html>Sign in"));
+        let probe = output.probe().await;
+        assert!(matches!(&probe, Probe::Ready(seen) if seen.contains("Sign in")), "{probe:?}");
         assert_eq!(send(&*output, &["a"]).await, ACCEPTED);
     }
 }
