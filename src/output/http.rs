@@ -218,10 +218,12 @@ impl Http {
             retry @ Verdict::Retry { .. } if holds(&self.retry, answer.status) => retry,
             _ if holds(&self.retry, answer.status) => Verdict::retry(answer.summary(), answer.retry_after),
             // A status that means success or a retry elsewhere was taken off its list here.
-            Verdict::Accepted { .. } | Verdict::Retry { .. } => Verdict::hold(
-                HoldReason::Misconfigured,
-                format!("{}; add the status to `success` or `retry`", answer.summary()),
-            ),
+            Verdict::Accepted { .. } | Verdict::AcceptedWithRemark(_) | Verdict::Retry { .. } => {
+                Verdict::hold(
+                    HoldReason::Misconfigured,
+                    format!("{}; add the status to `success` or `retry`", answer.summary()),
+                )
+            }
             verdict => verdict,
         }
     }
@@ -346,6 +348,9 @@ mod tests {
         ] {
             assert_eq!(verdict(&output, status), expected, "{status}");
         }
+        let page =
+            Answer { status: 200, retry_after: None, body: "<p>".into(), cut: false, cookies: String::new() };
+        assert!(matches!(output.of_answer(&page), Verdict::Hold(_)), "what it says makes it no success");
     }
 
     #[test]
