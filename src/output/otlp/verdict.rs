@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | 200 | all in | accepted |
 //! | 200 with `rejected_log_records` | some refused, nobody says which | all dead-lettered: to send any again is forbidden |
+//! | 200, longer than what is read | some may be refused | all dead-lettered |
 //! | 429, 503 | none in | retry |
 //! | 502, 504 | unknown | retry, ambiguous |
 //! | 400 | none in | rejected: the batch is narrowed down |
@@ -92,11 +93,20 @@ enum Count {
 }
 
 fn of_success(answer: &Answer, records: usize) -> Verdict {
-    let Some((rejected @ 1.., message)) = partial_success(answer) else {
-        return Verdict::Accepted { slow_down: false };
+    let reason = match partial_success(answer) {
+        Some((rejected @ 1.., message)) => {
+            let which = if rejected < records as u64 { " and does not say which" } else { "" };
+            format!("the collector refused {rejected} of these {records} records{which}: {message}")
+        }
+        // It may tell of a refusal, one error for each record.
+        None if answer.cut && !answer.is_page() => {
+            format!(
+                "the collector's answer is longer than what is read, so that nobody knows which of these {records} \
+                     records it refused"
+            )
+        }
+        _ => return Verdict::Accepted { slow_down: false },
     };
-    let which = if rejected < records as u64 { " and does not say which" } else { "" };
-    let reason = format!("the collector refused {rejected} of these {records} records{which}: {message}");
     Verdict::Partial {
         duplicate: Vec::new(),
         retry: Vec::new(),
@@ -216,6 +226,18 @@ mod tests {
             assert_eq!(rejected.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 1, 2]);
             assert!(rejected.iter().all(|(_, rejection)| rejection.reason == said), "{rejected:?}");
         }
+    }
+
+    #[test]
+    fn a_success_that_is_too_long_to_be_read_is_not_known_to_be_one() {
+        // An error for each of many records, in one message.
+        let mut cut = Answer { cut: true, ..success(2, &"too old; ".repeat(1000)) };
+        cut.body.truncate(4096);
+        let Verdict::Partial { retry, rejected, .. } = of_answer(&cut, 3) else {
+            panic!("taken for a success")
+        };
+        assert_eq!((retry, rejected.len()), (vec![], 3));
+        assert!(rejected[0].1.reason.contains("longer than"), "{}", rejected[0].1.reason);
     }
 
     #[test]
