@@ -23,6 +23,7 @@ use crate::batch::Request;
 use crate::component::BuildError;
 use crate::compress::Encoding;
 use crate::http::{Answer, Client, HttpSettings};
+use crate::secret::{blot_out, excerpt};
 use crate::units::Period;
 
 /// Longest wait for an answer.
@@ -96,23 +97,45 @@ impl AzureToken {
     /// # Errors
     /// [`BuildError`] naming the key that is missing or wrong.
     pub fn new(settings: &IdentitySettings, scope: &str) -> Result<Self, BuildError> {
-        Self::choose(settings, scope, &|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+        Self::through(settings, scope, &HttpSettings::default())
+    }
+
+    /// The same; the tokens are fetched through the proxy of these settings.
+    ///
+    /// # Errors
+    /// [`BuildError`] naming the key that is missing or wrong.
+    pub fn through(
+        settings: &IdentitySettings,
+        scope: &str,
+        http: &HttpSettings,
+    ) -> Result<Self, BuildError> {
+        let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self::choose(settings, scope, http, &environment)
     }
 
     fn choose(
         settings: &IdentitySettings,
         scope: &str,
+        http: &HttpSettings,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, BuildError> {
         let identity = Identity::choose(settings, environment)?;
-        // The metadata service is on the machine itself: no proxy knows it.
-        let proxy = matches!(identity, Identity::Managed { .. }).then(|| "none".to_owned());
-        let http = HttpSettings { timeout: Period(TIMEOUT), proxy, ..HttpSettings::default() };
+        let mut own = HttpSettings { timeout: Period(TIMEOUT), ..HttpSettings::default() };
+        match identity {
+            // The metadata service is on the machine itself: no proxy knows it.
+            Identity::Managed { .. } => own.proxy = Some("none".to_owned()),
+            // The rest of the settings is about another server.
+            Identity::Application { .. } => {
+                own.proxy.clone_from(&http.proxy);
+                own.no_proxy.clone_from(&http.no_proxy);
+                own.proxy_ca_file.clone_from(&http.proxy_ca_file);
+            }
+        }
         Ok(Self {
             identity,
             table: settings.table,
             scope: scope.to_owned(),
-            client: Client::new(&http)?,
+            client: Client::new(&own)?,
             kept: Mutex::default(),
         })
     }
@@ -135,12 +158,14 @@ impl AzureToken {
     }
 
     async fn fetch(&self, now: SystemTime) -> Result<Token, TokenError> {
+        let mut secrets = Vec::new();
         let answer = match &self.identity {
             Identity::Application { client_id, token_url, proof } => {
                 let proven = proof
                     .fields(client_id, token_url, now)
                     .map_err(|reason| self.refused(reason, format!("check {}", proof.named())))?;
                 let form = form_request(client_id, &self.scope, &proven);
+                secrets.extend(proven.into_iter().map(|(_, value)| value));
                 self.client.send(Method::POST, token_url, form_headers(), &form).await
             }
             Identity::Managed { url, client_id, header } => {
@@ -160,7 +185,10 @@ impl AzureToken {
             return granted(&answer, now).ok_or_else(|| self.unavailable("the answer holds no token".into()));
         }
         let refusal: Refusal = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let reason = refusal.reason().unwrap_or_else(|| answer.summary());
+        let mut reason = refusal.reason().unwrap_or_else(|| answer.summary());
+        for secret in &secrets {
+            blot_out(secret, &mut reason);
+        }
         match answer.status {
             // 404 and 410: the metadata service is being updated.
             408 | 429 | 500.. => Err(self.unavailable(reason)),
@@ -275,7 +303,7 @@ impl Refusal {
         let text = self.error_description.lines().next().unwrap_or(&self.error).trim();
         let text = text.split(" Trace ID:").next().unwrap_or(text);
         let text = text.trim_end_matches('.');
-        (!text.is_empty()).then(|| text.chars().take(300).collect())
+        (!text.is_empty()).then(|| excerpt(text, 300))
     }
 
     /// The number behind `AADSTS`.

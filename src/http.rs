@@ -67,6 +67,11 @@ impl Answer {
         (200..300).contains(&self.status)
     }
 
+    /// True if the body is HTML or XML, which no API here answers with.
+    pub fn is_page(&self) -> bool {
+        self.body.trim_ascii_start().starts_with(b"<")
+    }
+
     /// True if the body is JSON, as the answer of an API is and that of a proxy in front of it is not.
     pub fn is_json(&self) -> bool {
         serde_json::from_slice::<serde::de::IgnoredAny>(&self.body).is_ok()
@@ -195,8 +200,11 @@ async fn read_answer(call: reqwest::RequestBuilder, most_bytes: usize) -> Result
                 }
             }
             Ok(None) => break,
-            // A proxy that wants a login may hang up without reading the body: what else it says does not matter.
-            Err(_) if status == 407 => break,
+            // Who refuses a request unread may hang up before the text is sent, and would do so again: the status says it.
+            Err(_) if refuses_all(status) => {
+                cut = true;
+                break;
+            }
             // The status was read, but what a 200 says of single events was not.
             Err(error) => {
                 return Err(NoAnswer::broken_off(status, error));
@@ -204,6 +212,11 @@ async fn read_answer(call: reqwest::RequestBuilder, most_bytes: usize) -> Result
         }
     }
     Ok(Answer { status, retry_after, body: body.freeze(), cut, cookies })
+}
+
+/// True if the status alone says that the server took nothing of a request, whatever is in the text.
+fn refuses_all(status: u16) -> bool {
+    matches!(status, 300..=399 | 401..=407 | 413)
 }
 
 /// The `name=value` of a `Set-Cookie` header.
@@ -216,9 +229,18 @@ pub fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = value.trim().parse::<u64>() {
         return Some(Duration::from_secs(seconds));
     }
-    let until = jiff::fmt::rfc2822::parse(value.trim()).ok()?.timestamp();
-    let until: SystemTime = until.into();
+    let until: SystemTime = date(value.trim())?.into();
     Some(until.duration_since(now).unwrap_or_default())
+}
+
+/// A date of HTTP, in any of its three forms.
+fn date(text: &str) -> Option<jiff::Timestamp> {
+    if let Ok(date) = jiff::fmt::rfc2822::parse(text) {
+        return Some(date.timestamp());
+    }
+    let obsolete = ["%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
+    let found = obsolete.iter().find_map(|form| jiff::civil::DateTime::strptime(form, text).ok());
+    Some(found?.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
 }
 
 /// A header from configured text.
@@ -329,6 +351,13 @@ mod tests {
         assert_eq!(parse_retry_after("Mon, 05 Jan 2026 10:00:30 GMT", now), Some(Duration::from_secs(30)));
         assert_eq!(parse_retry_after("Mon, 05 Jan 2026 09:00:30 GMT", now), Some(Duration::ZERO));
         assert_eq!(parse_retry_after("soon", now), None);
+        // A recipient has to know the two older forms of a date, too (RFC 9110, 5.6.7).
+        let half_minute = Some(Duration::from_secs(30));
+        assert_eq!(parse_retry_after("Monday, 05-Jan-26 10:00:30 GMT", now), half_minute);
+        assert_eq!(parse_retry_after("Mon Jan  5 10:00:30 2026", now), half_minute);
+        for none in ["-1", "", "Mon Jan 32 10:00:30 2026", "Monday, 05-Jan-26", "\u{e9}"] {
+            assert_eq!(parse_retry_after(none, now), None, "{none}");
+        }
     }
 
     #[test]

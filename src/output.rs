@@ -12,6 +12,7 @@ use crate::compress::Encoding;
 use crate::event::AuditEvent;
 use crate::format::{Format, FormatName};
 use crate::http::{Answer, HttpSettings, NoAnswer, Shown};
+use crate::secret::{LastTaken, blot_out};
 
 pub mod datadog;
 pub mod elastic;
@@ -178,6 +179,10 @@ impl Verdict {
         let said = answer.summary();
         let misconfigured = |advice: &str| Self::hold(HoldReason::Misconfigured, format!("{said}; {advice}"));
         match answer.status {
+            // A sign-in or a block page, most likely; whether there was a collector behind it, nobody knows.
+            200..=299 if answer.is_page() => Self::AcceptedWithRemark(format!(
+                "{said}; this looks like a page of something in between: check `url` and proxies, events may be lost there"
+            )),
             200..=299 => Self::Accepted { slow_down: false },
             300..=399 => misconfigured(
                 "a collector does not redirect: check the host and port of `url` (8000 is Splunk's web page, 8088 its HEC)",
@@ -203,6 +208,7 @@ impl Verdict {
             Self::Hold(alarm) => Probe::Failed(alarm.message),
             Self::Retry { cause, .. } | Self::TooSlow { cause } => Probe::Failed(cause),
             Self::Rejected(rejection) => Probe::Failed(rejection.reason),
+            Self::AcceptedWithRemark(remark) => Probe::Ready(format!("{ready}; it remarks: {remark}")),
             _ => Probe::Ready(ready.to_owned()),
         }
     }
@@ -237,14 +243,26 @@ impl Verdict {
         }
     }
 
+    /// Learns from the verdict on an answer whether the collector knows the access token that went with the request. A token
+    /// that it took before and knows no more is no reason to hold before a new one was tried.
+    pub fn renewed(self, answer: &Answer, token: &str, taken: &LastTaken) -> Self {
+        match self {
+            Self::Hold(alarm) if answer.status == 401 && taken.refused(token) => {
+                Self::retry(format!("{}; meanwhile a new access token is fetched", alarm.message), None)
+            }
+            verdict => {
+                if answer.is_success() {
+                    taken.accepted(token);
+                }
+                verdict
+            }
+        }
+    }
+
     /// The same verdict with these secrets blotted out of its texts: a collector may repeat what it was sent.
     pub fn redacted(mut self, secrets: &[&str]) -> Self {
         let blot = |text: &mut String| {
-            for secret in secrets.iter().filter(|secret| secret.len() >= SHORTEST_SECRET) {
-                if text.contains(secret) {
-                    *text = text.replace(secret, "***");
-                }
-            }
+            secrets.iter().for_each(|secret| blot_out(secret, text));
         };
         match &mut self {
             Self::Retry { cause, .. } | Self::TooSlow { cause } | Self::AcceptedWithRemark(cause) => {
@@ -278,9 +296,6 @@ impl Verdict {
     pub const LABELS: [&'static str; 8] =
         ["accepted", "partial", "pending_ack", "retry", "too_large", "too_slow", "hold", "rejected"];
 }
-
-/// Blotting out shorter texts would garble messages and protect nothing.
-const SHORTEST_SECRET: usize = 4;
 
 impl From<NoAnswer> for Verdict {
     fn from(failure: NoAnswer) -> Self {

@@ -194,6 +194,33 @@ impl Rotating {
     }
 }
 
+/// The access token that a collector took last. Where it refuses the same one later, that ended early or was revoked: a new
+/// one may do, and no human is needed yet.
+#[derive(Default)]
+pub struct LastTaken(Mutex<Option<String>>);
+
+impl LastTaken {
+    /// The collector took this token.
+    pub fn accepted(&self, token: &str) {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.as_deref() != Some(token) {
+            *taken = Some(token.to_owned());
+        }
+    }
+
+    /// The collector refused this token. True, once, for the one that it took last.
+    pub fn refused(&self, token: &str) -> bool {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.take_if(|taken| taken == token).is_some()
+    }
+}
+
+impl fmt::Debug for LastTaken {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("LastTaken")
+    }
+}
+
 impl fmt::Debug for Rotating {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.secret.fmt(out)
@@ -275,6 +302,63 @@ pub fn excerpt(said: &str, most_characters: usize) -> String {
     line
 }
 
+/// Puts `***` wherever a secret stands in what somebody else says, spelled as it is, or with the escapes of JSON, HTML or
+/// URLs: `a=b` may come back as `a\u003db`.
+pub fn blot_out(secret: &str, text: &mut String) {
+    const BLOT: &str = "***";
+    /// Blotting out shorter texts would garble messages and protect nothing.
+    const SHORTEST: usize = 4;
+    if secret.len() < SHORTEST {
+        return;
+    }
+    if text.contains(secret) {
+        *text = text.replace(secret, BLOT);
+    }
+    let mut from = 0;
+    while let Some(rest) = text.get(from..).filter(|rest| rest.contains(['\\', '&', '%', '+'])) {
+        let spelled = |at| Some((at, spelled(secret, rest.get(at..)?)?));
+        let found = rest.char_indices().find_map(|(at, _)| spelled(at));
+        let Some((at, length)) = found.filter(|(_, length)| *length > 0) else { return };
+        text.replace_range(from + at..from + at + length, BLOT);
+        from += at + BLOT.len();
+    }
+}
+
+/// How many bytes of the text spell a secret, if it begins with that.
+fn spelled(secret: &str, text: &str) -> Option<usize> {
+    let mut rest = text;
+    for wanted in secret.chars() {
+        let length = escaped(wanted, rest).or_else(|| rest.starts_with(wanted).then(|| wanted.len_utf8()))?;
+        rest = rest.get(length..)?;
+    }
+    Some(text.len() - rest.len())
+}
+
+/// How many bytes of the text spell a character with an escape, if it begins with one for that.
+fn escaped(wanted: char, text: &str) -> Option<usize> {
+    let code =
+        |digits: &str, radix| u32::from_str_radix(digits, radix).is_ok_and(|code| code == u32::from(wanted));
+    match text.as_bytes().first()? {
+        b'\\' if text.get(1..2) == Some("u") => code(text.get(2..6)?, 16).then_some(6),
+        b'\\' => text.get(1..)?.starts_with(wanted).then(|| 1 + wanted.len_utf8()),
+        b'%' => code(text.get(1..3)?, 16).then_some(3),
+        b'+' => (wanted == ' ').then_some(1),
+        b'&' => {
+            let (name, _) = text.get(1..)?.split_once(';')?;
+            let is_it = match name.strip_prefix('#') {
+                Some(number) => match number.strip_prefix(['x', 'X']) {
+                    Some(number) => code(number, 16),
+                    None => code(number, 10),
+                },
+                None => [("amp", '&'), ("lt", '<'), ("gt", '>'), ("quot", '"'), ("apos", '\'')]
+                    .contains(&(name, wanted)),
+            };
+            is_it.then(|| name.len() + 2)
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -331,6 +415,35 @@ mod tests {
         let missing: Secret = serde_json::from_str(r#"{"env":"AUDITFERRY_NO_SUCH_VARIABLE"}"#).unwrap();
         assert!(missing.reveal().unwrap_err().to_string().contains("AUDITFERRY_NO_SUCH_VARIABLE"));
     }
+
+    #[test]
+    fn a_secret_is_blotted_out_however_it_is_spelled_and_nothing_else_is() {
+        let blotted = |secret: &str, text: &str| {
+            let mut text = text.to_owned();
+            blot_out(secret, &mut text);
+            text
+        };
+        for (secret, text, expected) in [
+            (
+                "a=b/c",
+                r"x a=b/c, a\u003db\/c and a%3db%2Fc&#61; a&#x3D;b&#47;c.",
+                "x ***, *** and ***&#61; ***.",
+            ),
+            ("<&>\"'", "&lt;&amp;&gt;&quot;&apos; and &lt;&amp;&gt;&#34;&#39;", "*** and ***"),
+            ("a bc", "a+bc a%20bc a bc a\u{e9}bc", "*** *** *** a\u{e9}bc"),
+            (r"a\bc", r"a\bc a\\bc a\u005cbc", "*** *** ***"),
+            ("a%2Fb+", "a%2Fb+ a%252Fb%2B", "*** ***"),
+            ("\u{e9}t\u{e9}", r"\u00e9t\u00E9 \u00e9t", r"*** \u00e9t"),
+            (
+                "hunter2",
+                r"hunter3 hunte\r2 h&unter2 &; %hunter %2 \u12 \",
+                r"hunter3 *** h&unter2 &; %hunter %2 \u12 \",
+            ),
+        ] {
+            assert_eq!(blotted(secret, text), expected, "{secret}");
+        }
+    }
+
     #[test]
     fn what_is_cut_ends_with_a_whole_word_and_stays_on_its_line() {
         assert_eq!(excerpt("a\nb\u{1b}[2J é", 99), "a b [2J é");

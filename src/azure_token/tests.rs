@@ -78,7 +78,7 @@ fn tokens(settings: &IdentitySettings, environment: &[(&str, &str)]) -> Result<A
     let find = |name: &str| {
         environment.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
     };
-    AzureToken::choose(settings, SCOPE, &find)
+    AzureToken::choose(settings, SCOPE, &HttpSettings::default(), &find)
 }
 
 fn token(text: &str, ends: SystemTime) -> Result<Token, TokenError> {
@@ -264,4 +264,22 @@ async fn a_failure_is_shared_by_those_who_wait_and_then_tried_again() {
     assert_eq!(kept.get(start, async { Err(lost()) }).await.unwrap_err(), lost());
     assert_eq!(kept.get(start, async { token("unasked", ends) }).await.unwrap_err(), lost());
     assert_eq!(get(&mut kept, start + FAILED, token("first", ends)).await, "first");
+}
+
+#[tokio::test]
+async fn a_proof_that_is_repeated_is_in_no_message() {
+    // Cut in its middle: half a secret is one.
+    let long = format!("{{\"error\":\"x\",\"error_description\":\"*** {}hunter2/3\"}}", "x ".repeat(146));
+    for (status, body) in [
+        (400, r#"{"error":"invalid_client","error_description":"who is hunter2/3?"}"#),
+        (401, r#"{"error":"who is hunter2\/3?"}"#),
+        (502, "<html>client_secret=hunter2%2F3</html>"),
+        (400, &long),
+    ] {
+        let authority = Authority::start(&[(status, body)]).await;
+        let settings =
+            IdentitySettings { client_secret: Some(Secret::plain("hunter2/3")), ..settings(&authority) };
+        let said = tokens(&settings, &[]).unwrap().get().await.unwrap_err().to_string();
+        assert!(said.contains("***") && !said.contains("hunter2"), "{said}");
+    }
 }

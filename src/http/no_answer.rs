@@ -103,7 +103,8 @@ fn describe(error: &reqwest::Error) -> String {
 pub(super) fn complaint(answer: &Answer) -> Option<NoAnswer> {
     let (who, remedy) = match answer.status {
         407 => ("proxy", PROXY_LOGIN),
-        400 => {
+        // Whoever answers in JSON has read the request, and may repeat an event that says such things.
+        400 if !answer.is_json() => {
             let text = answer.excerpt().to_ascii_lowercase();
             let known = COMPLAINTS.iter().find(|(complaint, _)| text.contains(complaint));
             ("collector", known.map(|(_, remedy)| *remedy)?)
@@ -151,7 +152,9 @@ mod tests {
         ] {
             assert!(said(status, body).unwrap().contains(advice), "{body}");
         }
-        for (status, body) in [(200, "The SSL certificate error"), (400, "bad"), (403, "")] {
+        // A collector that repeats an event in its complaint.
+        let repeats = r#"{"error":"bad: 'Client sent an HTTP request to an HTTPS server.'"}"#;
+        for (status, body) in [(200, "The SSL certificate error"), (400, "bad"), (403, ""), (400, repeats)] {
             assert_eq!(said(status, body), None);
         }
     }

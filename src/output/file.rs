@@ -124,7 +124,7 @@ impl Target {
             }
             Self::Path { path, open } => {
                 let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
-                let opened = match open.take() {
+                let opened = match open.take().filter(Opened::has_a_name) {
                     Some(opened) => opened,
                     None => Opened::at(path)?,
                 };
@@ -161,17 +161,24 @@ impl Opened {
     fn at(path: &Path) -> io::Result<Self> {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(parent)?;
-        let created = !path.exists();
         let file = open_options(path).open(path)?;
         let regular = file.metadata()?.is_file();
         if regular {
-            if created && let Ok(directory) = File::open(parent) {
-                // The file's name must outlive a crash too.
-                directory.sync_all()?;
-            }
-            locked(&file, || cut_torn_line(&file))?;
+            // Whoever made file and directories, maybe this process before it was killed: their names must outlive a crash.
+            parent.ancestors().try_for_each(sync_names)?;
         }
         Ok(Self { file, regular })
+    }
+
+    /// False for a file that was deleted: what is appended to it, nobody finds.
+    fn has_a_name(&self) -> bool {
+        #[cfg(unix)]
+        {
+            let links = self.file.metadata().map(|metadata| std::os::unix::fs::MetadataExt::nlink(&metadata));
+            !matches!(links, Ok(0))
+        }
+        #[cfg(not(unix))]
+        true
     }
 
     fn append(&self, body: &[u8]) -> io::Result<()> {
@@ -179,6 +186,8 @@ impl Opened {
             return (&self.file).write_all(body);
         }
         locked(&self.file, || {
+            // Each time: another process may have died in the middle of its batch meanwhile.
+            cut_torn_line(&self.file)?;
             or_undone(&self.file, || {
                 (&self.file).write_all(body)?;
                 self.file.sync_data()
@@ -191,9 +200,22 @@ impl Opened {
 fn or_undone(file: &File, append: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let before = file.metadata()?.len();
     append().inspect_err(|_| {
-        // If even this fails, opening the file anew cuts at least a torn line.
+        // If even this fails, the next batch cuts at least a torn line.
         let _ = file.set_len(before);
     })
+}
+
+/// Sees to it that what was made in a directory is found there after a crash.
+fn sync_names(directory: &Path) -> io::Result<()> {
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    let Ok(directory) = File::open(directory) else { return Ok(()) };
+    match directory.sync_all() {
+        // Some file systems have nothing to sync there.
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        synced => synced,
+    }
 }
 
 fn open_options(path: &Path) -> OpenOptions {
@@ -221,10 +243,22 @@ fn locked(file: &File, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     done
 }
 
+/// True if nothing stands behind the last line's end.
+fn ends_a_line(mut file: &File, length: u64) -> io::Result<bool> {
+    let Some(last) = length.checked_sub(1) else { return Ok(true) };
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(last))?;
+    file.read_exact(&mut byte)?;
+    Ok(byte == *b"\n")
+}
+
 /// Cuts off an unfinished last line, which a crash leaves: its batch was never counted as delivered.
 fn cut_torn_line(file: &File) -> io::Result<()> {
     const BLOCK: u64 = 64 << 10;
     let length = file.metadata()?.len();
+    if ends_a_line(file, length)? {
+        return Ok(());
+    }
     let mut start = length;
     let mut whole = 0;
     while start > 0 && whole == 0 {
@@ -237,9 +271,6 @@ fn cut_torn_line(file: &File) -> io::Result<()> {
         if let Some(at) = memchr::memrchr(b'\n', &block) {
             whole = start + u64::try_from(at).map_err(io::Error::other)? + 1;
         }
-    }
-    if whole == length {
-        return Ok(());
     }
     let mut first = [0];
     let mut reader = file;
@@ -334,6 +365,31 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":1}\n");
         other.unlock().unwrap();
         assert_eq!(send.await, ACCEPTED);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_file_that_was_deleted_is_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events");
+        let output = output(&path);
+        assert_eq!(output.send(&request("{\"a\":1}\n")).await, ACCEPTED);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(output.send(&request("{\"a\":2}\n")).await, ACCEPTED);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":2}\n");
+    }
+
+    #[tokio::test]
+    async fn a_line_torn_by_another_process_is_cut_off_before_the_next_batch() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events");
+        let output = output(&path);
+        assert_eq!(output.send(&request("{\"a\":1}\n")).await, ACCEPTED);
+        // It died in the middle of its batch.
+        let mut other = OpenOptions::new().append(true).open(&path).unwrap();
+        other.write_all(b"{\"b\":1}\n{\"b\":").unwrap();
+        assert_eq!(output.send(&request("{\"a\":2}\n")).await, ACCEPTED);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":1}\n{\"b\":1}\n{\"a\":2}\n");
     }
 
     #[cfg(unix)]

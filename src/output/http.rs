@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use url::form_urlencoded;
 
 use crate::batch::{Framing, Request};
 use crate::component::{BuildError, Probe, parse};
@@ -127,6 +128,11 @@ fn ranges(key: &str, codes: &[Codes]) -> Result<Ranges, BuildError> {
         .collect()
 }
 
+/// True for a part of a path that is more likely a key than a word that messages need.
+fn may_be_key(name: &str) -> bool {
+    name.len() >= 20 || name.len() >= 6 && name.bytes().any(|byte| byte.is_ascii_digit())
+}
+
 fn holds(ranges: &Ranges, status: u16) -> bool {
     ranges.iter().any(|(first, last)| (*first..=*last).contains(&status))
 }
@@ -186,11 +192,15 @@ impl Http {
         if let Some(target) =
             url.split_once("://").and_then(|(_, rest)| Some(rest.split_at(rest.find('/')?).1))
         {
-            parts.extend([target, target.split('?').next().unwrap_or_default()].map(str::to_owned));
+            let path = target.split('?').next().unwrap_or_default();
+            parts.extend([target, path].map(str::to_owned));
+            parts.extend(path.split('/').filter(|name| may_be_key(name)).map(str::to_owned));
         }
         if let Some((_, query)) = url.split_once('?') {
             let values = query.split('&').filter_map(|pair| pair.split_once('='));
             parts.extend(values.map(|(_, value)| value.to_owned()));
+            // As the server reads them.
+            parts.extend(form_urlencoded::parse(query.as_bytes()).map(|(_, value)| value.into_owned()));
         }
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.config.body.content_type()));
@@ -208,10 +218,12 @@ impl Http {
             retry @ Verdict::Retry { .. } if holds(&self.retry, answer.status) => retry,
             _ if holds(&self.retry, answer.status) => Verdict::retry(answer.summary(), answer.retry_after),
             // A status that means success or a retry elsewhere was taken off its list here.
-            Verdict::Accepted { .. } | Verdict::Retry { .. } => Verdict::hold(
-                HoldReason::Misconfigured,
-                format!("{}; add the status to `success` or `retry`", answer.summary()),
-            ),
+            Verdict::Accepted { .. } | Verdict::AcceptedWithRemark(_) | Verdict::Retry { .. } => {
+                Verdict::hold(
+                    HoldReason::Misconfigured,
+                    format!("{}; add the status to `success` or `retry`", answer.summary()),
+                )
+            }
             verdict => verdict,
         }
     }
@@ -336,6 +348,9 @@ mod tests {
         ] {
             assert_eq!(verdict(&output, status), expected, "{status}");
         }
+        let page =
+            Answer { status: 200, retry_after: None, body: "<p>".into(), cut: false, cookies: String::new() };
+        assert!(matches!(output.of_answer(&page), Verdict::Hold(_)), "what it says makes it no success");
     }
 
     #[test]

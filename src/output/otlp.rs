@@ -1,7 +1,6 @@
 //! OpenTelemetry's protocol over HTTP, as protobuf: the OpenTelemetry Collector, and the many that speak its language.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -95,8 +94,6 @@ struct Otlp {
     /// The fields before the records, as they are written in `ResourceLogs` and `ScopeLogs`.
     resource: Vec<u8>,
     scope: Vec<u8>,
-    /// What the collector warned of last: it says it again with every answer, and is repeated once.
-    warned: Mutex<String>,
     client: Client,
 }
 
@@ -113,7 +110,6 @@ impl Otlp {
             headers: SecretHeaders::new(config.headers),
             resource: resource(&config.resource),
             scope: scope(),
-            warned: Mutex::default(),
             client: Client::new(&http)?,
         };
         output.headers()?;
@@ -125,14 +121,6 @@ impl Otlp {
         let (mut headers, shown) = self.headers.reveal()?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         Ok((headers, shown))
-    }
-
-    fn pass_on(&self, warning: String) {
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if !warning.is_empty() && *warned != warning {
-            tracing::warn!(url = self.url, "the collector took all records and warns: {warning}");
-            *warned = warning;
-        }
     }
 }
 
@@ -222,10 +210,13 @@ impl Output for Otlp {
             Err(failure) => failure.into(),
             Ok(answer) => {
                 let verdict = verdict::of_answer(&answer, request.events);
-                if matches!(verdict, Verdict::Accepted { .. }) {
-                    self.pass_on(verdict::warning(&answer));
+                match (verdict, verdict::warning(&answer)) {
+                    (Verdict::Accepted { .. }, warning) if !warning.is_empty() => {
+                        Verdict::AcceptedWithRemark(warning)
+                    }
+                    (Verdict::Accepted { .. }, _) => Verdict::from_status(&answer),
+                    (verdict, _) => verdict,
                 }
-                verdict
             }
         };
         verdict.rotated(&shown).redacted(&blots(&shown))

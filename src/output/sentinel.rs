@@ -24,7 +24,7 @@ use crate::json::{self, edit};
 use crate::output::{
     BatchMost, HoldReason, Output, OutputContext, OutputDefaults, OutputKind, Oversized, Rejection, Verdict,
 };
-use crate::secret::Secret;
+use crate::secret::{LastTaken, Secret};
 
 /// Microsoft Sentinel.
 pub const KIND: OutputKind = OutputKind {
@@ -96,6 +96,7 @@ struct Sentinel {
     url: String,
     oversized: Oversized,
     token: AzureToken,
+    taken: LastTaken,
     client: Client,
 }
 
@@ -130,9 +131,10 @@ impl Sentinel {
         let mut http = context.http;
         http.idle_timeout = Some(IDLE_TIMEOUT);
         Ok(Self {
-            token: AzureToken::new(&identity, scope(&base))?,
+            token: AzureToken::through(&identity, scope(&base), &http)?,
             url: format!("{base}/dataCollectionRules/{rule_id}/streams/{stream}?api-version=2023-01-01"),
             oversized: config.oversized,
+            taken: LastTaken::default(),
             client: Client::new(&http)?,
         })
     }
@@ -156,7 +158,7 @@ impl Sentinel {
                 if answer.status == 401 {
                     self.token.forget(&token).await;
                 }
-                judge(&answer)
+                judge(&answer).renewed(&answer, token.reveal(), &self.taken)
             }
         };
         verdict.redacted(&[token.reveal()])

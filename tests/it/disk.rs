@@ -157,6 +157,52 @@ async fn a_commit_does_not_hide_that_dead_letters_cannot_be_written() {
     assert_eq!(request_ids(&collector.events()), ["request-1", "request-4"]);
 }
 
+/// Whatever the disk of a file does, its pipeline holds and goes on with each record written once.
+fn holds_for_the_file(number: u32, calls: &str, advice: &str) {
+    let (directory, disk) = (place(), Disk::new());
+    let directory = directory.path();
+    let mut process = start(directory, &disk);
+    disk.fails(number, calls, "/out.ndjson");
+    deliver(directory, "second", &[2, 3, 4, 5]);
+    process.until("held", |process| process.get("/readyz").contains(advice));
+    disk.recovers();
+    process.until("ready again", |process| process.get("/readyz").starts_with("HTTP/1.1 200"));
+    process.until("all shipped", |_| shipped(directory).len() >= 5);
+    process.signal("TERM");
+    process.end().with(0);
+    let expected: Vec<String> = (1..6).map(|number| format!("request-{number}")).collect();
+    assert_eq!(shipped(directory), expected);
+}
+
+#[test]
+fn a_full_disk_under_the_file_is_waited_for() {
+    holds_for_the_file(FULL, "write", "free disk space");
+}
+
+#[test]
+fn a_disk_that_cannot_sync_the_file_is_waited_for() {
+    holds_for_the_file(BROKEN, "sync", "check `path`");
+}
+
+#[test]
+fn a_file_whose_name_may_not_outlive_a_crash_counts_as_nothing_delivered() {
+    let (directory, disk) = (place(), Disk::new());
+    let directory = directory.path();
+    let text = std::fs::read_to_string(directory.join("a.toml")).unwrap();
+    write_config(directory, &text.replace("out.ndjson", "deep/er/out.ndjson"));
+    let once = || Process::start_with(&ONCE, directory, &disk.environment()).end();
+    // The directory that was made for it is a name in another one, which is to be synced as well.
+    for unsynced in ["/deep$", "/er$", "/er$"] {
+        disk.fails(BROKEN, "sync", unsynced);
+        let ended = once().with(2);
+        assert!(ended.stderr.contains("cannot append to"), "{unsynced}: {}", ended.stderr);
+    }
+    disk.recovers();
+    once().with(0);
+    let ids: Vec<_> = lines(&directory.join("deep/er/out.ndjson"));
+    assert_eq!(ids.len(), 1, "{ids:?}");
+}
+
 #[test]
 fn a_start_without_room_for_a_state_says_what_to_do() {
     let (directory, disk) = (place(), Disk::new());

@@ -7,7 +7,7 @@ use auditferry::batch::Request;
 use auditferry::compress::Encoding;
 use auditferry::format::FormatName;
 use auditferry::http::{Client, HttpSettings, TlsSettings};
-use auditferry::output::{Output, OutputContext, Verdict, sumo};
+use auditferry::output::{Output, OutputContext, Verdict, sentinel, sumo};
 use auditferry::units::Period;
 use reqwest::header::HeaderMap;
 use serde_json::json;
@@ -181,4 +181,29 @@ async fn a_proxy_behind_tls_may_have_an_authority_of_its_own() {
     let settings = HttpSettings { proxy_ca_file, ..settings };
     assert_eq!(send(&*output(collector.url(), settings)).await, ACCEPTED);
     assert_eq!(proxy.targets().len(), 1);
+}
+
+#[tokio::test]
+async fn the_tokens_of_an_output_are_fetched_by_its_proxy_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Authority::new("ours");
+    let collector = Collector::start_tls(Protocol::Sentinel, authority.server(None)).await;
+    let proxy = Proxy::start(None).await;
+    let http = HttpSettings {
+        proxy: Some(proxy.url().to_owned()),
+        proxy_ca_file: Some(authority.file(directory.path(), "ca.pem")),
+        no_proxy: Some(String::new()),
+        ..HttpSettings::default()
+    };
+    let context = OutputContext { name: "out".to_owned(), format: FormatName::Canonical, http };
+    let url = collector.url();
+    let azure =
+        json!({"tenant_id": "t", "client_id": "c", "client_secret": "hunter2", "authority_host": url});
+    let table = json!({"url": url, "rule_id": "dcr-1", "stream": "Custom-A", "azure": azure});
+    let output = (sentinel::KIND.build)(table, context).unwrap();
+    let body = "[{\"event_id\":\"a\"}]";
+    let request =
+        Request { body: body.into(), encoding: Encoding::None, events: 1, uncompressed_bytes: body.len() };
+    assert_eq!(output.send(&request).await, ACCEPTED);
+    assert_eq!(proxy.targets(), [collector.address(), collector.address()]);
 }

@@ -145,6 +145,24 @@ fn every_status_has_its_verdict() {
 }
 
 #[test]
+fn what_google_refuses_is_told_by_its_status_however_much_it_says() {
+    let refusal = |message: &str, status: &str| {
+        let body = json!({"error": {"code": 400, "message": message, "status": status}}).to_string();
+        let answer =
+            Answer { status: 400, retry_after: None, body: body.into(), cut: false, cookies: String::new() };
+        of_answer(&answer)
+    };
+    // The status comes last, behind a message of any length.
+    let long = refusal(&"no such log type ".repeat(50), "FAILED_PRECONDITION");
+    assert!(matches!(&long, Verdict::Hold(alarm) if alarm.reason == HoldReason::Misconfigured), "{long:?}");
+    // An event that is repeated there says nothing of the settings, nor of the size.
+    for quoted in ["FAILED_PRECONDITION", "payload size exceeds"] {
+        let verdict = refusal(&format!("bad log: '{quoted}'"), "INVALID_ARGUMENT");
+        assert_eq!(verdict.label(), "rejected", "{verdict:?}");
+    }
+}
+
+#[test]
 fn a_burst_is_given_its_five_minutes_unless_google_says_when() {
     for (said, expected) in [(None, 300), (Some(Duration::from_secs(7)), 7)] {
         let answer =
@@ -194,6 +212,7 @@ fn a_wrong_configuration_names_its_key_and_no_secret() {
         (with("log_type", json!("a b")), "log_type: "),
         (with("forwarder", json!("a/b")), "forwarder: "),
         (with("url", json!("chronicle")), "url: "),
+        (with("labels", json!({"event_id": "{event_id}"})), "labels.event_id: "),
         (with("service_account_key", json!("hunter2")), "service_account_key: "),
         (with("service_account_key", json!({"file": "/no/such"})), "service_account_key: "),
         (with("service_account_key", json!(r#"{"private_key":"hunter2"}"#)), "service_account_key: "),

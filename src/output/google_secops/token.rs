@@ -73,6 +73,8 @@ impl Tokens {
             Some(_) => GoogleCloudStorageBuilder::new().with_service_account_key(key.clone()),
             None => GoogleCloudStorageBuilder::from_env(),
         };
+        // `object_store` has no cryptography of its own; whoever comes first installs it for the process.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         // The reason would repeat parts of the key.
         let store = builder
             .with_bucket_name("none")

@@ -5,8 +5,10 @@
 //! | delivered | is in |
 //! | message too large, alone in its record batch | is refused for its own sake |
 //! | message too large, among others | is sent again, apart from those that are in; of all: the request is too large |
-//! | invalid record, invalid timestamp | is refused for its own sake |
+//! | invalid record, alone in its record batch, or named by a broker that tells which (Kafka 2.4) | is refused for its own sake |
+//! | invalid record, among others | is sent again, apart from those that are in; of all: the request is narrowed down |
 //! | invalid record in the same record batch | is sent again |
+//! | invalid timestamp, which is that of the client's clock | holds: misconfigured |
 //! | login refused, not authorised | holds: credentials |
 //! | unknown topic | holds: not found |
 //! | unsupported version, compression, feature; policy | holds: misconfigured |
@@ -54,7 +56,7 @@ fn fate(code: Code) -> Fate {
     };
     match code {
         MessageSizeTooLarge | MessageBatchTooLarge => Fate::TooLarge,
-        InvalidRecord | InvalidTimestamp => Fate::Rejected,
+        InvalidRecord => Fate::Rejected,
         TopicAuthorizationFailed
         | ClusterAuthorizationFailed
         | TransactionalIdAuthorizationFailed
@@ -71,6 +73,7 @@ fn fate(code: Code) -> Fate {
         | UnsupportedCompressionType
         | InvalidRequiredAcks
         | InvalidConfig
+        | InvalidTimestamp
         | PolicyViolation
         | SecurityDisabled => Fate::Hold(HoldReason::Misconfigured),
         InvalidDifferentRecord
@@ -100,10 +103,13 @@ pub(super) fn of(failures: Vec<Failure>, events: usize, plan: &Plan) -> Verdict 
     let mut rejected = Vec::new();
     let mut rest = Vec::new();
     let all = failures.len() == events;
+    let of_code = |code| failures.iter().filter(move |failure| failure.code == code).count();
+    // Else the record batch was refused whole, and what is good in it as well.
+    let named = of_code(Code::InvalidRecord) == 1 || of_code(Code::InvalidDifferentRecord) > 0;
     for failure in failures {
         match fate(failure.code) {
             Fate::TooLarge if events == 1 || failure.bytes > BATCH_BYTES => rejected.push(failure),
-            Fate::Rejected => rejected.push(failure),
+            Fate::Rejected if named => rejected.push(failure),
             fate => rest.push((fate, failure)),
         }
     }
@@ -120,8 +126,9 @@ pub(super) fn of(failures: Vec<Failure>, events: usize, plan: &Plan) -> Verdict 
             ambiguous,
         };
     }
-    if rest.iter().all(|(fate, _)| *fate == Fate::TooLarge) {
-        return Verdict::TooLarge;
+    if rest.iter().all(|(fate, _)| matches!(fate, Fate::TooLarge | Fate::Rejected)) {
+        let invalid = rest.into_iter().find(|(fate, _)| *fate == Fate::Rejected);
+        return invalid.map_or(Verdict::TooLarge, |(_, failure)| Verdict::Rejected(refused(failure).1));
     }
     let hold = rest.iter().find_map(|(fate, failure)| match fate {
         Fate::Hold(reason) => Some(held(*reason, failure.code, &failure.topic, plan)),
@@ -164,6 +171,9 @@ fn held(reason: HoldReason, code: Code, topic: &str, plan: &Plan) -> Verdict {
             format!("{servers}: {code}; grant the login the right Write on the topic {topic}")
         }
         HoldReason::NotFound => format!("{servers}: {code}; make the topic {topic}, or correct `topic`"),
+        _ if code == Code::InvalidTimestamp => format!(
+            "{servers}: {code}; set the clock of this machine, or `message.timestamp.after.max.ms` and the like of the topic {topic}"
+        ),
         _ => format!("{servers}: {code}; check `codec` and the settings of the topic {topic}"),
     };
     Verdict::hold(reason, message)
@@ -218,7 +228,6 @@ mod tests {
             (Code::MessageSizeTooLarge, "rejected 1"),
             (Code::MessageBatchTooLarge, "rejected 1"),
             (Code::InvalidRecord, "rejected 1"),
-            (Code::InvalidTimestamp, "rejected 1"),
             (Code::TopicAuthorizationFailed, "hold credentials"),
             (Code::ClusterAuthorizationFailed, "hold credentials"),
             (Code::Authentication, "hold credentials"),
@@ -230,6 +239,7 @@ mod tests {
             (Code::UnsupportedCompressionType, "hold misconfigured"),
             (Code::UnsupportedVersion, "hold misconfigured"),
             (Code::PolicyViolation, "hold misconfigured"),
+            (Code::InvalidTimestamp, "hold misconfigured"),
             (Code::InvalidDifferentRecord, "retry false"),
             (Code::QueueFull, "retry false"),
             (Code::NotEnoughReplicas, "retry false"),
@@ -269,7 +279,15 @@ mod tests {
         assert_eq!(of_codes(&[large, large], 10), Verdict::TooLarge);
         // Larger than a record batch of several is: it was alone.
         assert_eq!(partial(&[ok, large], BATCH_BYTES + 1), (vec![], vec![1], false));
-        assert_eq!(partial(&[bad, bad], 10), (vec![], vec![0, 1], false));
+        // Nobody says which of them made the record batch invalid.
+        assert_eq!(of_codes(&[bad, bad], 10).label(), "rejected");
+        assert_eq!(of_codes(&[bad, large, bad], 10).label(), "rejected");
+        assert_eq!(partial(&[ok, bad, bad], 10), (vec![1, 2], vec![], false));
+        assert_eq!(partial(&[ok, bad, ok], 10), (vec![], vec![1], false));
+        assert_eq!(
+            partial(&[bad, Some(Code::InvalidDifferentRecord), bad], 10),
+            (vec![1], vec![0, 2], false)
+        );
         let mixed = of_codes(&[missing, late], 10);
         assert!(
             matches!(mixed, Verdict::Retry { ambiguous: true, .. }),

@@ -15,7 +15,6 @@ pub(super) fn of_answer(answer: &Answer, entries: usize) -> Verdict {
     let hold = |reason, advice: &str| Verdict::hold(reason, format!("{said}; {advice}"));
     let misconfigured = |advice: &str| hold(HoldReason::Misconfigured, advice);
     match answer.status {
-        200..=204 => Verdict::Accepted { slow_down: false },
         // Not a success in spite of its number: what a tenant gets whose ingestion is blocked.
         205..=299 => misconfigured("unblock the ingestion of this tenant in Loki"),
         400 if text.trim_start().starts_with('<') => {

@@ -4,11 +4,14 @@
 //! |---|---|---|
 //! | 200 | all in | accepted |
 //! | 200 with `rejected_log_records` | some refused, nobody says which | all dead-lettered: to send any again is forbidden |
+//! | 200, longer than what is read | some may be refused | all dead-lettered |
 //! | 429, 503 | none in | retry |
 //! | 502, 504 | unknown | retry, ambiguous |
 //! | 400 | none in | rejected: the batch is narrowed down |
 //! | 413, or 400 that says so | none in | too large |
 //! | other | none in | hold: OTLP forbids the retry, and no event is known to be at fault |
+
+use serde::Deserialize;
 
 use super::proto::{self, Value};
 use crate::http::Answer;
@@ -46,21 +49,64 @@ pub(super) fn of_answer(answer: &Answer, records: usize) -> Verdict {
     }
 }
 
-fn of_success(answer: &Answer, records: usize) -> Verdict {
-    let Some(Value::Bytes(partial)) = proto::field(PARTIAL_SUCCESS, &answer.body) else {
-        return Verdict::Accepted { slow_down: false };
-    };
-    let rejected = match proto::field(REJECTED_LOG_RECORDS, partial) {
-        // It is signed there: a negative count is none.
-        Some(Value::Number(rejected)) if rejected <= i64::MAX as u64 => rejected,
-        _ => 0,
-    };
-    if rejected == 0 {
-        return Verdict::Accepted { slow_down: false };
+/// `partial_success`: how many records were refused, and what is said of it.
+fn partial_success(answer: &Answer) -> Option<(u64, String)> {
+    if let Some(Value::Bytes(partial)) = proto::field(PARTIAL_SUCCESS, &answer.body) {
+        let rejected = match proto::field(REJECTED_LOG_RECORDS, partial) {
+            // It is signed there: a negative count is none.
+            Some(Value::Number(rejected)) if rejected <= i64::MAX as u64 => rejected,
+            _ => 0,
+        };
+        return Some((rejected, text(proto::field(ERROR_MESSAGE, partial))));
     }
-    let message = text(proto::field(ERROR_MESSAGE, partial));
-    let which = if rejected < records as u64 { " and does not say which" } else { "" };
-    let reason = format!("the collector refused {rejected} of these {records} records{which}: {message}");
+    // OTLP wants the answer in the request's encoding, and a gateway may speak JSON alone: refusals are refusals.
+    let Json { partial } = serde_json::from_slice(&answer.body).ok()?;
+    let Partial { rejected, message } = partial?;
+    let rejected = match rejected {
+        Some(Count::Number(rejected)) => u64::try_from(rejected).ok(),
+        Some(Count::Text(rejected)) => rejected.parse().ok(),
+        None => None,
+    };
+    Some((rejected.unwrap_or_default(), excerpt(&message, MAX_REASON_CHARACTERS)))
+}
+
+/// An answer in JSON, whose 64-bit numbers are texts.
+#[derive(Deserialize)]
+struct Json {
+    #[serde(rename = "partialSuccess", alias = "partial_success")]
+    partial: Option<Partial>,
+}
+
+#[derive(Deserialize)]
+struct Partial {
+    #[serde(rename = "rejectedLogRecords", alias = "rejected_log_records")]
+    rejected: Option<Count>,
+    #[serde(rename = "errorMessage", alias = "error_message", default)]
+    message: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Count {
+    Number(i64),
+    Text(String),
+}
+
+fn of_success(answer: &Answer, records: usize) -> Verdict {
+    let reason = match partial_success(answer) {
+        Some((rejected @ 1.., message)) => {
+            let which = if rejected < records as u64 { " and does not say which" } else { "" };
+            format!("the collector refused {rejected} of these {records} records{which}: {message}")
+        }
+        // It may tell of a refusal, one error for each record.
+        None if answer.cut && !answer.is_page() => {
+            format!(
+                "the collector's answer is longer than what is read, so that nobody knows which of these {records} \
+                     records it refused"
+            )
+        }
+        _ => return Verdict::Accepted { slow_down: false },
+    };
     Verdict::Partial {
         duplicate: Vec::new(),
         retry: Vec::new(),
@@ -72,8 +118,8 @@ fn of_success(answer: &Answer, records: usize) -> Verdict {
 
 /// What a collector that took all records has to say all the same; empty if nothing.
 pub(super) fn warning(answer: &Answer) -> String {
-    match proto::field(PARTIAL_SUCCESS, &answer.body) {
-        Some(Value::Bytes(partial)) if answer.is_success() => text(proto::field(ERROR_MESSAGE, partial)),
+    match partial_success(answer) {
+        Some((_, message)) if answer.is_success() => message,
         _ => String::new(),
     }
 }
@@ -180,6 +226,37 @@ mod tests {
             assert_eq!(rejected.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 1, 2]);
             assert!(rejected.iter().all(|(_, rejection)| rejection.reason == said), "{rejected:?}");
         }
+    }
+
+    #[test]
+    fn a_success_that_is_too_long_to_be_read_is_not_known_to_be_one() {
+        // An error for each of many records, in one message.
+        let mut cut = Answer { cut: true, ..success(2, &"too old; ".repeat(1000)) };
+        cut.body.truncate(4096);
+        let Verdict::Partial { retry, rejected, .. } = of_answer(&cut, 3) else {
+            panic!("taken for a success")
+        };
+        assert_eq!((retry, rejected.len()), (vec![], 3));
+        assert!(rejected[0].1.reason.contains("longer than"), "{}", rejected[0].1.reason);
+    }
+
+    #[test]
+    fn a_refusal_that_is_told_in_json_is_one() {
+        for body in [
+            r#"{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"too old"}}"#,
+            r#"{ "partialSuccess": { "rejectedLogRecords": 2, "errorMessage": "too old" } }"#,
+            r#"{"partial_success":{"rejected_log_records":"2","error_message":"too old"}}"#,
+        ] {
+            let Verdict::Partial { retry, rejected, .. } = of_answer(&answer(200, body.into()), 3) else {
+                panic!("{body} is not partial")
+            };
+            assert_eq!((retry, rejected.len()), (vec![], 3), "{body}");
+            let said = "the collector refused 2 of these 3 records and does not say which: too old";
+            assert_eq!(rejected[0].1.reason, said);
+        }
+        let warns = r#"{"partialSuccess":{"rejectedLogRecords":"0","errorMessage":"deprecated"}}"#;
+        assert_eq!(of_answer(&answer(200, warns.into()), 3), Verdict::Accepted { slow_down: false });
+        assert_eq!(warning(&answer(200, warns.into())), "deprecated");
     }
 
     #[test]

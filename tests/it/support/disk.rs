@@ -48,7 +48,8 @@ impl Disk {
         [("LD_PRELOAD", self.library()), ("DISK_FAULT", self.control())]
     }
 
-    /// From now on these calls ("write", "sync" or "all") on files with this in their path fail with an error number.
+    /// From now on these calls ("write", "sync" or "all") on files with this in their path fail with an error number; with a
+    /// `$` behind it, on files whose path ends so.
     pub(crate) fn fails(&self, number: u32, calls: &str, path: &str) {
         let new = self.control().with_extension("new");
         std::fs::write(&new, format!("{number} {calls} {path}")).unwrap();

@@ -1,7 +1,7 @@
 /* A disk that fails on demand, put in front of the C library's calls by LD_PRELOAD.
  *
  * The file that DISK_FAULT names holds "<errno> <calls> <part of a path>" while the fault lasts; calls are "write", "sync" or
- * "all". A full disk takes half of what it is given before it takes nothing. */
+ * "all"; a part that ends in $ is the end of the path. A full disk takes half of what it is given before it takes nothing. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -25,6 +25,11 @@ static int fault(int file, const char *call) {
     ssize_t length = readlink(link, path, sizeof path - 1);
     if (length < 0) return 0;
     path[length] = 0;
+    size_t end = strlen(part);
+    if (part[end - 1] == '$') {
+        part[--end] = 0;
+        return (size_t)length >= end && !strcmp(path + length - end, part) ? number : 0;
+    }
     return strstr(path, part) ? number : 0;
 }
 

@@ -201,6 +201,32 @@ async fn an_event_that_is_too_large_is_found_among_others_and_refused_when_alone
 }
 
 #[tokio::test]
+async fn a_record_batch_that_is_refused_without_saying_for_which_event_is_narrowed_down() {
+    let bench = Bench::with_topic(1);
+    assert_eq!(bench.send(&["a"]).await, ACCEPTED);
+    let invalid = Answer::RD_KAFKA_RESP_ERR_INVALID_RECORD;
+    bench.cluster.request_errors(ApiKey::Produce, &[invalid]);
+    let verdict = bench.send(&["b", "c", "d"]).await;
+    assert_eq!(verdict.label(), "rejected", "one of them may be to blame: {verdict:?}");
+    bench.cluster.request_errors(ApiKey::Produce, &[invalid]);
+    let verdict = bench.send(&["b"]).await;
+    let Verdict::Partial { rejected, .. } = &verdict else { panic!("{verdict:?}") };
+    assert_eq!(rejected.len(), 1);
+    assert_eq!(bench.send(&["c", "d"]).await, ACCEPTED);
+    assert_eq!(bench.stored(TOPIC, 1), once(&["a", "c", "d"]));
+}
+
+#[tokio::test]
+async fn a_time_that_the_topic_does_not_take_is_that_of_this_machine_and_of_no_event() {
+    let bench = Bench::with_topic(1);
+    assert_eq!(bench.send(&["a"]).await, ACCEPTED);
+    bench.cluster.request_errors(ApiKey::Produce, &[Answer::RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP]);
+    held(&bench.send(&["b", "c"]).await, HoldReason::Misconfigured, &["the clock of this machine"]);
+    assert_eq!(bench.send(&["b", "c"]).await, ACCEPTED);
+    assert_eq!(bench.stored(TOPIC, 1), once(&["a", "b", "c"]));
+}
+
+#[tokio::test]
 async fn a_broker_that_is_gone_is_ambiguous_while_events_are_with_the_client_and_clean_after() {
     let bench = Bench::with_topic(1);
     assert_eq!(bench.send(&["a"]).await, ACCEPTED);

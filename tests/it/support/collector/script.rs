@@ -53,7 +53,12 @@ impl Step {
 
     /// Announces more body than it sends, then closes the connection.
     pub(crate) fn half_answer(body: impl Into<String>) -> Self {
-        Self { fault: Fault::HalfAnswer, ..Self::answer(200, body) }
+        Self::answer(200, body).broken_off()
+    }
+
+    /// Announces more body than it sends, then closes the connection.
+    pub(crate) fn broken_off(self) -> Self {
+        Self { fault: Fault::HalfAnswer, ..self }
     }
 
     /// Adds a header.
