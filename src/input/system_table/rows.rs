@@ -169,12 +169,13 @@ impl Splitter {
         None
     }
 
-    /// Keeps the buffer bounded while an element does not end.
+    /// Keeps the buffer bounded while an element does not end. What stands before one is not needed.
     fn shorten(&mut self) {
-        if self.depth < 2 || self.buffer.len() <= self.longest {
+        let within = self.depth >= 2;
+        if within && self.buffer.len() <= self.longest {
             return;
         }
-        if self.long.is_none() {
+        if within && self.long.is_none() {
             let kept = KEPT_OF_LONG.min(self.buffer.len());
             self.long = Some(Bytes::copy_from_slice(self.buffer.get(..kept).unwrap_or_default()));
         }
@@ -246,6 +247,21 @@ mod tests {
         assert!(kept.starts_with(b"[\"\\\\"));
         assert_eq!(splitter.next(), Some(Element::Row(Bytes::from_static(b"[\"b\"]"))));
         assert_eq!((splitter.next(), splitter.is_whole()), (None, true));
+    }
+
+    #[test]
+    fn what_is_no_array_takes_no_memory() {
+        for noise in [&b"<html> not found </html>"[..], b"\"texts\"", b" \\ \\", b"[{\"a\":1},"] {
+            let mut splitter = Splitter::new(1000);
+            for _ in 0..1000 {
+                splitter.feed(noise);
+                while splitter.next().is_some() {}
+                assert!(splitter.buffer.len() <= 1000, "{} bytes", splitter.buffer.len());
+                if noise.starts_with(b"[") {
+                    splitter.depth = 1;
+                }
+            }
+        }
     }
 
     #[test]
