@@ -422,10 +422,24 @@ fn refusal(action: String, error: &object_store::Error) -> InputError {
     // Listing a bucket that is not there is no `NotFound` of the store's: only the answer's code tells.
     let no_bucket =
         ["NoSuchBucket", "ContainerNotFound", "bucket does not exist"].iter().any(|code| text.contains(code));
+    // Answers of S3 that have the status of a missing right and are none.
+    let code = |code: &str| text.contains(&format!("<Code>{code}</Code>"));
+    let (archived, skewed) = (code("InvalidObjectState"), code("RequestTimeTooSkewed"));
+    // A listing that is refused is no `PermissionDenied` either, and an old token is a bad request to S3.
+    let denied = ["status code: 401 ", "status code: 403 "].iter().any(|status| text.contains(status))
+        || code("ExpiredToken")
+        || code("InvalidToken");
+    let denied = denied
+        || matches!(
+            error,
+            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }
+        );
     let source = text.into();
     let remedy = match error {
         _ if no_bucket => "check the bucket's name in `url`",
-        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+        _ if archived => "it lies in an archive: restore it, or leave its date out by `start_date`",
+        _ if skewed => "set this machine's clock",
+        _ if denied => {
             "check the credentials and that they may list and read the bucket and decrypt with its key"
         }
         object_store::Error::NotFound { .. } => "check the bucket's name in `url`",
