@@ -443,6 +443,10 @@ fn refusal(action: String, error: &object_store::Error) -> InputError {
             "check the credentials and that they may list and read the bucket and decrypt with its key"
         }
         object_store::Error::NotFound { .. } => "check the bucket's name in `url`",
+        // The library gives up the whole listing at such a key.
+        object_store::Error::InvalidPath { source: object_store::path::Error::EmptySegment { .. } } => {
+            "move the object with // in its key elsewhere, or have `url` name a folder that does not hold it"
+        }
         _ => return InputError::Transient { action, source },
     };
     InputError::Refused { action, source, remedy: remedy.to_owned() }
