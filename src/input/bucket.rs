@@ -49,6 +49,7 @@ mod position;
 mod queue;
 mod ranges;
 mod records;
+mod refusal;
 mod schedule;
 mod sqs;
 mod store;
@@ -65,6 +66,7 @@ use object::{Found, ObjectError, ObjectReader};
 use open::{Closing, OpenObjects};
 use queue::Queue;
 use ranges::{RANGE_BYTES, ReadAhead};
+use refusal::refusal;
 use sqs::{BucketQueue, Receivers, Subscription};
 use store::{Scheme, Store, StoreSettings};
 
@@ -411,45 +413,6 @@ fn trouble(key: &Path, error: ObjectError) -> InputError {
         ObjectError::State(error) => InputError::State(error),
         error => InputError::Transient { action, source: error.to_string().into() },
     }
-}
-
-/// Tells what passes from what a human must put right.
-fn refusal(action: String, error: &object_store::Error) -> InputError {
-    if let Some(azure::Refusal { reason, remedy }) = azure::refusal(error) {
-        return InputError::Refused { action, source: reason.as_str().into(), remedy: remedy.clone() };
-    }
-    let text = error.to_string();
-    // Listing a bucket that is not there is no `NotFound` of the store's: only the answer's code tells.
-    let no_bucket =
-        ["NoSuchBucket", "ContainerNotFound", "bucket does not exist"].iter().any(|code| text.contains(code));
-    // Answers of S3 that have the status of a missing right and are none.
-    let code = |code: &str| text.contains(&format!("<Code>{code}</Code>"));
-    let (archived, skewed) = (code("InvalidObjectState"), code("RequestTimeTooSkewed"));
-    // A listing that is refused is no `PermissionDenied` either, and an old token is a bad request to S3.
-    let denied = ["status code: 401 ", "status code: 403 "].iter().any(|status| text.contains(status))
-        || code("ExpiredToken")
-        || code("InvalidToken");
-    let denied = denied
-        || matches!(
-            error,
-            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }
-        );
-    let source = text.into();
-    let remedy = match error {
-        _ if no_bucket => "check the bucket's name in `url`",
-        _ if archived => "it lies in an archive: restore it, or leave its date out by `start_date`",
-        _ if skewed => "set this machine's clock",
-        _ if denied => {
-            "check the credentials and that they may list and read the bucket and decrypt with its key"
-        }
-        object_store::Error::NotFound { .. } => "check the bucket's name in `url`",
-        // The library gives up the whole listing at such a key.
-        object_store::Error::InvalidPath { source: object_store::path::Error::EmptySegment { .. } } => {
-            "move the object with // in its key elsewhere, or have `url` name a folder that does not hold it"
-        }
-        _ => return InputError::Transient { action, source },
-    };
-    InputError::Refused { action, source, remedy: remedy.to_owned() }
 }
 
 #[cfg(test)]
