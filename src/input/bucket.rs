@@ -49,6 +49,7 @@ mod position;
 mod queue;
 mod ranges;
 mod records;
+mod refusal;
 mod schedule;
 mod sqs;
 mod store;
@@ -66,6 +67,7 @@ use object::{Found, ObjectError, ObjectReader};
 use open::{Closing, OpenObjects};
 use queue::Queue;
 use ranges::{RANGE_BYTES, ReadAhead};
+use refusal::refusal;
 use sqs::{BucketQueue, Receivers, Subscription};
 use store::{Scheme, Store, StoreSettings};
 use turns::Turns;
@@ -415,27 +417,6 @@ fn trouble(key: &Path, error: ObjectError) -> InputError {
         ObjectError::State(error) => InputError::State(error),
         error => InputError::Transient { action, source: error.to_string().into() },
     }
-}
-
-/// Tells what passes from what a human must put right.
-fn refusal(action: String, error: &object_store::Error) -> InputError {
-    if let Some(azure::Refusal { reason, remedy }) = azure::refusal(error) {
-        return InputError::Refused { action, source: reason.as_str().into(), remedy: remedy.clone() };
-    }
-    let text = error.to_string();
-    // Listing a bucket that is not there is no `NotFound` of the store's: only the answer's code tells.
-    let no_bucket =
-        ["NoSuchBucket", "ContainerNotFound", "bucket does not exist"].iter().any(|code| text.contains(code));
-    let source = text.into();
-    let remedy = match error {
-        _ if no_bucket => "check the bucket's name in `url`",
-        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-            "check the credentials and that they may list and read the bucket and decrypt with its key"
-        }
-        object_store::Error::NotFound { .. } => "check the bucket's name in `url`",
-        _ => return InputError::Transient { action, source },
-    };
-    InputError::Refused { action, source, remedy: remedy.to_owned() }
 }
 
 #[cfg(test)]

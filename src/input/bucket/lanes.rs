@@ -65,11 +65,10 @@ impl Lanes {
                 let empty = self.known.values().all(|known| known.lanes.is_empty());
                 if empty || due(self.listed, WORKSPACES_INTERVAL) {
                     let folders = folders(store, prefix).await.map_err(|error| (prefix.clone(), error))?;
-                    let wanted = |folder: &&String| {
-                        workspace_of(folder).is_some_and(|workspace| layout.wants_workspace(workspace))
+                    let wanted = |folder: &Path| {
+                        workspace_of(name(folder)).is_some_and(|workspace| layout.wants_workspace(workspace))
                     };
-                    let lanes = folders.iter().filter(wanted);
-                    let lanes = lanes.map(|folder| prefix.clone().join(folder.as_str())).collect();
+                    let lanes = folders.into_iter().filter(wanted).collect();
                     self.known.insert(String::new(), Known { lanes, walked: Instant::now() });
                     self.listed = Some(Instant::now());
                 }
@@ -77,25 +76,26 @@ impl Lanes {
             Layout::Azure { containers, .. } => {
                 if self.known.is_empty() || due(self.listed, WORKSPACES_INTERVAL) {
                     let found = folders(store, prefix).await.map_err(|error| (prefix.clone(), error))?;
-                    let found: Vec<String> =
-                        found.into_iter().filter(|name| containers.wants(name)).collect();
-                    self.known.retain(|name, _| found.contains(name));
+                    let found: Vec<Path> =
+                        found.into_iter().filter(|container| containers.wants(name(container))).collect();
+                    self.known.retain(|known, _| found.iter().any(|container| name(container) == known));
                     self.listed = Some(Instant::now());
-                    let new: Vec<String> = found
+                    let new: Vec<Path> = found
                         .into_iter()
-                        .filter(|name| {
-                            due(self.known.get(name).map(|known| known.walked), RESOURCES_INTERVAL)
+                        .filter(|container| {
+                            let known = self.known.get(name(container));
+                            due(known.map(|known| known.walked), RESOURCES_INTERVAL)
                         })
                         .collect();
-                    let walks = stream::iter(new).map(|name| async move {
-                        let container = prefix.clone().join(name.as_str());
+                    let walks = stream::iter(new).map(|container| async move {
                         let lanes = walk(store, &container, containers).await;
-                        (name, container, lanes)
+                        (container, lanes)
                     });
                     let mut walks = walks.buffer_unordered(WALKS);
-                    while let Some((name, container, lanes)) = walks.next().await {
+                    while let Some((container, lanes)) = walks.next().await {
                         match lanes {
                             Ok(lanes) => {
+                                let name = name(&container).to_owned();
                                 self.known.insert(name, Known { lanes, walked: Instant::now() });
                             }
                             Err(error) => {
@@ -122,7 +122,6 @@ async fn walk(
     let (mut lanes, mut open) = (Vec::new(), vec![container.clone()]);
     while let Some(at) = open.pop() {
         for folder in folders(store, &at).await? {
-            let folder = at.clone().join(folder.as_str());
             match below(container, &folder).map(|path| containers.layout.lane(&path)) {
                 Some(Lane::Whole(_)) => lanes.push(folder),
                 Some(Lane::Partly) => open.push(folder),
@@ -150,15 +149,12 @@ pub(super) async fn dates(
     lane: &Path,
 ) -> Result<Vec<Date>, object_store::Error> {
     if !matches!(layout, Layout::Azure { .. }) {
-        return Ok(folders(store, lane).await?.iter().filter_map(|folder| date_of(folder)).collect());
+        return Ok(folders(store, lane).await?.iter().filter_map(|folder| date_of(name(folder))).collect());
     }
     let mut dates = Vec::new();
     for year in folders(store, lane).await? {
-        let year = lane.clone().join(year.as_str());
         for month in folders(store, &year).await? {
-            let month = year.clone().join(month.as_str());
             for day in folders(store, &month).await? {
-                let day = month.clone().join(day.as_str());
                 dates.extend(below(lane, &day).and_then(|path| date_below(&path)));
             }
         }
@@ -166,11 +162,17 @@ pub(super) async fn dates(
     Ok(dates)
 }
 
-/// Names of the folders right below a prefix.
-async fn folders(store: &dyn ObjectStore, prefix: &Path) -> Result<Vec<String>, object_store::Error> {
+/// The folders right below a prefix, as the store names them: to join the names would write letters such as `ö` or `%`
+/// in another way, and a folder of that name is not there.
+async fn folders(store: &dyn ObjectStore, prefix: &Path) -> Result<Vec<Path>, object_store::Error> {
     let listed = match store.list_with_delimiter(Some(prefix)).await {
         Err(object_store::Error::NotFound { .. }) => return Ok(Vec::new()),
         listed => listed?,
     };
-    Ok(listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect())
+    Ok(listed.common_prefixes)
+}
+
+/// The last part of a folder's path.
+fn name(folder: &Path) -> &str {
+    folder.filename().unwrap_or_default()
 }

@@ -58,10 +58,11 @@ impl ReadAhead {
         span.end.saturating_sub(span.start) > LARGE * self.range_bytes
     }
 
-    /// Opens this part of a version of an object.
+    /// Opens this part of a version of an object, up to its end.
     ///
     /// # Errors
-    /// [`ObjectError`] if its first range cannot be opened.
+    /// [`ObjectError`] if its first range cannot be opened, or its end is elsewhere: its size may be hearsay, and what
+    /// lies beyond it would never be read.
     pub(super) async fn open(
         &self,
         store: Arc<dyn ObjectStore>,
@@ -69,7 +70,7 @@ impl ReadAhead {
         etag: String,
         span: Range<u64>,
     ) -> Result<Pieces, ObjectError> {
-        let source = Source { store, key, etag };
+        let source = Source { store, key, etag, bytes: span.end };
         let first = span.start..span.end.min(span.start + self.range_bytes);
         let used = source.pieces(first.clone()).await?;
         let ranges = Ranges {
@@ -111,6 +112,8 @@ struct Source {
     store: Arc<dyn ObjectStore>,
     key: Path,
     etag: String,
+    /// Of the whole object.
+    bytes: u64,
 }
 
 impl Source {
@@ -120,7 +123,11 @@ impl Source {
             range: Some(GetRange::Bounded(range)),
             ..GetOptions::default()
         };
-        let pieces = self.store.get_opts(&self.key, options).await?.into_stream();
+        let got = self.store.get_opts(&self.key, options).await?;
+        if got.meta.size != self.bytes {
+            return Err(ObjectError::Moved);
+        }
+        let pieces = got.into_stream();
         Ok(pieces.map(|piece| piece.map_err(ObjectError::from)).boxed())
     }
 }

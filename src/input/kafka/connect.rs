@@ -10,6 +10,9 @@ use crate::kafka;
 const AHEAD_KIB: usize = 512;
 /// Bytes of one answer over all partitions.
 const ANSWER_BYTES: usize = 8 << 20;
+/// An answer holds one message however large it is, and the connection would end at one over 100 MB, again and again: as
+/// much as the protocol has. What such a message may be is `max_message_bytes`' to say.
+const LARGEST_ANSWER_BYTES: i32 = i32::MAX;
 
 /// The properties of a consumer. Secrets are read now: whoever connects anew gets what they are by then.
 ///
@@ -41,6 +44,7 @@ pub(super) fn properties(checked: &Checked, group: &str) -> Result<ClientConfig,
         ("queued.max.messages.kbytes", AHEAD_KIB.to_string()),
         ("fetch.message.max.bytes", (AHEAD_KIB << 10).to_string()),
         ("fetch.max.bytes", ANSWER_BYTES.to_string()),
+        ("receive.message.max.bytes", LARGEST_ANSWER_BYTES.to_string()),
     ] {
         client.set(key, value);
     }
@@ -77,6 +81,15 @@ mod tests {
         assert_eq!(login.map(|key| own.get(key).unwrap()), ["sasl_ssl", "SCRAM-SHA-512", "u", "p"]);
         assert_eq!(own.get("ssl.ca.location"), Some("/ca.pem"));
         assert_eq!(own.get("enable.ssl.certificate.verification"), Some("false"));
+    }
+
+    #[test]
+    fn a_message_as_large_as_any_cap_may_be_can_be_received() {
+        let client =
+            of(json!({ "topics": ["t"], "bootstrap_servers": ["k:1"], "max_message_bytes": "1GiB" }));
+        let most = client.get("receive.message.max.bytes").map(|bytes| bytes.parse::<usize>().unwrap());
+        assert!(most.is_some_and(|most| most > 1 << 30), "{most:?}");
+        client.create::<rdkafka::consumer::BaseConsumer>().unwrap();
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub(super) struct Gathering {
     next: i64,
     fetched: u64,
     messages: usize,
+    /// Bytes of over-long messages that are kept.
+    kept: usize,
     max_message_bytes: usize,
 }
 
@@ -40,13 +42,14 @@ impl Gathering {
             next: first,
             fetched: 0,
             messages: 0,
+            kept: 0,
             max_message_bytes,
         }
     }
 
     /// Bytes gathered so far.
     pub(super) fn bytes(&self) -> usize {
-        self.payload.len()
+        self.payload.len() + self.kept
     }
 
     /// True before the first message.
@@ -56,12 +59,12 @@ impl Gathering {
 
     /// True if no more is to be added in so much room.
     pub(super) fn is_full(&self, room: usize) -> bool {
-        self.payload.len() >= room || self.messages >= MOST_MESSAGES
+        self.bytes() >= room || self.messages >= MOST_MESSAGES
     }
 
     /// True if this message still belongs into the chunk: lines are counted in 32 bits.
     pub(super) fn has_room(&self, offset: i64, value: Option<&[u8]>, room: usize) -> bool {
-        self.line_of(offset).is_some() && self.payload.len() + value.map_or(0, <[u8]>::len) <= room
+        self.line_of(offset).is_some() && self.bytes() + value.map_or(0, <[u8]>::len) <= room
     }
 
     /// Offset after the last message.
@@ -80,8 +83,10 @@ impl Gathering {
         self.fetched += value.len() as u64;
         self.next = offset.saturating_add(1);
         if value.len() > self.max_message_bytes {
+            let kept = value.get(..KEPT_OF_LONG_MESSAGE).unwrap_or(value);
+            self.kept += kept.len();
             self.malformed.push(Malformed {
-                record: Bytes::copy_from_slice(value.get(..KEPT_OF_LONG_MESSAGE).unwrap_or(value)),
+                record: Bytes::copy_from_slice(kept),
                 reason: "too_long",
                 detail: format!(
                     "the message has {} bytes, more than max_message_bytes ({})",
@@ -194,6 +199,21 @@ mod tests {
         let [long] = &chunk.malformed[..] else { panic!("{:?}", chunk.malformed) };
         assert_eq!((long.reason, long.line, long.record.len()), ("too_long", 6, KEPT_OF_LONG_MESSAGE));
         assert!(long.detail.contains("100000"), "{}", long.detail);
+    }
+
+    #[test]
+    fn what_is_kept_of_messages_over_the_cap_takes_room_too() {
+        let mut gathering = Gathering::new(0, 1024);
+        let long = vec![b'x'; 70_000];
+        let mut offset = 0;
+        while gathering.has_room(offset, Some(&long), 1 << 20) && !gathering.is_full(1 << 20) && offset < 100
+        {
+            gathering.add(offset, Some(&long));
+            offset += 1;
+        }
+        let kept = usize::try_from(offset).unwrap() * KEPT_OF_LONG_MESSAGE;
+        assert!(kept <= 1 << 20, "{kept} bytes");
+        assert_eq!(gathering.bytes(), kept);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! All of it is called by the member's thread from within a poll. Partitions are taken leave of here, while they are
 //! still ours; everything else is noted and looked at after the poll.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -11,7 +12,9 @@ use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::metadata::MetadataTopic;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
@@ -129,23 +132,38 @@ impl Group {
     }
 }
 
-/// Commits the end of partitions that the group has no position in: were it only read from there, a restart before the
+/// Commits the end of topics that the group has no position in: were they only read from there, a restart before the
 /// first commit would skip what came meanwhile.
 fn begin_at_the_end(consumer: &BaseConsumer<Group>, list: &TopicPartitionList) {
-    let result = (|| {
-        let mut fresh = TopicPartitionList::new();
-        for known in consumer.committed_offsets(list.clone(), PATIENCE)?.elements() {
-            if known.offset() == Offset::Invalid {
-                let (topic, number) = (known.topic(), known.partition());
-                let (_, end) = consumer.fetch_watermarks(topic, number, PATIENCE)?;
-                fresh.add_partition_offset(topic, number, Offset::Offset(end))?;
-            }
+    let elements = list.elements();
+    let topics: BTreeSet<&str> = elements.iter().map(TopicPartitionListElem::topic).collect();
+    for topic in topics {
+        if let Err(error) = begin_topic_at_the_end(consumer, topic) {
+            tracing::warn!("cannot begin {topic} at the newest message: {error}; beginning with the oldest");
         }
-        if fresh.count() > 0 { consumer.commit(&fresh, CommitMode::Sync) } else { Ok(()) }
-    })();
-    if let Err(error) = result {
-        tracing::warn!("cannot begin at the newest message: {error}; beginning with the oldest");
     }
+}
+
+/// All partitions of a topic or none, also those that go to other members: one without a position among others that have
+/// one was added since, and what it holds came after the first start.
+fn begin_topic_at_the_end(consumer: &BaseConsumer<Group>, topic: &str) -> KafkaResult<()> {
+    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
+    let mut all = TopicPartitionList::new();
+    for partition in metadata.topics().iter().flat_map(MetadataTopic::partitions) {
+        all.add_partition(topic, partition.id());
+    }
+    let known = consumer.committed_offsets(all, PATIENCE)?;
+    if known.elements().iter().any(|known| known.offset() != Offset::Invalid) {
+        return Ok(());
+    }
+    let mut ends = TopicPartitionList::new();
+    for fresh in known.elements() {
+        // What could not be asked for may have one.
+        fresh.error()?;
+        let (_, end) = consumer.fetch_watermarks(topic, fresh.partition(), PATIENCE)?;
+        ends.add_partition_offset(topic, fresh.partition(), Offset::Offset(end))?;
+    }
+    if ends.count() > 0 { consumer.commit(&ends, CommitMode::Sync) } else { Ok(()) }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

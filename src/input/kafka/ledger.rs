@@ -8,7 +8,9 @@
 //!
 //! A *term* is the time from a partition's assignment to its revocation. What was read in an earlier term may still be
 //! delivered, but its offset is no longer ours to commit: by then another instance may have come further, and would be
-//! moved back. The bytes of what the broker has not confirmed stay taken from the budget: so what a crash makes
+//! moved back. The same is true where offsets fall back within a term, as those of a topic that was made anew or cut off:
+//! then a term begins with the first message of the new ones, or the old offset would skip as many of them. The bytes of
+//! what the broker has not confirmed stay taken from the budget: so what a crash makes
 //! come again is bounded by `memory`, however seldom offsets are committed.
 
 use std::collections::{HashMap, VecDeque};
@@ -42,6 +44,8 @@ struct Open {
 #[derive(Debug)]
 struct Term {
     number: u64,
+    /// Offset after the last message that was read.
+    read: i64,
     /// Settled and not confirmed, in order.
     held: VecDeque<(i64, Credit)>,
     /// The last offset that the broker was asked to commit and has not refused.
@@ -49,6 +53,10 @@ struct Term {
 }
 
 impl Term {
+    fn new(number: u64) -> Self {
+        Self { number, read: -1, held: VecDeque::new(), asked: -1 }
+    }
+
     fn settled(&self) -> Option<i64> {
         self.held.back().map(|(next, _)| *next).filter(|next| *next > self.asked)
     }
@@ -58,8 +66,7 @@ impl Ledger {
     /// A partition is ours from now on.
     pub(super) fn assigned(&mut self, partition: &Partition) {
         self.terms += 1;
-        let term = Term { number: self.terms, held: VecDeque::new(), asked: -1 };
-        self.lanes.entry(partition.clone()).or_default().term = Some(term);
+        self.lanes.entry(partition.clone()).or_default().term = Some(Term::new(self.terms));
     }
 
     /// A partition is ours no longer; gives the offset to leave with, if the broker does not know it yet.
@@ -76,8 +83,13 @@ impl Ledger {
     /// A chunk was read that ends before the offset `next`.
     pub(super) fn read(&mut self, partition: &Partition, next: i64, credit: Credit) {
         if let Some(lane) = self.lanes.get_mut(partition)
-            && let Some(term) = &lane.term
+            && let Some(term) = &mut lane.term
         {
+            if next <= term.read {
+                self.terms += 1;
+                *term = Term::new(self.terms);
+            }
+            term.read = next;
             lane.open.push_back(Open { next, term: term.number, credit });
         }
     }
@@ -197,6 +209,28 @@ mod tests {
         assert!(ledger.due().is_empty());
         ledger.settled(&partition(), 105);
         assert_eq!(ledger.due(), [(partition(), 105)]);
+    }
+
+    #[test]
+    fn a_topic_that_was_made_anew_is_committed_by_its_new_offsets_and_not_by_the_old_ones() {
+        let (mut ledger, budget) = (Ledger::default(), Budget::new(10));
+        ledger.assigned(&partition());
+        for next in [100, 200, 300] {
+            ledger.read(&partition(), next, credit(&budget));
+        }
+        ledger.settled(&partition(), 100);
+        assert_eq!(ledger.due(), [(partition(), 100)]);
+        ledger.settled(&partition(), 200);
+        // The offset is out of range, and the client goes on with the oldest message there is.
+        ledger.read(&partition(), 7, credit(&budget));
+        ledger.confirmed(&partition(), 100);
+        assert!(ledger.due().is_empty(), "200 would skip messages of the new topic");
+        ledger.settled(&partition(), 300);
+        assert!(ledger.due().is_empty());
+        ledger.settled(&partition(), 7);
+        assert_eq!(ledger.due(), [(partition(), 7)]);
+        ledger.confirmed(&partition(), 7);
+        assert_eq!(budget.used(), 0);
     }
 
     #[derive(Clone, Debug)]

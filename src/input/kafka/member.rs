@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::group::{Assigned, Group, News};
-use super::lane::{Lane, Pending};
+use super::lane::{Lane, Pending, passes_over};
 use super::ledger::Ledger;
 use super::refusal::{Complaint, Names};
 use crate::budget::Budget;
@@ -174,6 +174,10 @@ impl Member {
             match news {
                 News::Assigned(assigned) => self.assigned(assigned),
                 News::Revoked(gone) => {
+                    // This very client may get it back.
+                    for lane in self.lanes.iter().filter(|lane| lane.is_broken()) {
+                        let _fetched = lane.pause(&self.consumer, !gone.contains(&lane.partition));
+                    }
                     self.lanes.retain(|lane| !gone.contains(&lane.partition));
                     // It is read again by whoever has the partition next.
                     let _dropped = self.pending.take_if(|pending| gone.contains(&pending.partition));
@@ -202,7 +206,9 @@ impl Member {
 
     fn complained(&mut self, complaint: Complaint) -> ControlFlow<Option<Said>> {
         tracing::debug!(group = self.plan.names.group, "{:?}: {}", complaint.code, complaint.reason);
-        if complaint.is_of_rebalancing() {
+        // Of a batch, its lane tells.
+        let told = passes_over(complaint.code) && self.lanes.iter().any(Lane::is_broken);
+        if complaint.is_of_rebalancing() || told {
             return ControlFlow::Continue(());
         }
         if complaint.is_of_one_broker() {
@@ -274,9 +280,13 @@ impl Member {
             if self.pending.as_ref().is_some_and(|pending| pending.partition != lane.partition) {
                 continue;
             }
-            let Some(gathering) = lane.gather(&mut self.pending, room, self.plan.max_message_bytes) else {
-                continue;
-            };
+            lane.try_again(&self.consumer);
+            let gathering = lane.gather(&mut self.pending, room, self.plan.max_message_bytes);
+            if let Some(error) = lane.take_trouble() {
+                let _paused = lane.pause(&self.consumer, true);
+                self.unsaid.push_back(Ok(Read::Trouble { partition: lane.partition.clone(), error }));
+            }
+            let Some(gathering) = gathering else { continue };
             credit.shrink_to(gathering.bytes());
             lock(&self.plan.ledger).read(&lane.partition, gathering.next(), credit);
             permit.send(Ok(Read::Chunk(gathering.into_chunk(&lane.partition, &lane.origin))));

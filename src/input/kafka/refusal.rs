@@ -8,6 +8,7 @@
 //! | the group speaks another protocol | refused: somebody else's group | `group` |
 //! | no broker can be reached, before one ever was | refused | `bootstrap_servers`, `tls` |
 //! | the same, later | passes | |
+//! | a batch cannot be read | refused, of its partition alone: see `lane` | |
 //! | anything else | passes | |
 
 use rdkafka::types::RDKafkaErrorCode as Code;

@@ -147,11 +147,20 @@ struct Lane {
     since: Option<Millis>,
     /// It was counted when nothing more was to come, and nothing had come.
     counted: bool,
+    /// The rows it had by the last such count, and the ids, where they were not as many: then it was read again.
+    differed: Option<(u64, u64)>,
 }
 
 impl Lane {
     fn new(hour: Millis, since: Millis) -> Self {
-        Self { read_to: hour, count: 0, ids: Some(Ids::default()), since: Some(since), counted: false }
+        Self {
+            read_to: hour,
+            count: 0,
+            ids: Some(Ids::default()),
+            since: Some(since),
+            counted: false,
+            differed: None,
+        }
     }
 
     /// True if it was read or counted a look-back after its end. Where hours are not counted, having been read is enough.
@@ -188,7 +197,8 @@ impl Lanes {
             let Some(hour) = hour_of(&prefix, &partition) else { continue };
             match position_of(&position) {
                 Some((read_to, count)) => {
-                    lanes.insert(hour, Lane { read_to, count, ids: None, since: None, counted: false });
+                    let (ids, since, counted, differed) = (None, None, false, None);
+                    lanes.insert(hour, Lane { read_to, count, ids, since, counted, differed });
                     read.push((hour, read_to));
                 }
                 None => read.push((hour, hour.plus(HOUR))),
@@ -305,7 +315,8 @@ impl Lanes {
     }
 
     /// Compares the rows of the hours of a window, counted at this time, with what was read; gives the hours that
-    /// differ. The others are done with if they ended a look-back before.
+    /// differ. The others are done with if they ended a look-back before, and so are those that differ as they did
+    /// before they were read again: rows went with their workspace, or one without an id stands twice in the table.
     pub(super) fn compare(
         &mut self,
         window: Window,
@@ -315,10 +326,13 @@ impl Lanes {
     ) -> Vec<Millis> {
         let mut changed = Vec::new();
         for (hour, lane) in self.lanes.range_mut(window.from..window.to) {
-            if rows.get(hour).copied().unwrap_or_default() != lane.count {
+            let counts = (rows.get(hour).copied().unwrap_or_default(), lane.count);
+            let late = hour.plus(HOUR).plus(look_back) <= counted_at;
+            if counts.0 == counts.1 || (late && lane.differed == Some(counts)) {
+                lane.counted |= late;
+            } else {
+                lane.differed = late.then_some(counts);
                 changed.push(*hour);
-            } else if hour.plus(HOUR).plus(look_back) <= counted_at {
-                lane.counted = true;
             }
         }
         changed

@@ -175,11 +175,12 @@ impl Login {
         if !answer.is_success() {
             // Nothing else of the answer is repeated: it was asked with the secret.
             let denied: Denied = serde_json::from_slice(&answer.body).unwrap_or_default();
-            let said = format!("{} {}", denied.error, denied.error_description).replace(secret, "***");
+            let code = denied.error.replace(secret, "***");
+            let said = format!("{code} {}", denied.error_description.replace(secret, "***"));
             return Err(Refusal {
                 action: self.action(),
                 status: answer.status,
-                code: &denied.error,
+                code: &code,
                 message: said.trim(),
                 retry_after: answer.retry_after,
             }
@@ -214,4 +215,33 @@ impl Login {
 
 fn bearer(token: &str) -> Result<HeaderValue, BuildError> {
     header("token", "authorization", &format!("Bearer {token}"), true).map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::http::StatusCode;
+
+    use super::*;
+    use crate::http::HttpSettings;
+
+    #[tokio::test]
+    async fn an_answer_that_repeats_the_secret_does_not_show_it() {
+        for body in [
+            r#"{"error":"invalid_client","error_description":"hunter2 is no secret of ours"}"#,
+            r#"{"error":"hunter2","error_description":"is no secret of ours"}"#,
+        ] {
+            let router = Router::new().fallback(move || std::future::ready((StatusCode::UNAUTHORIZED, body)));
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let mut server = tokio::task::JoinSet::new();
+            server.spawn(async { axum::serve(listener, router).await.unwrap() });
+            let credentials = Credentials::Client { id: "me".to_owned(), secret: Secret::plain("hunter2") };
+            let client = Client::new(&HttpSettings::default()).unwrap();
+            let error = Login::new(&url, credentials).header(&client).await.unwrap_err();
+            let text = error.to_string();
+            assert!(error.needs_a_human() && text.contains("no secret of ours"), "{text}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::chunks::Chunks;
-use super::lanes::{Ids, Lanes, Step, digest};
+use super::lanes::{Ids, Lanes, Step};
 use super::plan::{HOUR, Window, hour_down};
 use super::rows::{COLUMNS, Element, LONGEST_ROW, Row};
 use super::warehouse::{Statement, Warehouse};
@@ -217,35 +217,20 @@ impl Reading {
 
     /// The next row that belongs to the window.
     async fn row(&mut self, tools: &mut Tools<'_>) -> Result<Option<Row>, InputError> {
-        loop {
-            let element = self.rows.next(tools.warehouse).await?;
-            let bytes = self.rows.bytes();
-            tools.counts.bytes_fetched += bytes - std::mem::replace(&mut self.told, bytes);
-            let row = match element {
-                None => return Ok(None),
-                Some(Element::Row(text)) => {
-                    Row::parse(&text).map_err(|error| tools.warehouse.transient(error))?
-                }
-                Some(Element::TooLong(kept)) => {
-                    let (hour, id) = (self.hour, digest(&kept));
-                    if !tools.knows(hour, id).await? && self.batch.ids.shipped.insert(id) {
-                        self.batch.malformed.push(Malformed {
-                            record: kept,
-                            reason: "too_long",
-                            detail: format!("the row is longer than {LONGEST_ROW} bytes"),
-                            offset: 0,
-                            line: 0,
-                        });
-                    }
-                    continue;
-                }
-            };
-            if row.time < self.window.from.max(self.hour) || row.time >= self.window.to {
-                let text = "a row is not of the time that was asked for, or out of order";
-                return Err(tools.warehouse.transient(text.to_owned()));
-            }
-            return Ok(Some(row));
+        let element = self.rows.next(tools.warehouse).await?;
+        let bytes = self.rows.bytes();
+        tools.counts.bytes_fetched += bytes - std::mem::replace(&mut self.told, bytes);
+        let row = match element {
+            None => return Ok(None),
+            Some(Element::Row(text)) => Row::parse(&text),
+            Some(Element::TooLong(beginning)) => Row::too_long(&beginning),
+        };
+        let row = row.map_err(|error| tools.warehouse.transient(error))?;
+        if row.time < self.window.from.max(self.hour) || row.time >= self.window.to {
+            let text = "a row is not of the time that was asked for, or out of order";
+            return Err(tools.warehouse.transient(text.to_owned()));
         }
+        Ok(Some(row))
     }
 
     async fn place(&mut self, row: Row, tools: &mut Tools<'_>) -> Result<(), InputError> {
@@ -259,6 +244,17 @@ impl Reading {
                 self.batch.ids.left_out.insert(row.id);
                 return Ok(());
             }
+        }
+        if row.too_long {
+            self.batch.ids.shipped.insert(row.id);
+            self.batch.malformed.push(Malformed {
+                record: row.record.into(),
+                reason: "too_long",
+                detail: format!("the row is longer than {LONGEST_ROW} bytes"),
+                offset: 0,
+                line: 0,
+            });
+            return Ok(());
         }
         if self.batch.records.is_empty() {
             self.batch.credit = tools.budget.take(tools.chunk_bytes()).await;

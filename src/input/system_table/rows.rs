@@ -42,8 +42,10 @@ pub(super) struct Row {
     pub(super) id: u128,
     /// True for an event of the account: every region's table has it.
     pub(super) account_level: bool,
-    /// A JSON object with the columns as members.
+    /// A JSON object with the columns as members; of a row that is too long, its beginning as it came.
     pub(super) record: Vec<u8>,
+    /// It is longer than a row may be.
+    pub(super) too_long: bool,
 }
 
 impl Row {
@@ -69,8 +71,7 @@ impl Row {
             let is_text = json::kind(cell) == json::Kind::String;
             match *name {
                 "event_time" => {
-                    let millis = Millis::parse(&if is_text { json::unescape(cell) } else { cell.into() });
-                    let millis = millis.ok_or_else(|| format!("event_time is {cell:.60}"))?;
+                    let millis = time_in(cell)?;
                     time = Some(millis);
                     record.push(b'"');
                     millis.write_rfc3339(&mut record);
@@ -87,8 +88,26 @@ impl Row {
         }
         record.push(b'}');
         let time = time.ok_or("a row has no event_time")?;
-        Ok(Self { time, id: id.unwrap_or_else(|| digest(&record)), account_level, record })
+        Ok(Self { time, id: id.unwrap_or_else(|| digest(&record)), account_level, record, too_long: false })
     }
+
+    /// A row of which only the beginning is there: its time is among the first columns.
+    ///
+    /// # Errors
+    /// A sentence if it is not.
+    pub(super) fn too_long(beginning: &[u8]) -> Result<Self, String> {
+        let text = String::from_utf8_lossy(beginning);
+        let column = COLUMNS.iter().zip(json::elements(&text)).find(|((name, _), _)| *name == "event_time");
+        let (_, cell) = column.ok_or("a row that is too long does not begin with its time")?;
+        let (time, id, record) = (time_in(cell)?, digest(beginning), beginning.to_vec());
+        Ok(Self { time, id, account_level: false, record, too_long: true })
+    }
+}
+
+fn time_in(cell: &str) -> Result<Millis, String> {
+    let is_text = json::kind(cell) == json::Kind::String;
+    let millis = Millis::parse(&if is_text { json::unescape(cell) } else { cell.into() });
+    millis.ok_or_else(|| format!("event_time is {cell:.60}"))
 }
 
 /// One element of the array.
@@ -169,12 +188,13 @@ impl Splitter {
         None
     }
 
-    /// Keeps the buffer bounded while an element does not end.
+    /// Keeps the buffer bounded while an element does not end. What stands before one is not needed.
     fn shorten(&mut self) {
-        if self.depth < 2 || self.buffer.len() <= self.longest {
+        let within = self.depth >= 2;
+        if within && self.buffer.len() <= self.longest {
             return;
         }
-        if self.long.is_none() {
+        if within && self.long.is_none() {
             let kept = KEPT_OF_LONG.min(self.buffer.len());
             self.long = Some(Bytes::copy_from_slice(self.buffer.get(..kept).unwrap_or_default()));
         }
@@ -246,6 +266,21 @@ mod tests {
         assert!(kept.starts_with(b"[\"\\\\"));
         assert_eq!(splitter.next(), Some(Element::Row(Bytes::from_static(b"[\"b\"]"))));
         assert_eq!((splitter.next(), splitter.is_whole()), (None, true));
+    }
+
+    #[test]
+    fn what_is_no_array_takes_no_memory() {
+        for noise in [&b"<html> not found </html>"[..], b"\"texts\"", b" \\ \\", b"[{\"a\":1},"] {
+            let mut splitter = Splitter::new(1000);
+            for _ in 0..1000 {
+                splitter.feed(noise);
+                while splitter.next().is_some() {}
+                assert!(splitter.buffer.len() <= 1000, "{} bytes", splitter.buffer.len());
+                if noise.starts_with(b"[") {
+                    splitter.depth = 1;
+                }
+            }
+        }
     }
 
     #[test]

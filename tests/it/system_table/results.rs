@@ -143,6 +143,29 @@ async fn a_link_without_tls_is_not_followed() {
 }
 
 #[tokio::test]
+async fn a_row_that_is_too_long_is_reported_once_and_counts_in_its_own_hour() {
+    let mut rows = rows(2, 100);
+    // The first of its hour, in a window that begins in the hour before.
+    let time = noon().plus(65 * MINUTE);
+    rows.push(TableRow::padded(time, noon(), 2, 17 << 20, false));
+    let (_workspace, mut shelf, _frozen) = filled(&rows, 128 << 20).await;
+    let input = shelf.open();
+    let mut reported = Vec::new();
+    for _ in 0..4 {
+        pass(70 * MINUTE).await;
+        let mut read = Vec::new();
+        while let Read::Chunk(chunk) = input.read().await.unwrap() {
+            let long = chunk.malformed.iter().map(|long| (chunk.partition.as_str().to_owned(), long.reason));
+            reported.extend(long);
+            read.push(chunk);
+        }
+        shelf.commit(&*input, read).await;
+    }
+    assert_eq!(reported, [("system.access.audit/2026-01-05T13".to_owned(), "too_long")]);
+    shelf.has_each_once(ids(&rows[..2]));
+}
+
+#[tokio::test]
 async fn an_answer_in_several_chunks_is_read_whole() {
     let rows = rows(100, 100);
     let (workspace, mut shelf, _frozen) = filled(&rows, 32 << 20).await;

@@ -153,3 +153,75 @@ async fn no_store_goes_where_an_answer_sends_it() {
         assert!(came.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock), "{url}");
     }
 }
+
+#[tokio::test]
+async fn a_refusal_of_s3_is_told_as_what_it_is_also_of_a_listing() {
+    for (status, code, message, remedy) in [
+        (
+            403,
+            "InvalidObjectState",
+            "The operation is not valid for the object's storage class",
+            "restore it",
+        ),
+        (
+            403,
+            "RequestTimeTooSkewed",
+            "The difference between the request time and the current time is too large.",
+            "clock",
+        ),
+        (403, "AccessDenied", "Access Denied", "check the credentials"),
+        (
+            403,
+            "InvalidAccessKeyId",
+            "The AWS Access Key Id you provided does not exist",
+            "check the credentials",
+        ),
+        (400, "ExpiredToken", "The provided token has expired.", "check the credentials"),
+    ] {
+        let body = format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>");
+        let answer = (axum::http::StatusCode::from_u16(status).unwrap(), body);
+        let router = axum::Router::new().fallback(move || std::future::ready(answer.clone()));
+        let (endpoint, _server) = served(router).await;
+        let s3 = json!({ "region": "eu-central-1", "access_key_id": "id", "secret_access_key": "s", "endpoint": endpoint, "allow_http": true });
+        let store =
+            open("s3://acme", &settings(json!({ "s3": s3 })), None, FilePath::new("/")).unwrap().store;
+        let read = store.get(&Path::from("a.json")).await.unwrap_err();
+        let listed = store.list_with_delimiter(None).await.unwrap_err();
+        for error in [read, listed] {
+            let error = crate::input::bucket::refusal("cannot read".to_owned(), &error);
+            let text = error.to_string();
+            assert!(error.needs_a_human() && text.contains(remedy) && text.contains(message), "{text}");
+            assert!(remedy == "check the credentials" || !text.contains("check the credentials"), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_the_library_cannot_spell_is_told_with_what_to_do() {
+    let page = |found: &str| {
+        format!(
+            r#"<ListBucketResult><Name>acme</Name><KeyCount>1</KeyCount><IsTruncated>false</IsTruncated>{found}</ListBucketResult>"#
+        )
+    };
+    let object = "<Contents><Key>logs//a.json</Key><LastModified>2026-01-05T10:00:00.000Z</LastModified><ETag>\"1\"</ETag><Size>3</Size></Contents>";
+    for found in [object, "<CommonPrefixes><Prefix>logs//</Prefix></CommonPrefixes>"] {
+        let body = page(found);
+        let router = axum::Router::new().fallback(move || std::future::ready(body.clone()));
+        let (endpoint, _server) = served(router).await;
+        let s3 = json!({ "region": "eu-central-1", "access_key_id": "id", "secret_access_key": "s", "endpoint": endpoint, "allow_http": true });
+        let store = open("s3://acme/logs", &settings(json!({ "s3": s3 })), None, FilePath::new("/")).unwrap();
+        let error = store.store.list_with_delimiter(Some(&store.prefix)).await.unwrap_err();
+        let error = crate::input::bucket::refusal("cannot list logs".to_owned(), &error);
+        let text = error.to_string();
+        assert!(error.needs_a_human() && text.contains("logs//") && text.contains("`url`"), "{text}");
+    }
+}
+
+/// A server that answers so, until the tasks are dropped, and its address.
+async fn served(router: axum::Router) -> (String, tokio::task::JoinSet<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let mut server = tokio::task::JoinSet::new();
+    server.spawn(async { axum::serve(listener, router).await.unwrap() });
+    (endpoint, server)
+}

@@ -48,6 +48,21 @@ async fn blobs_of_all_containers_and_both_cases_are_found_and_others_left_alone(
 }
 
 #[tokio::test]
+async fn a_resource_group_may_have_any_letters_in_its_name() {
+    let bench = diagnostic();
+    let lane = LANE.replace("/RG/", "/RG-GRÖSSE-監査_(1).A~B%41/");
+    for date in ["y=2026/m=01/d=05", "y=2025/m=11/d=30"] {
+        let key = blob("insights-logs-jobs", &lane, date);
+        // As a store lists it: the letters as they are.
+        let key = Path::parse(&key).unwrap();
+        bench.store.put(&key, format!("{{\"at\":\"{date}\"}}\n").into()).await.unwrap();
+    }
+    let mut texts: Vec<String> = bench.run().await.texts().into_iter().map(str::to_owned).collect();
+    texts.sort_unstable();
+    assert_eq!(texts, ["{\"at\":\"y=2025/m=11/d=30\"}", "{\"at\":\"y=2026/m=01/d=05\"}"]);
+}
+
+#[tokio::test]
 async fn an_export_is_found_and_its_old_folders_are_looked_at_again() {
     let mut bench = diagnostic();
     bench.settings["layout"] = "log_analytics_export".into();

@@ -112,6 +112,25 @@ async fn a_hint_that_tells_an_old_version_ships_what_there_is_now() {
 }
 
 #[tokio::test]
+async fn a_hint_that_tells_a_wrong_size_hides_nothing_of_the_object() {
+    for part in [100, 2, 1] {
+        let live = Live::start(Bench::new()).await;
+        let content = lines(0, 20_000);
+        live.bench.put(KEY, &content).await;
+        let meta = live.bench.store.head(&Path::from(KEY)).await.unwrap();
+        // Whoever may write to the queue could say so, of a version that is there.
+        let told = object_store::ObjectMeta { size: meta.size - meta.size / part, ..meta };
+        live.bucket
+            .running
+            .get()
+            .unwrap()
+            .hints
+            .look_at(object_store::ObjectMeta { size: told.size.max(1), ..told });
+        assert_eq!(live.lines(20_000).await.len(), 20_000);
+    }
+}
+
+#[tokio::test]
 async fn what_failed_is_tried_again_long_before_the_next_listing() {
     let mut bench = Bench::new();
     bench.wrapped = Some(Arc::new(BreakingOff::failing_listings(Arc::clone(&bench.store), 3)));

@@ -19,6 +19,8 @@ use crate::state::sqlite::SqliteState;
 use crate::state::{Change, State};
 use crate::time::Date;
 
+mod broken;
+
 const TOPIC: &str = "insights-logs-audit";
 const PARTITIONS: i32 = 3;
 /// Longest wait for anything: far more than it takes.
@@ -93,15 +95,27 @@ impl Bench {
         Kafka::new(parse(self.settings.clone(), Flavour::Kafka).unwrap(), context, Flavour::Kafka)
     }
 
-    /// The group's committed offset of a partition.
-    fn committed(&self, partition: i32) -> i64 {
+    /// Another client with the group's name, which is no member.
+    fn outsider(&self) -> BaseConsumer {
         let servers = self.cluster.bootstrap_servers();
         let mut client = ClientConfig::new();
-        let client = client.set("bootstrap.servers", servers).set("group.id", "auditferry.hub.out");
-        let consumer: BaseConsumer = client.create().unwrap();
+        client.set("bootstrap.servers", servers).set("group.id", "auditferry.hub.out").create().unwrap()
+    }
+
+    /// Commits the first offset of partitions.
+    fn commit_beginnings(&self, partitions: std::ops::Range<i32>) {
+        let mut offsets = rdkafka::TopicPartitionList::new();
+        for partition in partitions {
+            offsets.add_partition_offset(TOPIC, partition, rdkafka::Offset::Offset(0)).unwrap();
+        }
+        self.outsider().commit(&offsets, rdkafka::consumer::CommitMode::Sync).unwrap();
+    }
+
+    /// The group's committed offset of a partition.
+    fn committed(&self, partition: i32) -> i64 {
         let mut wanted = rdkafka::TopicPartitionList::new();
         wanted.add_partition(TOPIC, partition);
-        let found = consumer.committed_offsets(wanted, PATIENCE).unwrap();
+        let found = self.outsider().committed_offsets(wanted, PATIENCE).unwrap();
         found.elements()[0].offset().to_raw().unwrap()
     }
 }
@@ -445,6 +459,37 @@ async fn what_was_there_before_the_first_start_is_left_out_if_so_wished_and_noth
     bench.put_envelopes(30..33);
     let input = bench.input(true);
     assert_once(&records(&all(&input).await), 30..33);
+    input.close().await;
+}
+
+#[tokio::test]
+async fn a_partition_that_came_later_is_read_from_its_beginning_whatever_the_start() {
+    let mut bench = Bench::with_topic();
+    bench.settings["start"] = json!("latest");
+    // The group has been at work, and has no position in the last partition: it was added since.
+    bench.commit_beginnings(0..PARTITIONS - 1);
+    bench.put_envelopes(0..3);
+    let input = bench.input(true);
+    assert_once(&records(&all(&input).await), 0..3);
+    input.close().await;
+}
+
+#[tokio::test]
+async fn a_right_to_read_that_is_taken_away_is_told_and_reading_goes_on_once_it_is_given_back() {
+    let bench = Bench::with_topic();
+    bench.put_envelopes(0..3);
+    let input = bench.input(false);
+    let chunks = until_idle(&input, 6).await;
+    acknowledge(&input, &chunks).await;
+    bench.cluster.request_errors(ApiKey::Fetch, &[Answer::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED]);
+    let refusal = error(&input).await;
+    let text = refusal.to_string();
+    assert!(
+        refusal.needs_a_human() && text.contains("the right Read") && text.contains("`topics`"),
+        "{text}"
+    );
+    bench.put_envelopes(3..6);
+    assert_once(&records(&until_idle(&input, 6).await), 3..6);
     input.close().await;
 }
 

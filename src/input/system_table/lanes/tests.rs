@@ -127,6 +127,32 @@ async fn a_lane_that_was_read_early_waits_for_a_late_count() {
 }
 
 #[tokio::test]
+async fn a_lane_whose_rows_are_fewer_than_were_read_is_done_with_once_reading_again_finds_nothing() {
+    let (place, look_back) = (Place::new(), 3 * HOUR);
+    let mut lanes = one_lane(&place, "11:30").await;
+    let day = Window { from: at("00:00"), to: at("23:00") };
+    // The workspace was deleted, and its rows with it.
+    let none = HashMap::new();
+    assert_eq!(lanes.compare(day, &none, at("14:30"), look_back), [at("10:00")], "read once more");
+    assert_eq!(lanes.done(at("12:00"), Some(look_back)), [], "a row may have come for one that went");
+    assert_eq!(lanes.compare(day, &none, at("15:30"), look_back), [], "not again and again");
+    assert_eq!(lanes.done(at("12:00"), Some(look_back)), [at("10:00")]);
+}
+
+#[tokio::test]
+async fn a_lane_that_still_changes_is_read_again_however_late_it_is_counted() {
+    let (place, look_back) = (Place::new(), 3 * HOUR);
+    let mut lanes = one_lane(&place, "11:30").await;
+    let day = Window { from: at("00:00"), to: at("23:00") };
+    let rows = |count| HashMap::from([(at("10:00"), count)]);
+    assert_eq!(lanes.compare(day, &rows(2), at("14:30"), look_back), [at("10:00")]);
+    place.commit(lanes.step(at("10:00"), &ids([8]), at("14:31"), None).unwrap()).await;
+    assert_eq!(lanes.compare(day, &rows(3), at("15:30"), look_back), [at("10:00")], "more have come");
+    assert_eq!(lanes.compare(day, &rows(4), at("16:30"), look_back), [at("10:00")], "and more");
+    assert_eq!(lanes.done(at("12:00"), Some(look_back)), []);
+}
+
+#[tokio::test]
 async fn a_lane_does_not_pass_what_was_not_read() {
     let (mut lanes, _) = Place::new().lanes().await;
     let gap = Window { from: at("10:20"), to: at("11:00") };

@@ -1,0 +1,40 @@
+//! What an answer of a store that is no success means: pass the time, or tell a human what to change.
+
+use object_store::{Error, path};
+
+use super::azure;
+use crate::input::InputError;
+
+/// Tells what passes from what a human must put right.
+pub(super) fn refusal(action: String, error: &Error) -> InputError {
+    if let Some(azure::Refusal { reason, remedy }) = azure::refusal(error) {
+        return InputError::Refused { action, source: reason.as_str().into(), remedy: remedy.clone() };
+    }
+    let text = error.to_string();
+    // Listing a bucket that is not there is no `NotFound` of the store's: only the answer's code tells.
+    let no_bucket =
+        ["NoSuchBucket", "ContainerNotFound", "bucket does not exist"].iter().any(|code| text.contains(code));
+    // Answers of S3 that have the status of a missing right and are none.
+    let code = |code: &str| text.contains(&format!("<Code>{code}</Code>"));
+    let (archived, skewed) = (code("InvalidObjectState"), code("RequestTimeTooSkewed"));
+    // A listing that is refused is no `PermissionDenied` either, and an old token is a bad request to S3.
+    let denied = ["status code: 401 ", "status code: 403 "].iter().any(|status| text.contains(status))
+        || ["ExpiredToken", "InvalidToken"].into_iter().any(code)
+        || matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. });
+    let source = text.into();
+    let remedy = match error {
+        _ if no_bucket => "check the bucket's name in `url`",
+        _ if archived => "it lies in an archive: restore it, or leave its date out by `start_date`",
+        _ if skewed => "set this machine's clock",
+        _ if denied => {
+            "check the credentials and that they may list and read the bucket and decrypt with its key"
+        }
+        Error::NotFound { .. } => "check the bucket's name in `url`",
+        // The library gives up the whole listing at such a key.
+        Error::InvalidPath { source: path::Error::EmptySegment { .. } } => {
+            "move the object with // in its key elsewhere, or have `url` name a folder that does not hold it"
+        }
+        _ => return InputError::Transient { action, source },
+    };
+    InputError::Refused { action, source, remedy: remedy.to_owned() }
+}
