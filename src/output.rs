@@ -179,10 +179,10 @@ impl Verdict {
         let said = answer.summary();
         let misconfigured = |advice: &str| Self::hold(HoldReason::Misconfigured, format!("{said}; {advice}"));
         match answer.status {
-            // A sign-in or a block page, most likely; whether there was a collector behind it, nobody knows.
-            200..=299 if answer.is_page() => Self::AcceptedWithRemark(format!(
-                "{said}; this looks like a page of something in between: check `url` and proxies, events may be lost there"
-            )),
+            // A sign-in or a block page: whether there was a collector behind it, nobody knows. To send once more is no loss.
+            200..=299 if answer.is_page() => misconfigured(
+                "no collector answers with a page: something in between did, check `url` and proxies",
+            ),
             200..=299 => Self::Accepted { slow_down: false },
             300..=399 => misconfigured(
                 "a collector does not redirect: check the host and port of `url` (8000 is Splunk's web page, 8088 its HEC)",

@@ -431,18 +431,16 @@ async fn services() -> Vec<(Collector, Box<dyn Output>)> {
 }
 
 #[tokio::test]
-async fn a_page_that_somebody_else_answers_with_is_no_silent_success() {
+async fn a_page_that_somebody_else_answers_with_is_no_success() {
     for (collector, output) in services().await {
         collector.script_everything();
         collector.push(Step::answer(200, " <!doctype html><title>Sign in</title>"));
         let verdict = send(&*output, &["a"]).await;
-        let Verdict::AcceptedWithRemark(remark) = &verdict else {
-            panic!("{:?}: {verdict:?}", collector.protocol())
-        };
-        assert!(remark.contains("Sign in") && remark.contains("`url`"), "{remark}");
+        let Verdict::Hold(alarm) = &verdict else { panic!("{:?}: {verdict:?}", collector.protocol()) };
+        assert!(alarm.message.contains("Sign in") && alarm.message.contains("`url`"), "{}", alarm.message);
         collector.push(Step::answer(200, "<html>Sign in"));
         let probe = output.probe().await;
-        assert!(matches!(&probe, Probe::Ready(seen) if seen.contains("Sign in")), "{probe:?}");
+        assert!(matches!(&probe, Probe::Failed(seen) if seen.contains("Sign in")), "{probe:?}");
         assert_eq!(send(&*output, &["a"]).await, ACCEPTED);
     }
 }
