@@ -64,7 +64,8 @@ pub(super) struct Config {
     #[serde(default)]
     #[schemars(extend("default" = 7))]
     pub(super) look_back_days: Option<u32>,
-    /// How many objects are read at once, 1 to 64; of a directory at most two for each core.
+    /// How many objects are read at once, 1 to 64; of a directory, and while the pipeline keeps up with no more, at most two
+    /// for each core.
     #[serde(default = "defaults::concurrency")]
     pub(super) concurrency: usize,
     /// Objects up to this size are read whole and compared line by line at every change; larger ones are read from
