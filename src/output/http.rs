@@ -218,12 +218,10 @@ impl Http {
             retry @ Verdict::Retry { .. } if holds(&self.retry, answer.status) => retry,
             _ if holds(&self.retry, answer.status) => Verdict::retry(answer.summary(), answer.retry_after),
             // A status that means success or a retry elsewhere was taken off its list here.
-            Verdict::Accepted { .. } | Verdict::AcceptedWithRemark(_) | Verdict::Retry { .. } => {
-                Verdict::hold(
-                    HoldReason::Misconfigured,
-                    format!("{}; add the status to `success` or `retry`", answer.summary()),
-                )
-            }
+            Verdict::Accepted { .. } | Verdict::Retry { .. } => Verdict::hold(
+                HoldReason::Misconfigured,
+                format!("{}; add the status to `success` or `retry`", answer.summary()),
+            ),
             verdict => verdict,
         }
     }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use auditferry::batch::Request;
 use auditferry::buffer::Pool;
-use auditferry::component::Probe;
 use auditferry::compress::Encoding;
 use auditferry::event::{AuditEvent, Extra};
 use auditferry::format::canonical::Canonical;
@@ -16,16 +15,18 @@ use auditferry::format::{Format, FormatName};
 use auditferry::http::HttpSettings;
 use auditferry::json::Text;
 use auditferry::output::{
-    AckId, HoldReason, Output, OutputContext, OutputKind, Verdict, elastic, http, otlp, splunk_hec, sumo,
+    AckId, HoldReason, Output, OutputContext, OutputKind, Verdict, elastic, http, splunk_hec, sumo,
 };
 use auditferry::registry;
 use auditferry::time::Millis;
 use auditferry::units::Period;
 use serde_json::{Value, json};
 
-use crate::support::collector::{Collector, Protocol, Step, apis};
+use crate::support::collector::{Collector, Protocol, Step};
 
 mod rotation;
+mod secrets;
+mod services;
 
 const ACCEPTED: Verdict = Verdict::Accepted { slow_down: false };
 
@@ -241,94 +242,6 @@ async fn sumo_gets_a_line_per_event_in_every_compression() {
 }
 
 #[tokio::test]
-async fn no_failure_shows_the_address_of_a_sumo_source() {
-    let collector = Collector::start(Protocol::Sumo).await;
-    let url = format!("{}/receiver/v1/http/ZaVnC4dhaV39", collector.url());
-    let output = build(sumo::KIND, json!({ "url": url }));
-    let steps = [
-        Step::hang_up(),
-        Step::garbage(),
-        Step::half_answer(""),
-        Step::answer(500, "ZaVnC4dhaV39"),
-        Step::answer(404, url.as_str()),
-    ];
-    for step in steps {
-        collector.push(step);
-        let verdict = send(&*output, &["a"]).await;
-        assert_ne!(verdict, ACCEPTED);
-        assert!(!format!("{verdict:?}").contains("ZaVnC4dhaV39"), "{verdict:?}");
-    }
-    drop(collector);
-    let verdict = send(&*output, &["a"]).await;
-    assert!(!format!("{verdict:?}").contains("ZaVnC4dhaV39"), "{verdict:?}");
-}
-
-#[tokio::test]
-async fn a_credential_that_a_collector_repeats_is_in_no_message() {
-    let collector = Collector::start(Protocol::Any).await;
-    let url = collector.url();
-    for output in [
-        build(splunk_hec::KIND, json!({"url": url, "token": "hunter2"})),
-        build(elastic::KIND, json!({"url": url, "username": "u", "password": "hunter2"})),
-        build(elastic::KIND, json!({"url": url, "bearer_token": "hunter2"})),
-        build(http::KIND, json!({"url": url, "headers": {"authorization": "Bearer hunter2"}})),
-        build(http::KIND, json!({"url": format!("{url}/in?key=hunter2")})),
-    ] {
-        for status in [400, 403, 404, 500] {
-            collector.push(Step::answer(status, r#"{"error":"who is hunter2?"}"#));
-            let verdict = format!("{:?}", send(&*output, &["a"]).await);
-            assert!(verdict.contains("who is ***") && !verdict.contains("hunter2"), "{verdict}");
-        }
-    }
-    let otlp_collector = Collector::start(Protocol::Otlp).await;
-    let table = json!({"url": otlp_collector.url(), "headers": {"api-key": "hunter2"}});
-    let warns = build(otlp::KIND, table);
-    otlp_collector.push(Step::answer(200, "\n\u{11}\u{12}\u{f}who is hunter2?"));
-    assert_eq!(send(&*warns, &["a"]).await, Verdict::AcceptedWithRemark("who is ***?".to_owned()));
-    // `u:hunter2` in base64, as basic authentication sends it.
-    let basic = build(elastic::KIND, json!({"url": url, "username": "u", "password": "hunter2"}));
-    collector.push(Step::answer(500, "dTpodW50ZXIy"));
-    assert!(!format!("{:?}", send(&*basic, &["a"]).await).contains("dTpodW50ZXIy"));
-}
-
-#[tokio::test]
-async fn a_secret_is_known_however_a_collector_spells_it() {
-    let collector = Collector::start(Protocol::Any).await;
-    let url = collector.url();
-    let source = format!("{url}/receiver/v1/http/ZaVnC4dhaV39_-x==");
-    let hook = format!("{url}/services/T0/hunter2hunter2?key=a%2Fb+swordfish");
-    for (output, said, secret) in [
-        // As Java's Gson, PHP's json_encode and whatever makes HTML write them.
-        (
-            build(sumo::KIND, json!({"url": source})),
-            r#"{"path":"/http/ZaVnC4dhaV39_-x\u003d\u003d"}"#,
-            "ZaVnC4",
-        ),
-        (build(sumo::KIND, json!({"url": source})), "no source ZaVnC4dhaV39_-x&#61;&#61;", "ZaVnC4"),
-        (build(sumo::KIND, json!({"url": source})), "no source ZaVnC4dhaV39_-x%3D%3D", "ZaVnC4"),
-        (build(http::KIND, json!({"url": hook})), r#"{"path":"\/services\/T0\/hunter2hunter2"}"#, "hunter2"),
-        (build(http::KIND, json!({"url": hook})), "no such hook: hunter2hunter2", "hunter2"),
-        (build(http::KIND, json!({"url": hook})), "no such key: a/b swordfish", "swordfish"),
-        (
-            build(http::KIND, json!({"url": url, "headers": {"x": "a+b/hunter2=="}})),
-            r#"{"key":"a\u002bb\/hunter2\u003d\u003d"}"#,
-            "hunter2",
-        ),
-        (
-            build(http::KIND, json!({"url": url, "headers": {"x": "a<b&hunter2"}})),
-            "who is a&lt;b&amp;hunter2?",
-            "hunter2",
-        ),
-    ] {
-        for status in [400, 403, 404, 500] {
-            collector.push(Step::answer(status, said));
-            let verdict = format!("{:?}", send(&*output, &["a"]).await);
-            assert!(verdict.contains("***") && !verdict.contains(secret), "{said}: {verdict}");
-        }
-    }
-}
-
-#[tokio::test]
 async fn elasticsearch_creates_each_document_once() {
     let collector = Collector::start(Protocol::Bulk).await;
     let output = bulk(&collector);
@@ -411,57 +324,6 @@ async fn a_refusal_whose_text_breaks_off_is_one_all_the_same() {
         collector.push(Step::answer(status, "{").broken_off());
         let verdict = send(&*output, &["a"]).await;
         assert!(matches!(verdict, Verdict::Retry { ambiguous: true, .. }), "{status}: {verdict:?}");
-    }
-}
-
-/// The outputs that are services, each with its collector.
-async fn services() -> Vec<(Collector, Box<dyn Output>)> {
-    let mut services = Vec::new();
-    for protocol in [Protocol::Datadog, Protocol::Sentinel, Protocol::Otlp, Protocol::Loki, Protocol::SecOps]
-    {
-        let collector = Collector::start(protocol).await;
-        let mut table: toml::Table = toml::from_str(&apis::table(protocol, collector.url())).unwrap();
-        let kind = table.remove("type").unwrap();
-        table.remove("format");
-        let kind = registry::OUTPUTS.iter().find(|known| Some(known.name) == kind.as_str()).unwrap();
-        let output = build(*kind, serde_json::to_value(table).unwrap());
-        services.push((collector, output));
-    }
-    services
-}
-
-#[tokio::test]
-async fn a_page_that_somebody_else_answers_with_is_no_success() {
-    for (collector, output) in services().await {
-        collector.script_everything();
-        collector.push(Step::answer(200, " <!doctype html><title>Sign in</title>"));
-        let verdict = send(&*output, &["a"]).await;
-        let Verdict::Hold(alarm) = &verdict else { panic!("{:?}: {verdict:?}", collector.protocol()) };
-        assert!(alarm.message.contains("Sign in") && alarm.message.contains("`url`"), "{}", alarm.message);
-        collector.push(Step::answer(200, "<html>Sign in"));
-        let probe = output.probe().await;
-        assert!(matches!(&probe, Probe::Failed(seen) if seen.contains("Sign in")), "{probe:?}");
-        assert_eq!(send(&*output, &["a"]).await, ACCEPTED);
-    }
-}
-
-#[tokio::test]
-async fn a_token_that_was_taken_and_is_refused_is_renewed_before_anybody_is_called() {
-    for (collector, output) in services().await {
-        if !matches!(collector.protocol(), Protocol::Sentinel | Protocol::SecOps) {
-            continue;
-        }
-        assert_eq!(send(&*output, &["a"]).await, ACCEPTED);
-        collector.want_authorization("Bearer token-2");
-        let verdict = send(&*output, &["b"]).await;
-        assert!(matches!(verdict, Verdict::Retry { ambiguous: false, .. }), "{verdict:?}");
-        if collector.protocol() == Protocol::Sentinel {
-            assert_eq!(send(&*output, &["b"]).await, ACCEPTED);
-            collector.want_authorization("Bearer another");
-            assert_eq!(send(&*output, &["c"]).await.label(), "retry");
-        }
-        let verdict = send(&*output, &["c"]).await;
-        assert_eq!(hold_reason(&verdict), Some(HoldReason::Credentials), "the new one is not taken either");
     }
 }
 
