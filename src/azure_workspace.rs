@@ -67,7 +67,8 @@ impl Workspaces {
         Self { manager: None, known: Mutex::new(known) }
     }
 
-    /// Asks the Resource Manager at `endpoint` (key `endpoint_key`) for the others, as `identity`.
+    /// Asks the Resource Manager at `endpoint` (key `endpoint_key`) for the others, as `identity`, through the proxy of
+    /// `http`.
     ///
     /// # Errors
     /// [`BuildError`] naming the key that is missing or wrong.
@@ -76,10 +77,18 @@ impl Workspaces {
         endpoint: Option<&str>,
         endpoint_key: &str,
         identity: &IdentitySettings,
+        http: &HttpSettings,
     ) -> Result<Self, BuildError> {
         let endpoint = base_url(endpoint_key, endpoint.unwrap_or(RESOURCE_MANAGER), false)?;
-        let http = HttpSettings { timeout: Period(TIMEOUT), ..HttpSettings::default() };
-        let token = AzureToken::new(identity, &format!("{endpoint}/.default"))?;
+        let token = AzureToken::through(identity, &format!("{endpoint}/.default"), http)?;
+        // What `tls` says is about another server.
+        let http = HttpSettings {
+            timeout: Period(TIMEOUT),
+            proxy: http.proxy.clone(),
+            proxy_ca_file: http.proxy_ca_file.clone(),
+            no_proxy: http.no_proxy.clone(),
+            ..HttpSettings::default()
+        };
         self.manager = Some(ResourceManager { endpoint, token, client: Client::new(&http)? });
         Ok(self)
     }

@@ -12,6 +12,9 @@ use tokio::time::Instant;
 use crate::component::BuildError;
 use crate::units::Period;
 
+/// Where a machine in a cloud is told its credentials: on the machine itself, which no proxy knows.
+const METADATA: &str = "169.254.169.254,metadata.google.internal";
+
 /// How connections to a collector are made: keys every output over HTTP has.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -36,6 +39,21 @@ pub struct HttpSettings {
     /// Set by the output, not by the user: connections idle for longer are closed before the server does it.
     #[serde(skip)]
     pub idle_timeout: Option<Duration>,
+    /// Set by who reads objects, not by the user.
+    #[serde(skip)]
+    pub objects: Option<ObjectTraffic>,
+}
+
+/// Connections that objects are read over. They take as long as they take, while bytes come: a limit of the whole request
+/// would cut off a large object, or a slow collector's.
+#[derive(Clone, Copy, Debug)]
+pub struct ObjectTraffic {
+    /// Whether the store may be asked in the clear.
+    pub allow_http: bool,
+    /// Time for a connection.
+    pub connect_timeout: Duration,
+    /// Time without a byte.
+    pub read_timeout: Duration,
 }
 
 /// `tls` of an output. The files are read again when they change.
@@ -77,6 +95,7 @@ impl Default for HttpSettings {
             no_proxy: None,
             connection_age: Period(Duration::from_secs(300)),
             idle_timeout: None,
+            objects: None,
         }
     }
 }
@@ -92,6 +111,7 @@ impl std::fmt::Debug for HttpSettings {
             .field("no_proxy", &self.no_proxy)
             .field("connection_age", &self.connection_age)
             .field("idle_timeout", &self.idle_timeout)
+            .field("objects", &self.objects)
             .finish()
     }
 }
@@ -164,18 +184,27 @@ impl HttpSettings {
     }
 
     fn client(&self) -> Result<reqwest::Client, BuildError> {
-        let mut builder = reqwest::Client::builder()
+        let builder = reqwest::Client::builder()
             .user_agent(concat!("auditferry/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(10))
-            .timeout(self.timeout.0)
-            .pool_idle_timeout(self.idle_timeout.unwrap_or(Duration::from_secs(10)))
             .tcp_keepalive(Duration::from_secs(30))
-            .tcp_nodelay(true)
-            .tls_version_min(match self.tls.min_version {
-                TlsVersion::V1_2 => reqwest::tls::Version::TLS_1_2,
-                TlsVersion::V1_3 => reqwest::tls::Version::TLS_1_3,
-            });
+            .tcp_nodelay(true);
+        let mut builder = match self.objects {
+            None => builder
+                .connect_timeout(Duration::from_secs(10))
+                .timeout(self.timeout.0)
+                .pool_idle_timeout(self.idle_timeout.unwrap_or(Duration::from_secs(10))),
+            Some(objects) => builder
+                .connect_timeout(objects.connect_timeout)
+                .read_timeout(objects.read_timeout)
+                .https_only(!objects.allow_http)
+                // Slower with many objects at once, the store's library says: ranges of one connection wait for each other.
+                .http1_only(),
+        };
+        builder = builder.tls_version_min(match self.tls.min_version {
+            TlsVersion::V1_2 => reqwest::tls::Version::TLS_1_2,
+            TlsVersion::V1_3 => reqwest::tls::Version::TLS_1_3,
+        });
         for (key, path) in [("tls.ca_file", &self.tls.ca_file), ("proxy_ca_file", &self.proxy_ca_file)] {
             if let Some(path) = path {
                 builder = builder.tls_certs_merge(authorities(key, path)?);
@@ -202,8 +231,15 @@ impl HttpSettings {
         };
         let proxy = Proxy::all(proxy)
             .map_err(|_| BuildError::new("proxy", "is not a URL; write http://host:port or \"none\""))?;
-        let not_for = self.no_proxy.as_deref().map_or_else(NoProxy::from_env, NoProxy::from_string);
-        Ok(builder.proxy(proxy.no_proxy(not_for)))
+        let given = self
+            .no_proxy
+            .clone()
+            .or_else(|| ["NO_PROXY", "no_proxy"].into_iter().find_map(|name| std::env::var(name).ok()));
+        let mut not_for = given.unwrap_or_default();
+        if self.objects.is_some() {
+            not_for = format!("{METADATA},{not_for}");
+        }
+        Ok(builder.proxy(proxy.no_proxy(NoProxy::from_string(&not_for))))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::secret::{Rotating, Secret};
 
 mod no_answer;
 
-pub use no_answer::NoAnswer;
+pub use no_answer::{NoAnswer, innermost};
 
 /// Most bytes of an answer that are read.
 pub const MAX_ANSWER_BYTES: usize = 4 << 20;

@@ -46,7 +46,8 @@ impl Azure {
             ..IdentitySettings::default()
         };
         let workspaces = Workspaces::configured(HashMap::from([("/configured".to_owned(), "7".to_owned())]));
-        let workspaces = workspaces.asking(Some(&url), "endpoint", &identity).unwrap();
+        let workspaces =
+            workspaces.asking(Some(&url), "endpoint", &identity, &HttpSettings::default()).unwrap();
         Self { workspaces, script, _task: task }
     }
 

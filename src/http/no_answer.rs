@@ -25,7 +25,7 @@ impl NoAnswer {
 
     /// The status was read and the body was not.
     pub(super) fn broken_off(status: u16, error: reqwest::Error) -> Self {
-        let cause = format!("the answer {status} broke off: {}", describe(&error.without_url()));
+        let cause = format!("the answer {status} broke off: {}", innermost(&error.without_url()));
         Self { cause, remedy: "", ambiguous: true, human: false }
     }
 }
@@ -35,7 +35,7 @@ impl From<reqwest::Error> for NoAnswer {
         let place = place(&error);
         let connecting = error.is_connect() || error.is_builder();
         let place = if no_way_to_proxy(&error) { format!("the proxy on the way to {place}") } else { place };
-        let cause = describe(&error.without_url());
+        let cause = innermost(&error.without_url());
         // In TLS 1.3 a server looks at our certificate after we think that all is well; it has read nothing until then.
         let ambiguous = !connecting && !cause.contains("received fatal alert");
         let reached = if ambiguous { "" } else { "cannot reach " };
@@ -91,8 +91,8 @@ fn place(error: &reqwest::Error) -> String {
 }
 
 /// The innermost cause: what stands around it says little more than that a request failed.
-fn describe(error: &reqwest::Error) -> String {
-    let mut innermost: &dyn std::error::Error = error;
+pub fn innermost(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
     while let Some(cause) = innermost.source() {
         innermost = cause;
     }

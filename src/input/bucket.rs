@@ -111,8 +111,12 @@ pub fn workspace_in(path: &str) -> Option<&str> {
 }
 
 fn open_store(config: &Config, layout: &Layout, base: &std::path::Path) -> Result<Store, BuildError> {
-    let settings =
-        StoreSettings { s3: config.s3.clone(), gcs: config.gcs.clone(), azure: config.azure.clone() };
+    let settings = StoreSettings {
+        s3: config.s3.clone(),
+        gcs: config.gcs.clone(),
+        azure: config.azure.clone(),
+        http: config.http(),
+    };
     let containers = match layout {
         Layout::Azure { containers, .. } => Some(containers),
         _ => None,

@@ -9,6 +9,7 @@ use auditferry::time::Millis;
 use crate::support::collector::{Collector, Protocol, Step, apis, closed_port};
 use crate::support::place::configured;
 use crate::support::process::run;
+use crate::support::proxy::Proxy;
 use crate::support::tls::Authority;
 use crate::support::warehouse::{CLIENT, Rights, TOKEN, WAREHOUSE, Workspace};
 
@@ -236,13 +237,62 @@ async fn the_system_table_is_looked_at_without_starting_its_warehouse() {
     assert_eq!(workspace.asked("/sql/statements"), 0, "no statement was run: {:?}", workspace.log());
 }
 
-#[test]
-fn a_bucket_that_cannot_be_listed_is_told() {
-    let directory = configured(
-        "state_dir = \"state\"\n[inputs.in]\ntype = \"bucket\"\nurl = \"s3://audit/logs\"\ns3.endpoint = \"http://127.0.0.1:9\"\n\
-         s3.allow_http = true\ns3.region = \"us-east-1\"\ns3.access_key_id = \"a\"\ns3.secret_access_key = \"b\"\n\
+/// The line of a bucket that a server of S3's protocol at `endpoint` has, when all is checked.
+fn bucket_line(endpoint: &str, keys: &str, code: i32) -> String {
+    let directory = configured(&format!(
+        "state_dir = \"state\"\n[inputs.in]\ntype = \"bucket\"\nurl = \"s3://audit/logs\"\ns3.endpoint = \"{endpoint}\"\n\
+         s3.allow_http = true\ns3.access_key_id = \"a\"\ns3.secret_access_key = \"b\"\n{keys}\n\
          [outputs.out]\ntype = \"file\"\npath = \"-\"\n",
-    );
-    let stdout = checked(directory.path(), 1);
-    assert!(stdout.contains("in (bucket): FAILED: cannot list logs"), "{stdout}");
+    ));
+    let stdout = checked(directory.path(), code);
+    let connections = stdout.split("connections:\n").nth(1).unwrap();
+    connections.lines().find(|line| line.starts_with("  in ")).unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn why_a_store_does_not_answer_is_told() {
+    let (authority, plain) = (Authority::new("ours"), Collector::start(Protocol::Any).await);
+    let store = Collector::start_tls(Protocol::Any, authority.server(None)).await;
+    let direct = "proxy = \"none\"";
+    for (endpoint, keys, reason) in [
+        (closed_port(), direct.to_owned(), "nothing listens there"),
+        (store.url().to_owned(), direct.to_owned(), "name that in `tls.ca_file`"),
+        (plain.url().replace("http:", "https:"), direct.to_owned(), "does not speak TLS"),
+        ("https://nowhere.invalid".to_owned(), direct.to_owned(), "check the endpoint's name"),
+        (
+            closed_port(),
+            format!("proxy = \"{}\"\nno_proxy = \"\"", closed_port()),
+            "check the endpoint and `proxy`",
+        ),
+    ] {
+        let line = bucket_line(&endpoint, &keys, 1);
+        assert!(line.contains("in (bucket): FAILED: cannot list logs"), "{line}");
+        assert!(line.contains(reason), "{line}\nlacks {reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_may_have_an_authority_of_its_own_want_a_certificate_and_lie_behind_a_proxy() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Authority::new("ours");
+    let store = Collector::start_tls(Protocol::Any, authority.server(Some(&authority))).await;
+    let proxy = Proxy::start(None).await;
+    let ca = authority.file(directory.path(), "ca.pem");
+    let [certificate, key] = authority.client(directory.path());
+    let trusting = format!("tls.ca_file = {ca:?}\nproxy = \"{}\"\nno_proxy = \"\"", proxy.url());
+    let line = bucket_line(store.url(), &trusting, 1);
+    assert!(line.contains("CertificateRequired") && line.contains("`tls.cert_file`"), "{line}");
+    assert_eq!(store.count_requests(), 0);
+
+    let known = format!("{trusting}\ntls.cert_file = {certificate:?}\ntls.key_file = {key:?}");
+    store.push(Step::answer(200, "<ListBucketResult></ListBucketResult>"));
+    let line = bucket_line(store.url(), &known, 0);
+    assert!(line.contains("ok: it can be listed"), "{line}");
+    let address = store.url().trim_start_matches("https://");
+    assert!(!proxy.targets().is_empty() && proxy.targets().iter().all(|target| target == address));
+
+    let there = proxy.targets().len();
+    store.push(Step::answer(200, "<ListBucketResult></ListBucketResult>"));
+    bucket_line(store.url(), &known.replace("no_proxy = \"\"", "no_proxy = \"127.0.0.0/8\""), 0);
+    assert_eq!(proxy.targets().len(), there, "the host is excepted");
 }

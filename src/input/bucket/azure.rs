@@ -11,7 +11,7 @@ use object_store::azure::{AzureCredentialProvider, MicrosoftAzureBuilder};
 
 use super::azure_path::Containers;
 use super::config::Config;
-use super::store::{AzureSettings, Connector, client_options, endpoint_url, retries};
+use super::store::{AzureSettings, Connector, StoreSettings, client_options, endpoint_url, retries};
 use crate::azure_token::IdentitySettings;
 use crate::azure_workspace::Workspaces;
 use crate::component::BuildError;
@@ -38,6 +38,7 @@ struct Connection {
     endpoint: String,
     allow_http: bool,
     credentials: Arc<Credentials>,
+    http: HttpSettings,
     /// For the one request that `object_store` does not make.
     client: Client,
 }
@@ -46,7 +47,7 @@ struct Connection {
 ///
 /// # Errors
 /// [`BuildError`] naming the key below `azure`.
-pub(super) fn container(name: &str, settings: &AzureSettings) -> Result<Arc<dyn ObjectStore>, BuildError> {
+pub(super) fn container(name: &str, settings: &StoreSettings) -> Result<Arc<dyn ObjectStore>, BuildError> {
     let connection = Connection::new(None, settings)?;
     let scope = Scope::One { name: name.to_owned(), store: connection.container(name)? };
     Ok(Arc::new(AzureStore::new(connection, scope)))
@@ -58,7 +59,7 @@ pub(super) fn container(name: &str, settings: &AzureSettings) -> Result<Arc<dyn 
 /// [`BuildError`] naming the key: `url`, `containers` or one below `azure`.
 pub(super) fn account(
     rest: &str,
-    settings: &AzureSettings,
+    settings: &StoreSettings,
     containers: &Containers,
 ) -> Result<Arc<dyn ObjectStore>, BuildError> {
     let account = rest.trim_end_matches('/');
@@ -81,10 +82,11 @@ pub(super) fn account(
 }
 
 impl Connection {
-    fn new(account: Option<&str>, settings: &AzureSettings) -> Result<Self, BuildError> {
+    fn new(account: Option<&str>, settings: &StoreSettings) -> Result<Self, BuildError> {
+        let StoreSettings { azure: settings, http, .. } = settings;
         settings.check()?;
         let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let credentials = Credentials::choose(settings, &environment)?;
+        let credentials = Credentials::choose(settings, http, &environment)?;
         let given = credentials.connection_string()?;
         let known = [
             ("azure.account", settings.account.clone()),
@@ -125,7 +127,8 @@ impl Connection {
             endpoint: endpoint.as_str().trim_end_matches('/').to_owned(),
             allow_http: settings.allow_http,
             credentials: Arc::new(credentials),
-            client: Client::new(&HttpSettings::default())?,
+            client: Client::new(http)?,
+            http: http.clone(),
         })
     }
 
@@ -136,7 +139,7 @@ impl Connection {
             .with_endpoint(self.endpoint.clone())
             .with_credentials(Arc::clone(&self.credentials) as AzureCredentialProvider)
             .with_client_options(client_options(self.allow_http))
-            .with_http_connector(Connector)
+            .with_http_connector(Connector(self.http.clone()))
             .with_retry(retries())
             .build();
         Ok(Arc::new(store.map_err(|error| BuildError::new("azure", error))?))
@@ -161,11 +164,11 @@ fn identity(settings: &AzureSettings) -> IdentitySettings {
 /// # Errors
 /// [`BuildError`] naming the key below `azure`.
 pub(super) fn workspaces(config: &Config) -> Result<Option<Arc<Workspaces>>, BuildError> {
-    let settings = &config.azure;
+    let (settings, http) = (&config.azure, config.http());
     let layout = config.layout.azure().is_some();
     let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let by_identity = || {
-        let chosen = Credentials::choose(settings, &environment);
+        let chosen = Credentials::choose(settings, &http, &environment);
         config.url.starts_with("az://") && matches!(chosen, Ok(Credentials::Identity(_)))
     };
     let asks = settings.resolve_workspace_ids.unwrap_or_else(|| layout && by_identity());
@@ -177,7 +180,8 @@ pub(super) fn workspaces(config: &Config) -> Result<Option<Arc<Workspaces>>, Bui
         return Ok(Some(Arc::new(workspaces)));
     }
     let endpoint = settings.resource_manager_endpoint.as_deref();
-    let workspaces = workspaces.asking(endpoint, "azure.resource_manager_endpoint", &identity(settings))?;
+    let workspaces =
+        workspaces.asking(endpoint, "azure.resource_manager_endpoint", &identity(settings), &http)?;
     Ok(Some(Arc::new(workspaces)))
 }
 

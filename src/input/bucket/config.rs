@@ -1,6 +1,7 @@
 //! The configuration of the bucket input.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -13,11 +14,12 @@ use super::schedule::{Open, Schedule};
 use super::store;
 use crate::component::{self, BuildError};
 use crate::decode::Gaps;
+use crate::http::{HttpSettings, TlsSettings};
 use crate::time::Date;
 use crate::units::{ByteSize, Period};
 
-/// Configuration of the bucket input.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+/// Configuration of the bucket input. Without `Debug`: the address of a proxy may hold a password.
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Config {
     /// Where the objects are: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, `file:///directory`
@@ -106,9 +108,36 @@ pub(super) struct Config {
     /// Azure Blob Storage: account and credentials.
     #[serde(default)]
     pub(super) azure: store::AzureSettings,
+    /// TLS of the connections to the store.
+    #[serde(default)]
+    pub(super) tls: TlsSettings,
+    /// Proxy to the store, as `http://[user:password@]host:port`. Default: `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` of
+    /// the environment; `"none"` goes direct. Metadata services are asked directly; an SQS queue and AWS's sign-in take the
+    /// environment's.
+    #[serde(default)]
+    pub(super) proxy: Option<String>,
+    /// File of the authority of an https:// proxy, or of one that looks into TLS, in PEM. It is trusted besides the system's
+    /// and `tls.ca_file`. Default: none.
+    #[serde(default)]
+    pub(super) proxy_ca_file: Option<PathBuf>,
+    /// Hosts that `proxy` is not used for: names, which stand for their subdomains too, addresses and networks, with
+    /// commas. Default: `NO_PROXY` of the environment.
+    #[serde(default)]
+    pub(super) no_proxy: Option<String>,
 }
 
 impl Config {
+    /// How the connections to the store are made.
+    pub(super) fn http(&self) -> HttpSettings {
+        HttpSettings {
+            tls: self.tls.clone(),
+            proxy: self.proxy.clone(),
+            proxy_ca_file: self.proxy_ca_file.clone(),
+            no_proxy: self.no_proxy.clone(),
+            ..HttpSettings::default()
+        }
+    }
+
     /// The configured workspace ids by resource id in lower case.
     pub(super) fn resources(&self) -> HashMap<String, String> {
         let ids = self.workspace_ids.iter();

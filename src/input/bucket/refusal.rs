@@ -3,6 +3,7 @@
 use object_store::{Error, path};
 
 use super::azure;
+use crate::http::innermost;
 use crate::input::InputError;
 
 /// Tells what passes from what a human must put right.
@@ -10,7 +11,7 @@ pub(super) fn refusal(action: String, error: &Error) -> InputError {
     if let Some(azure::Refusal { reason, remedy }) = azure::refusal(error) {
         return InputError::Refused { action, source: reason.as_str().into(), remedy: remedy.clone() };
     }
-    let text = error.to_string();
+    let text = told(error);
     // Listing a bucket that is not there is no `NotFound` of the store's: only the answer's code tells.
     let no_bucket =
         ["NoSuchBucket", "ContainerNotFound", "bucket does not exist"].iter().any(|code| text.contains(code));
@@ -37,4 +38,42 @@ pub(super) fn refusal(action: String, error: &Error) -> InputError {
         _ => return InputError::Transient { action, source },
     };
     InputError::Refused { action, source, remedy: remedy.to_owned() }
+}
+
+/// The error with its innermost cause: an answer that breaks off is one that "cannot be decoded" to the library.
+fn told(error: &Error) -> String {
+    let (text, cause) = (error.to_string(), innermost(error));
+    if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use object_store::client::{HttpError, HttpErrorKind};
+    use thiserror::Error;
+
+    use super::*;
+
+    #[derive(Debug, Error)]
+    #[error("error decoding response body")]
+    struct Undecodable(#[source] io::Error);
+
+    #[test]
+    fn why_an_answer_broke_off_is_told_once() {
+        let told = |cause: HttpError| {
+            let error = Error::Generic { store: "S3", source: Box::new(cause) };
+            refusal("cannot read a".to_owned(), &error).to_string()
+        };
+        let cut = Undecodable(io::Error::other("end of file before message length reached"));
+        assert_eq!(
+            told(HttpError::new(HttpErrorKind::Decode, cut)),
+            "cannot read a: Generic S3 error: HTTP error: error decoding response body: end of file before message length \
+             reached"
+        );
+        assert_eq!(
+            told(HttpError::new(HttpErrorKind::Connect, io::Error::other("connection refused"))),
+            "cannot read a: Generic S3 error: HTTP error: connection refused"
+        );
+    }
 }

@@ -15,6 +15,8 @@ use super::azure;
 use super::azure_path::Containers;
 use crate::aws;
 use crate::component::BuildError;
+use crate::connection::Connections;
+use crate::http::HttpSettings;
 
 mod connector;
 mod settings;
@@ -54,7 +56,7 @@ pub(super) enum Scheme {
 /// S3 bucket may be asked of the machine's metadata.
 ///
 /// # Errors
-/// [`BuildError`] naming the key: `url`, or one below `s3`, `gcs` or `azure`.
+/// [`BuildError`] naming the key: `url`, one of the connections, or one below `s3`, `gcs` or `azure`.
 pub(super) fn open(
     url: &str,
     settings: &StoreSettings,
@@ -81,8 +83,10 @@ pub(super) fn open(
             ));
         }
     };
+    // A store that cannot be built does not say which key is wrong.
+    Connections::open(&settings.http)?;
     if let (Scheme::Azure, Some(containers), false) = (scheme, containers, rest.is_empty()) {
-        let store = azure::account(rest, &settings.azure, containers)?;
+        let store = azure::account(rest, settings, containers)?;
         return Ok(Store { store, prefix: Path::default(), scheme, root: None, cloud: Some(cloud) });
     }
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
@@ -96,9 +100,9 @@ pub(super) fn open(
     let prefix = Path::parse(prefix)
         .map_err(|error| BuildError::new("url", format!("`{prefix}` cannot be a prefix: {error}")))?;
     let store = match scheme {
-        Scheme::S3 => s3(bucket, &settings.s3)?,
-        Scheme::Gcs => gcs(bucket, &settings.gcs)?,
-        Scheme::Azure | Scheme::Local => azure::container(bucket, &settings.azure)?,
+        Scheme::S3 => s3(bucket, &settings.s3, &settings.http)?,
+        Scheme::Gcs => gcs(bucket, &settings.gcs, &settings.http)?,
+        Scheme::Azure | Scheme::Local => azure::container(bucket, settings)?,
     };
     Ok(Store { store, prefix, scheme, root: None, cloud: Some(cloud) })
 }
@@ -134,7 +138,7 @@ fn local(path: &FilePath) -> Result<Store, BuildError> {
     })
 }
 
-fn s3(bucket: &str, settings: &S3Settings) -> Result<Arc<dyn ObjectStore>, BuildError> {
+fn s3(bucket: &str, settings: &S3Settings, http: &HttpSettings) -> Result<Arc<dyn ObjectStore>, BuildError> {
     settings.check()?;
     let region = s3_region(settings)?;
     let provider = match settings.anonymous {
@@ -150,7 +154,7 @@ fn s3(bucket: &str, settings: &S3Settings) -> Result<Arc<dyn ObjectStore>, Build
         .with_region(region)
         .with_skip_signature(settings.anonymous)
         .with_client_options(client_options(settings.allow_http))
-        .with_http_connector(Connector)
+        .with_http_connector(Connector(http.clone()))
         .with_retry(retries());
     // AWS wants the bucket in the host name; most other servers are known by one name only.
     let path_style = settings.path_style.unwrap_or(settings.endpoint.is_some());
@@ -183,7 +187,11 @@ pub(super) fn s3_region(settings: &S3Settings) -> Result<String, BuildError> {
     })
 }
 
-fn gcs(bucket: &str, settings: &GcsSettings) -> Result<Arc<dyn ObjectStore>, BuildError> {
+fn gcs(
+    bucket: &str,
+    settings: &GcsSettings,
+    http: &HttpSettings,
+) -> Result<Arc<dyn ObjectStore>, BuildError> {
     let builder = match &settings.service_account_file {
         Some(file) => GoogleCloudStorageBuilder::new().with_service_account_path(file.display().to_string()),
         None if settings.anonymous => GoogleCloudStorageBuilder::new(),
@@ -193,7 +201,7 @@ fn gcs(bucket: &str, settings: &GcsSettings) -> Result<Arc<dyn ObjectStore>, Bui
         .with_bucket_name(bucket)
         .with_skip_signature(settings.anonymous)
         .with_client_options(client_options(settings.allow_http))
-        .with_http_connector(Connector)
+        .with_http_connector(Connector(http.clone()))
         .with_retry(retries());
     if let Some(endpoint) = &settings.endpoint {
         let endpoint = endpoint_url("gcs", endpoint, settings.allow_http)?;

@@ -9,6 +9,7 @@ use object_store::azure::{AzureAccessKey, AzureCredential, split_sas};
 use super::{AzureSettings, ConnectionString, identity};
 use crate::azure_token::{AzureToken, TokenError};
 use crate::component::BuildError;
+use crate::http::HttpSettings;
 use crate::secret::Secret;
 
 /// The scope of tokens for storage, in every cloud.
@@ -49,6 +50,7 @@ impl Credentials {
     /// Those of the configuration, else keys of the environment, else an identity.
     pub(super) fn choose(
         settings: &AzureSettings,
+        http: &HttpSettings,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, BuildError> {
         let configured = [
@@ -67,7 +69,7 @@ impl Credentials {
                 return Self::Secret { kind, secret: Secret::plain(&value), key }.checked();
             }
         }
-        Ok(Self::Identity(Box::new(AzureToken::new(&identity(settings), SCOPE)?)))
+        Ok(Self::Identity(Box::new(AzureToken::through(&identity(settings), SCOPE, http)?)))
     }
 
     /// The key or variable that the user set; empty for an identity.

@@ -3,18 +3,24 @@
 
 use std::time::Duration;
 
-use object_store::client::{ClientConfigKey, HttpClient, HttpConnector};
+use async_trait::async_trait;
+use object_store::client::{
+    ClientConfigKey, HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService,
+};
 use object_store::{ClientOptions, Error, Result};
-use reqwest::redirect::Policy;
+use thiserror::Error;
+
+use crate::connection::{Connections, ObjectTraffic};
+use crate::http::{HttpSettings, innermost};
 
 /// Time for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time without a byte. A limit of the whole request would cut off a large object, or a slow collector's.
+/// Time without a byte.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Makes clients that ask nobody else.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::input::bucket) struct Connector;
+#[derive(Clone, Debug)]
+pub(in crate::input::bucket) struct Connector(pub(in crate::input::bucket) HttpSettings);
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> Result<HttpClient> {
@@ -24,17 +30,59 @@ impl HttpConnector for Connector {
         let allow_http = option(ClientConfigKey::AllowHttp).is_some_and(|value| value == "true");
         let timeout =
             option(ClientConfigKey::ConnectTimeout).and_then(|text| humantime::parse_duration(&text).ok());
-        let client = reqwest::Client::builder()
-            .user_agent(concat!("auditferry/", env!("CARGO_PKG_VERSION")))
-            .redirect(Policy::none())
-            .https_only(!allow_http)
-            .connect_timeout(timeout.unwrap_or(CONNECT_TIMEOUT))
-            .read_timeout(READ_TIMEOUT)
-            // Slower with many objects at once, the library says: ranges of one connection wait for each other.
-            .http1_only()
-            .build();
-        let client =
-            client.map_err(|error| Error::Generic { store: "HTTP client", source: Box::new(error) })?;
-        Ok(HttpClient::new(client))
+        let objects = ObjectTraffic {
+            allow_http,
+            connect_timeout: timeout.unwrap_or(CONNECT_TIMEOUT),
+            read_timeout: READ_TIMEOUT,
+        };
+        let connections = Connections::open(&HttpSettings { objects: Some(objects), ..self.0.clone() });
+        let connections =
+            connections.map_err(|error| Error::Generic { store: "HTTP client", source: Box::new(error) })?;
+        Ok(HttpClient::new(Asking(connections)))
+    }
+}
+
+/// Clients of one store, made anew when a file they were made with changes.
+#[derive(Debug)]
+struct Asking(Connections);
+
+#[async_trait]
+impl HttpService for Asking {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let answer = self.0.client().call(request).await;
+        answer.map_err(|error| HttpError::new(error.kind(), NoAnswer::of(&error)))
+    }
+}
+
+/// Why a store did not answer. The library only tells that a request failed.
+#[derive(Debug, Error)]
+#[error("{cause}{remedy}")]
+struct NoAnswer {
+    cause: String,
+    remedy: &'static str,
+}
+
+const NO_TLS: &str = "; the port does not speak TLS: check the endpoint";
+
+impl NoAnswer {
+    fn of(error: &HttpError) -> Self {
+        let cause = innermost(error);
+        let known = [
+            (
+                "UnknownIssuer",
+                "; its certificate is of an authority that is not trusted: name that in `tls.ca_file`",
+            ),
+            (
+                "CertificateRequired",
+                "; it wants a certificate of ours: set `tls.cert_file` and `tls.key_file`",
+            ),
+            ("certificate", "; check the endpoint and `tls.ca_file`"),
+            ("InvalidContentType", NO_TLS),
+            ("handshake eof", NO_TLS),
+            ("onnection refused", "; nothing listens there: check the endpoint and `proxy`"),
+            ("lookup", "; check the endpoint's name"),
+        ];
+        let remedy = known.iter().find(|(sign, _)| cause.contains(sign)).map_or("", |(_, remedy)| *remedy);
+        Self { cause, remedy }
     }
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::aws::AwsLogin;
 use crate::component::BuildError;
+use crate::http::HttpSettings;
 use crate::secret::Secret;
 
 /// Tables of a bucket input, one per kind of store; only the one that the URL names is used.
@@ -19,6 +20,8 @@ pub(crate) struct StoreSettings {
     pub(crate) gcs: GcsSettings,
     /// For `az://`.
     pub(crate) azure: AzureSettings,
+    /// TLS and proxy of all of them.
+    pub(crate) http: HttpSettings,
 }
 
 /// Amazon S3 and servers that speak its protocol. Without keys, the credentials are found as the AWS tools find them:

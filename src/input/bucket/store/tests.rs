@@ -225,3 +225,26 @@ async fn served(router: axum::Router) -> (String, tokio::task::JoinSet<()>) {
     server.spawn(async { axum::serve(listener, router).await.unwrap() });
     (endpoint, server)
 }
+
+#[tokio::test]
+async fn the_metadata_of_a_machine_are_asked_of_no_proxy() {
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    proxy.set_nonblocking(true).unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    for no_proxy in [json!(null), json!("example.com")] {
+        let settings = settings(json!({ "http": { "proxy": address, "no_proxy": no_proxy } }));
+        let store = open("gs://audit/logs", &settings, None, FilePath::new("/")).unwrap().store;
+        assert!(store.head(&Path::from("a")).await.is_err(), "there is no token to ask with");
+        let came = proxy.accept();
+        assert!(came.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock), "{no_proxy}");
+    }
+}
+
+#[test]
+fn a_file_of_certificates_that_is_not_there_is_told_by_its_key() {
+    let settings = settings(json!({ "http": { "tls": { "ca_file": "/nowhere/ca.pem" } } }));
+    for url in ["s3://audit", "gs://audit", "az://audit"] {
+        let error = open(url, &settings, None, FilePath::new("/")).unwrap_err();
+        assert_eq!(error.key, "tls.ca_file", "{url}");
+    }
+}
