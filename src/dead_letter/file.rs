@@ -207,14 +207,16 @@ impl Place {
         file.set_len(end)?;
         let written = file.write_all(&lines);
         failpoint::reached(Step::KeepingDeadLetters);
-        if let Err(error) = written.and_then(|()| file.sync_data()) {
+        let synced = written.and_then(|()| file.sync_data()).and_then(|()| match end {
+            // Also the name of a file that is new.
+            0 => File::open(&self.directory)?.sync_all(),
+            _ => Ok(()),
+        });
+        if let Err(error) = synced {
             // The letters come again: do not leave the first of them here twice. Should this fail as well, the torn
             // line is cut off before the next letter is written.
             let _ = file.set_len(end);
             return Err(error);
-        }
-        if end == 0 {
-            File::open(&self.directory)?.sync_all()?;
         }
         failpoint::reached(Step::KeptDeadLetters);
         Ok(())

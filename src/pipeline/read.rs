@@ -19,7 +19,7 @@ use crate::output::HoldReason;
 use crate::state::Change;
 use crate::status::{Phase, Side, Status};
 
-/// Times `--once` tries an input that fails in a way that passes.
+/// Times in a row `--once` tries an input that fails in a way that passes.
 const ONCE_TRIES: u32 = 5;
 /// Lines logged a minute for single objects that cannot be read.
 const TROUBLES_LOGGED: u32 = 10;
@@ -54,6 +54,9 @@ impl Reader {
             };
             match read {
                 Ok(Read::Chunk(chunk)) => {
+                    // A first pass takes hours: what fails now and then on the way must not add up.
+                    failures = 0;
+                    backoff.reset();
                     if unreadable.end() {
                         self.recovered();
                     }

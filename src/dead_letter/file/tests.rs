@@ -250,3 +250,15 @@ async fn a_file_with_a_line_that_is_no_letter_is_left_as_it_is() {
     assert_eq!(std::fs::read(&path).unwrap(), text);
     assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
 }
+
+#[test]
+fn a_letter_in_a_new_file_is_kept_once_also_where_the_name_of_the_file_is_not_safe_at_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.splunk.ndjson");
+    let place = |directory: PathBuf| Place { directory, path: path.clone(), pipeline: "audit/splunk".into() };
+    let elsewhere = place(directory.path().join("missing"));
+    elsewhere.append(vec![letter(b"{}")]).unwrap_err();
+    elsewhere.append(vec![letter(b"{}")]).unwrap_err();
+    place(directory.path().to_owned()).append(vec![letter(b"{}")]).unwrap();
+    assert_eq!(records(&path), ["{}"]);
+}

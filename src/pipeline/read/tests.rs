@@ -115,3 +115,48 @@ async fn what_passes_by_itself_holds_nothing() {
     assert!(!bench.holds_after([busy("a"), Read::Idle]).await);
     assert!(bench.holds_after([locked("a"), busy("b"), Read::Idle]).await);
 }
+
+/// Gives what stands here, and then its end.
+struct Listed(Mutex<std::vec::IntoIter<Result<Read, InputError>>>);
+
+#[async_trait]
+impl Input for Listed {
+    async fn read(&self) -> Result<Read, InputError> {
+        self.0.lock().await.next().unwrap_or(Ok(Read::End))
+    }
+
+    async fn committed(&self, _: &Partition, _: &Position) {}
+}
+
+/// How a single run over these ends, and how long it waited on its way.
+async fn once_over(reads: Vec<Result<Read, InputError>>) -> (Result<(), PipelineError>, Duration) {
+    let ((chunks, mut taken), (news, mut told)) = (mpsc::channel(64), mpsc::channel(64));
+    let reader = Reader {
+        input: Arc::new(Listed(Mutex::new(reads.into_iter()))),
+        chunks,
+        reporter: Reporter(news),
+        status: Status::default(),
+        metrics: Metrics::new().unwrap().pipeline("in", "out"),
+        name: "in/out".into(),
+        once: true,
+        stop: CancellationToken::new(),
+    };
+    let began = Instant::now();
+    let drained = async { while taken.recv().await.is_some() && told.recv().await.is_some() {} };
+    let (ended, ()) = tokio::join!(reader.run(), drained);
+    (ended, began.elapsed())
+}
+
+fn failed() -> Result<Read, InputError> {
+    Err(InputError::Transient { action: "cannot list the bucket".to_owned(), source: "503".into() })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_run_gives_up_after_failures_in_a_row_and_not_after_as_many_on_a_long_way() {
+    let now_and_then = (0..20).flat_map(|_| [failed(), Ok(chunk())]).collect();
+    let (ended, waited) = once_over(now_and_then).await;
+    ended.unwrap();
+    assert!(waited < Duration::from_secs(40), "{waited:?}: each time it had been read again since");
+    let (ended, _) = once_over((0..5).map(|_| failed()).collect()).await;
+    assert!(matches!(ended, Err(PipelineError::Input { .. })), "{ended:?}");
+}
