@@ -47,7 +47,8 @@ pub(super) struct Found {
     pub(super) key: Path,
     pub(super) place: Place,
     pub(super) version: Version,
-    /// The version's real ETag, for `If-Match`.
+    /// The version's real ETag, for `If-Match`; none where it is weak, which no `If-Match` is ever true of. What is read
+    /// then may be a newer version: the next look finds that it is.
     pub(super) etag: Option<String>,
     pub(super) modified: Option<Millis>,
     /// Read it whole whatever the position says: its date has closed.
@@ -69,7 +70,7 @@ impl Found {
             key: meta.location.clone(),
             place,
             version: Version { name, size: meta.size },
-            etag: meta.e_tag.clone(),
+            etag: meta.e_tag.clone().filter(|etag| !etag.starts_with("W/")),
             modified,
             verify: false,
             fold: false,

@@ -22,6 +22,7 @@ mod folded;
 mod hinted;
 mod passes;
 mod rewritten;
+mod weak;
 
 use breaking_off::BreakingOff;
 
