@@ -47,11 +47,25 @@ impl App {
                 Ok(route) => routes.push(Planned::New(Box::new(route))),
                 Err(error) => {
                     self.common.paces = paces;
+                    self.forget_all_but_ours(new);
                     return Err(error);
                 }
             }
         }
         Ok(Plan { routes })
+    }
+
+    /// Takes the pipelines that a refused configuration would have added out of what is scraped.
+    fn forget_all_but_ours(&self, refused: &Config) {
+        for pipeline in &refused.pipelines {
+            if !self.has(&pipeline.input, &pipeline.output) {
+                self.metrics.pipeline(&pipeline.input, &pipeline.output).forget();
+            }
+        }
+    }
+
+    fn has(&self, input: &str, output: &str) -> bool {
+        self.routes.iter().any(|route| route.input_name == input && route.output_name == output)
     }
 
     /// Tells those that are not in the plan to end; gives their tasks.
@@ -82,13 +96,7 @@ impl App {
                 }
             }
         }
-        let is_gone = |gone: &&Route| {
-            !self
-                .routes
-                .iter()
-                .any(|route| (&route.input_name, &route.output_name) == (&gone.input_name, &gone.output_name))
-        };
-        for gone in before.iter().filter(is_gone) {
+        for gone in before.iter().filter(|gone| !self.has(&gone.input_name, &gone.output_name)) {
             gone.metrics.forget();
         }
         self.show(config);

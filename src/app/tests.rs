@@ -230,3 +230,29 @@ async fn what_is_under_way_when_a_held_pipeline_is_stopped_is_still_delivered_an
     assert_eq!((metrics.events_delivered.get(), metrics.commits.get()), (1, 1));
     assert_eq!(took.as_secs(), 8);
 }
+
+/// A configuration of one input and these outputs.
+fn to_files(directory: &Path, outputs: &[&str]) -> Config {
+    let file = directory.join("a.toml");
+    let (state, bucket) = (directory.join("state"), directory.join("bucket"));
+    std::fs::create_dir_all(&bucket).unwrap();
+    let mut text = format!("state_dir = {state:?}\n[inputs.in]\ntype = 'bucket'\nurl = {bucket:?}\n");
+    for output in outputs {
+        text += &format!("[outputs.{output}]\ntype = 'file'\npath = {:?}\n", directory.join(output));
+    }
+    std::fs::write(&file, text).unwrap();
+    Config::load(&[file], &BTreeMap::new()).unwrap()
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_refused_leaves_no_metrics_of_pipelines_that_never_ran() {
+    let directory = tempfile::tempdir().unwrap();
+    let old = to_files(directory.path(), &["one"]);
+    let mut app = App::build(&old, false).unwrap();
+    let letters = directory.path().join("state/dead-letters");
+    std::fs::remove_dir_all(&letters).unwrap();
+    std::fs::write(&letters, "").unwrap();
+    app.plan(&old, &to_files(directory.path(), &["one", "two"])).unwrap_err();
+    let metrics = app.metrics.render().unwrap();
+    assert!(metrics.contains(r#"output="one""#) && !metrics.contains(r#"output="two""#), "{metrics}");
+}
