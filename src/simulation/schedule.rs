@@ -109,6 +109,15 @@ impl Trouble {
     }
 }
 
+/// What a store says of the version of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Etags {
+    Strong,
+    /// True of no condition.
+    Weak,
+    Missing,
+}
+
 /// One simulation.
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
@@ -127,6 +136,7 @@ pub(super) struct Schedule {
     pub(super) expected: BTreeMap<String, (u32, Fate)>,
     pub(super) jumps: Vec<(Duration, i64)>,
     pub(super) store: Trouble,
+    pub(super) etags: Etags,
     pub(super) collector: Trouble,
     pub(super) disk: Trouble,
     pub(super) poll: Duration,
@@ -173,6 +183,7 @@ impl Schedule {
             expected,
             jumps: if calm { Vec::new() } else { jumps(rng) },
             store: trouble(rng),
+            etags: [Etags::Strong, Etags::Strong, Etags::Strong, Etags::Weak, Etags::Missing][rng.usize(..5)],
             collector: trouble(rng),
             disk: trouble(rng),
             poll: Duration::from_secs([5, 10, 20, 60][rng.usize(..4)]),

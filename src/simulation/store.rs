@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,12 +14,14 @@ use object_store::{
     ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-use super::schedule::{Step, Write};
+use super::schedule::{Etags, Step, Write};
 use super::world::World;
 
 #[derive(Clone, Debug)]
 struct Version {
-    etag: String,
+    /// Its ETag, or what tells it from others where there is none.
+    name: String,
+    written_at: SystemTime,
     content: Bytes,
 }
 
@@ -38,15 +41,22 @@ impl FaultyStore {
     pub(super) fn put(&self, write: &Write) {
         let mut objects = self.objects.lock().unwrap();
         let versions = objects.entry(write.key.clone()).or_default();
-        let etag = format!("\"{}.{}\"", write.key.len(), versions.len());
-        self.world.note(format!("put {} {etag}, {} bytes", write.key, write.content.len()));
-        versions.push(Version { etag, content: write.content.clone() });
+        let number = versions.len() as u64;
+        let written_at = SystemTime::UNIX_EPOCH + Duration::from_secs(number);
+        let etag = format!("\"{}.{number}\"", write.key.len());
+        let name = match self.world.schedule.etags {
+            Etags::Strong => etag,
+            Etags::Weak => format!("W/{etag}"),
+            Etags::Missing => format!("{}-{}", write.content.len(), number * 1000),
+        };
+        self.world.note(format!("put {} {name}, {} bytes", write.key, write.content.len()));
+        versions.push(Version { name, written_at, content: write.content.clone() });
     }
 
-    /// Each object and the ETag it has.
+    /// Each object and the name of the version it has.
     pub(super) fn versions(&self) -> Vec<(String, String)> {
         let objects = self.objects.lock().unwrap();
-        let last = |versions: &Vec<Version>| versions.last().map(|version| version.etag.clone());
+        let last = |versions: &Vec<Version>| versions.last().map(|version| version.name.clone());
         objects.iter().filter_map(|(key, versions)| Some((key.clone(), last(versions)?))).collect()
     }
 
@@ -74,18 +84,28 @@ impl FaultyStore {
                     }
                     1 => {
                         self.world.note(format!("the listing has {key} twice"));
-                        listed.push(meta(&location, &versions[shown]));
+                        listed.push(self.meta(&location, &versions[shown]));
                     }
                     _ if shown > 0 => {
                         shown = self.world.below(shown);
-                        self.world.note(format!("the listing has {key} as {}", versions[shown].etag));
+                        self.world.note(format!("the listing has {key} as {}", versions[shown].name));
                     }
                     _ => continue,
                 }
             }
-            listed.push(meta(&location, &versions[shown]));
+            listed.push(self.meta(&location, &versions[shown]));
         }
         listed
+    }
+
+    fn meta(&self, location: &Path, version: &Version) -> ObjectMeta {
+        ObjectMeta {
+            location: location.clone(),
+            last_modified: version.written_at.into(),
+            size: version.content.len() as u64,
+            e_tag: (self.world.schedule.etags != Etags::Missing).then(|| version.name.clone()),
+            version: None,
+        }
     }
 
     /// A request that is answered with an error, or not in time.
@@ -123,16 +143,6 @@ fn moved(key: &Path) -> Error {
     Error::Precondition { path: key.to_string(), source: "412 PreconditionFailed".into() }
 }
 
-fn meta(location: &Path, version: &Version) -> ObjectMeta {
-    ObjectMeta {
-        location: location.clone(),
-        last_modified: Default::default(),
-        size: version.content.len() as u64,
-        e_tag: Some(version.etag.clone()),
-        version: None,
-    }
-}
-
 impl std::fmt::Display for FaultyStore {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str("FaultyStore")
@@ -158,8 +168,9 @@ impl ObjectStore for FaultyStore {
         let trouble = &world.schedule.store;
         self.refused(&format!("get {location}")).await?;
         let version = self.current(location)?;
-        if options.if_match.as_ref().is_some_and(|wanted| *wanted != version.etag) {
-            world.note(format!("get {location}: 412, it is {}", version.etag));
+        let is_it = |wanted: &String| *wanted == version.name && world.schedule.etags == Etags::Strong;
+        if options.if_match.as_ref().is_some_and(|wanted| !is_it(wanted)) {
+            world.note(format!("get {location}: 412, it is {}", version.name));
             return Err(moved(location));
         }
         if !options.head && options.if_match.is_some() && world.strikes(trouble) && world.chance(20) {
@@ -171,7 +182,7 @@ impl ObjectStore for FaultyStore {
             Some(GetRange::Bounded(range)) => range.start.min(size)..range.end.min(size),
             _ => 0..size,
         };
-        let mut meta = meta(location, &version);
+        let mut meta = self.meta(location, &version);
         if !options.head && range.start > 0 {
             world.step(Step::ReadingSeam).await;
         }
@@ -190,7 +201,7 @@ impl ObjectStore for FaultyStore {
                 meta.size += 1 + cut as u64;
             }
         }
-        world.note(format!("get {location} {} {range:?} {body:?}", version.etag));
+        world.note(format!("get {location} {} {range:?} {body:?}", version.name));
         let piece = 1 + world.below([50, 500, 5000, 100_000][world.below(4)]);
         let stream = stream::unfold((0, false), move |(at, over)| {
             let (world, wanted) = (Arc::clone(&world), wanted.clone());

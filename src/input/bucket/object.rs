@@ -48,7 +48,7 @@ pub(super) struct Found {
     pub(super) place: Place,
     pub(super) version: Version,
     /// The version's real ETag, for `If-Match`; none where it is weak, which no `If-Match` is ever true of. What is read
-    /// then may be a newer version: the next look finds that it is.
+    /// then may be another version of the same size: the next look finds that there is one.
     pub(super) etag: Option<String>,
     pub(super) modified: Option<Millis>,
     /// Read it whole whatever the position says: its date has closed.
@@ -331,6 +331,10 @@ impl ObjectReader {
             ..GetOptions::default()
         };
         let result = self.store.get_opts(&found.key, options).await?;
+        if found.etag.is_none() && result.meta.size != found.version.size {
+            // Another version, for certain: where it ends, or breaks off, could not be told by the size that was found.
+            return Err(ObjectError::Moved);
+        }
         Ok(match result.payload {
             GetResultPayload::File(file, _) => {
                 file_pieces(file, result.range.start, result.range.end, self.budget.pool().clone())
