@@ -7,17 +7,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::core::Collector;
-use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{Encoder, Gauge, Histogram, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::output::{HoldReason, Verdict};
 
+mod families;
 mod registered;
 
 use crate::time::Millis;
-use registered::Registered;
+use families::{Families, RELOADS};
 
 /// Most values of the `workspace` label per pipeline; further workspaces share `other`.
 pub const MAX_WORKSPACES: usize = 200;
@@ -27,42 +25,6 @@ pub const MAX_WORKSPACES: usize = 200;
 pub struct Metrics {
     registry: Registry,
     families: Arc<Families>,
-}
-
-#[derive(Debug)]
-struct Families {
-    records_read: IntCounterVec,
-    bytes_read: IntCounterVec,
-    bytes_fetched: IntCounterVec,
-    records_skipped: IntCounterVec,
-    records_duplicate: IntCounterVec,
-    objects_read: IntCounterVec,
-    redactions: IntCounterVec,
-    overlaps: IntCounterVec,
-    prefix_mismatch: IntCounterVec,
-    input_errors: IntCounterVec,
-    events_delivered: IntCounterVec,
-    events_duplicate: IntCounterVec,
-    dead_letters: IntCounterVec,
-    requests: IntCounterVec,
-    request_duration: HistogramVec,
-    retries: IntCounterVec,
-    ambiguous_resends: IntCounterVec,
-    acks_pending: IntGaugeVec,
-    requests_limit: IntGaugeVec,
-    bytes_sent: IntCounterVec,
-    bytes_encoded: IntCounterVec,
-    commits: IntCounterVec,
-    input_lag: GaugeVec,
-    newest_event: GaugeVec,
-    state_disk_available: IntGauge,
-    state_disk_size: IntGauge,
-    oldest_unacknowledged: GaugeVec,
-    bytes_uncommitted: IntGaugeVec,
-    hold: IntGaugeVec,
-    objects_open: IntGaugeVec,
-    reloads: IntCounterVec,
-    registered: Registered,
 }
 
 /// The counters of one pipeline.
@@ -125,10 +87,6 @@ struct WorkspaceGauges {
     lag_seconds: Gauge,
     newest_event: Gauge,
 }
-
-const PIPELINE: [&str; 2] = ["input", "output"];
-/// Values of the label `result` of reloads.
-const RELOADS: [&str; 2] = ["ok", "refused"];
 
 impl Metrics {
     /// All families, registered, with the process's own.
@@ -296,155 +254,6 @@ impl PipelineMetrics {
             known.iter().map(|(workspace, gauges)| (workspace.clone(), gauges.lag_seconds.get())).collect();
         lags.sort_by(|a, b| a.0.cmp(&b.0));
         lags
-    }
-}
-
-impl Families {
-    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let labels = |extra: &[&'static str]| [PIPELINE.as_slice(), extra].concat();
-        let name = |name: &str| format!("auditferry_{name}");
-        let keep = |family: Box<dyn Collector>| registry.register(family);
-        let mut registered = Registered::default();
-        let mut counter = |short: &str, help: &str, extra: &[&'static str]| {
-            let family = IntCounterVec::new(Opts::new(name(short), help), &labels(extra))?;
-            keep(Box::new(family.clone()))?;
-            registered.counters.push(family.clone());
-            Ok::<_, prometheus::Error>(family)
-        };
-        let mut gauge = |short: &str, help: &str, extra: &[&'static str]| {
-            let family = GaugeVec::new(Opts::new(name(short), help), &labels(extra))?;
-            keep(Box::new(family.clone()))?;
-            registered.gauges.push(family.clone());
-            Ok::<_, prometheus::Error>(family)
-        };
-        let mut whole = |short: &str, help: &str, extra: &[&'static str]| {
-            let family = IntGaugeVec::new(Opts::new(name(short), help), &labels(extra))?;
-            keep(Box::new(family.clone()))?;
-            registered.whole_gauges.push(family.clone());
-            Ok::<_, prometheus::Error>(family)
-        };
-        let duration = HistogramVec::new(
-            HistogramOpts::new(
-                name("request_duration_seconds"),
-                "Time from sending a request to having its answer.",
-            )
-            .buckets(vec![0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]),
-            &PIPELINE,
-        )?;
-        keep(Box::new(duration.clone()))?;
-        registered.durations.push(duration.clone());
-        let disk = |short: &str, help: &str| {
-            let gauge = IntGauge::new(name(short), help)?;
-            keep(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
-        let reloads = IntCounterVec::new(
-            Opts::new(
-                name("config_reloads_total"),
-                "Reloads of the configuration: ok, or refused as a whole.",
-            ),
-            &["result"],
-        )?;
-        keep(Box::new(reloads.clone()))?;
-        for result in RELOADS {
-            reloads.with_label_values(&[result]);
-        }
-        Ok(Self {
-            reloads,
-            records_read: counter("records_read_total", "New records read.", &[])?,
-            bytes_read: counter("bytes_read_total", "Bytes of new records read.", &[])?,
-            bytes_fetched: counter("bytes_fetched_total", "Bytes fetched from the store.", &[])?,
-            records_skipped: counter(
-                "records_skipped_total",
-                "Records of overwritten objects or of overlapping reads recognised as shipped before and left out.",
-                &[],
-            )?,
-            records_duplicate: counter(
-                "records_duplicate_total",
-                "Account-level records that the system table of a second region holds too.",
-                &[],
-            )?,
-            objects_read: counter("objects_read_total", "Versions of objects read to their end.", &[])?,
-            redactions: counter("redactions_total", "Secrets taken out of events.", &[])?,
-            overlaps: counter(
-                "overlap_total",
-                "Events that another input has sent to this output too, with count_overlap = true.",
-                &[],
-            )?,
-            prefix_mismatch: counter(
-                "prefix_mismatch_total",
-                "Objects whose already shipped part had changed, so that they were compared line by line.",
-                &[],
-            )?,
-            input_errors: counter(
-                "input_errors_total",
-                "Failed reads of the store or of one object; they are tried again.",
-                &[],
-            )?,
-            events_delivered: counter("events_delivered_total", "Events the collector accepted.", &[])?,
-            events_duplicate: counter("events_duplicate_total", "Events the collector had already.", &[])?,
-            dead_letters: counter("dead_letters_total", "Records kept as dead letters.", &["reason"])?,
-            requests: counter("requests_total", "Requests by verdict.", &["verdict"])?,
-            request_duration: duration,
-            retries: counter("retries_total", "Requests sent again.", &[])?,
-            ambiguous_resends: counter(
-                "ambiguous_resends_total",
-                "Events sent again although the collector may have them: possible duplicates.",
-                &[],
-            )?,
-            acks_pending: whole("acks_pending", "Accepted requests waiting for their acknowledgement.", &[])?,
-            requests_limit: whole(
-                "requests_limit",
-                "Requests that may be under way to the collector at once; falls while it is strained.",
-                &[],
-            )?,
-            bytes_sent: counter(
-                "bytes_sent_total",
-                "Bytes of accepted requests as sent, that is compressed.",
-                &[],
-            )?,
-            bytes_encoded: counter(
-                "bytes_encoded_total",
-                "Bytes of accepted requests before compression.",
-                &[],
-            )?,
-            commits: counter("commits_total", "Durable commits of positions.", &[])?,
-            input_lag: gauge(
-                "input_lag_seconds",
-                "Age of the newest event of a workspace at the time it was committed.",
-                &["workspace"],
-            )?,
-            newest_event: gauge(
-                "newest_event_timestamp_seconds",
-                "Time of the newest committed event of a workspace, in seconds since 1970.",
-                &["workspace"],
-            )?,
-            state_disk_available: disk(
-                "state_disk_available_bytes",
-                "Room left on the disk that holds the state and the dead letters.",
-            )?,
-            state_disk_size: disk(
-                "state_disk_size_bytes",
-                "Size of the disk that holds the state and the dead letters.",
-            )?,
-            oldest_unacknowledged: gauge(
-                "oldest_unacknowledged_seconds",
-                "Time since the oldest uncommitted chunk was read.",
-                &[],
-            )?,
-            bytes_uncommitted: whole("bytes_uncommitted", "Memory of what is read and uncommitted.", &[])?,
-            hold: whole(
-                "hold",
-                "1 while the input or the output waits for a human, by reason.",
-                &["reason"],
-            )?,
-            objects_open: whole(
-                "objects_open",
-                "Objects being read or waiting for their acknowledgement.",
-                &[],
-            )?,
-            registered,
-        })
     }
 }
 

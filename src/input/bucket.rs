@@ -24,7 +24,6 @@ use crate::chunk::{Partition, Position};
 use crate::component::{BuildError, Probe};
 use crate::cores::cores;
 use crate::input::{Backlog, Input, InputContext, InputError, InputKind, Read};
-use crate::time::Millis;
 
 mod assemble;
 mod azure;
@@ -55,6 +54,7 @@ mod sqs;
 mod store;
 mod turns;
 mod watch;
+mod worker;
 
 use config::{Checked, Config, gaps, parse};
 use discover::Discovery;
@@ -63,7 +63,7 @@ use hints::{Hints, MOST_AGAIN};
 use lanes::Lanes;
 use layout::Layout;
 use mark::Scope;
-use object::{Found, ObjectError, ObjectReader};
+use object::ObjectReader;
 use open::{Closing, OpenObjects};
 use queue::Queue;
 use ranges::{RANGE_BYTES, ReadAhead};
@@ -71,6 +71,7 @@ use refusal::refusal;
 use sqs::{BucketQueue, Receivers, Subscription};
 use store::{Scheme, Store, StoreSettings};
 use turns::Turns;
+use worker::Worker;
 
 /// The bucket input.
 pub const KIND: InputKind = InputKind {
@@ -375,51 +376,6 @@ impl Bucket {
             _watcher: watcher,
             _subscription: subscription,
         })
-    }
-}
-
-/// Asks for one found object after the other and reads it when it is its turn.
-struct Worker {
-    reader: Arc<ObjectReader>,
-    found: Arc<AsyncMutex<mpsc::Receiver<Found>>>,
-    hints: Arc<Hints>,
-    clock: fn() -> Millis,
-}
-
-impl Worker {
-    async fn run(self) {
-        loop {
-            let next = self.found.lock().await.recv().await;
-            let Some(found) = next else { return };
-            let (key, partition) = (found.key.clone(), found.partition());
-            let result = self.reader.read(found, (self.clock)()).await;
-            if !matches!(result, Ok(()) | Err(ObjectError::Gone | ObjectError::Closed)) {
-                // Before the object counts as closed: a pass that failed at it must not be taken for a complete one.
-                self.hints.again(key.clone());
-            }
-            if self.reader.open.finished(&partition) == Closing::ClosedChanged {
-                self.hints.look(key.clone());
-            }
-            match result {
-                Ok(()) | Err(ObjectError::Gone) => {}
-                Err(ObjectError::Closed) => return,
-                Err(error) => {
-                    let trouble = Read::Trouble { partition, error: trouble(&key, error) };
-                    if self.reader.reads.send(Ok(trouble)).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn trouble(key: &Path, error: ObjectError) -> InputError {
-    let action = format!("cannot read object {key}");
-    match error {
-        ObjectError::Store(error) => refusal(action, &error),
-        ObjectError::State(error) => InputError::State(error),
-        error => InputError::Transient { action, source: error.to_string().into() },
     }
 }
 

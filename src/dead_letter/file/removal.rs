@@ -4,7 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::{KeptLetter, ReadError, file_error, hold, open_existing, read, still_named, taken_name};
+use super::taken::{hold, taken_name};
+use super::{KeptLetter, ReadError, file_error, open_existing, read, still_named};
 use crate::private;
 
 /// Removes the letters that are `unwanted` from the file of this name, and from what an interrupted replay took out of it;

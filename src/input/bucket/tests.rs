@@ -5,6 +5,7 @@ use object_store::chunked::ChunkedStore;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 
+use super::object::Found;
 use super::position::ObjectPosition;
 use super::*;
 use crate::budget::Budget;
@@ -13,6 +14,7 @@ use crate::chunk::{Chunk, Note};
 use crate::input::{Resume, Shared};
 use crate::state::sqlite::SqliteState;
 use crate::state::{Change, State, StateError};
+use crate::time::Millis;
 
 mod ahead;
 mod azure_blobs;
@@ -165,6 +167,16 @@ impl Bench {
             until: None,
             workspaces: None,
         }
+    }
+
+    /// Changes what is committed for the object.
+    async fn recommit(&self, change: impl FnOnce(&mut ObjectPosition), note: Note) {
+        let resume = Resume::new(Arc::clone(&self.state) as Arc<dyn State>, "audit/out");
+        let committed = resume.position(&Partition::new(KEY)).await.unwrap().unwrap();
+        let mut position = ObjectPosition::parse(&committed).unwrap();
+        change(&mut position);
+        let change = Change { partition: Partition::new(KEY), position: position.encode(), note };
+        self.state.commit("audit/out", vec![change], Vec::new()).await.unwrap();
     }
 
     async fn run(&self) -> Outcome {
@@ -383,86 +395,4 @@ async fn filters_choose_workspaces_and_dates() {
         bench.put(&key, format!("{{\"w\":\"{workspace} {date}\"}}\n")).await;
     }
     assert_eq!(bench.run().await.texts(), ["{\"w\":\"7 2026-01-02\"}"]);
-}
-
-#[tokio::test]
-async fn an_object_that_changes_while_it_is_read_is_read_as_it_is_then() {
-    let bench = Bench::new();
-    bench.put(KEY, lines(0, 10)).await;
-    let bucket = bench.bucket();
-    let running = bucket.start().await.unwrap();
-    drop(running);
-    let stale = bench.store.head(&Path::from(KEY)).await.unwrap();
-    bench.put(KEY, lines(0, 12)).await;
-    let (reads_in, mut reads) = mpsc::channel(16);
-    let mut reader = bench.reader(reads_in);
-    reader.until = Some(Millis::new(stale.last_modified.timestamp_millis()).unwrap());
-    let place = layout::Place::default();
-    // Where a state is made anew, what came meanwhile must not be taken for delivered.
-    reader.read(Found::new(&stale, place.clone()), noon()).await.unwrap();
-    assert!(reads.try_recv().is_err());
-    reader.until = None;
-    // The listing's ETag is refused with 412: the object is looked at again, not skipped.
-    reader.read(Found::new(&stale, place.clone()), noon()).await.unwrap();
-    let mut outcome = Outcome::default();
-    while let Ok(Ok(Read::Chunk(chunk))) = reads.try_recv() {
-        take_in(&chunk, &mut outcome);
-    }
-    assert_eq!(outcome.texts().len(), 12);
-    bench.store.delete(&Path::from(KEY)).await.unwrap();
-    let gone = reader.read(Found::new(&stale, place), noon()).await;
-    assert!(matches!(gone, Err(ObjectError::Gone)), "{gone:?}");
-}
-
-#[tokio::test]
-async fn a_read_that_breaks_off_goes_on_where_it_was_committed_and_sends_nothing_twice() {
-    for overwritten_by in [None, Some(lines(0, 3100))] {
-        let expected = if overwritten_by.is_some() { 3100 } else { 3000 };
-        let mut bench = Bench::new();
-        bench.put(KEY, lines(0, 3000)).await;
-        let inner = Arc::clone(&bench.store);
-        bench.wrapped = Some(Arc::new(BreakingOff::new(inner, 2, overwritten_by)));
-        let outcome = bench.run().await;
-        let mut texts = outcome.texts();
-        assert_eq!(texts.len(), expected);
-        texts.sort_unstable();
-        texts.dedup();
-        assert_eq!(texts.len(), expected, "no line twice");
-    }
-}
-
-impl Bench {
-    /// Changes what is committed for the object.
-    async fn recommit(&self, change: impl FnOnce(&mut ObjectPosition), note: Note) {
-        let resume = Resume::new(Arc::clone(&self.state) as Arc<dyn State>, "audit/out");
-        let committed = resume.position(&Partition::new(KEY)).await.unwrap().unwrap();
-        let mut position = ObjectPosition::parse(&committed).unwrap();
-        change(&mut position);
-        let change = Change { partition: Partition::new(KEY), position: position.encode(), note };
-        self.state.commit("audit/out", vec![change], Vec::new()).await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn a_rewritten_object_without_fingerprints_is_shipped_again_only_once_when_its_read_breaks_off() {
-    let mut bench = Bench::new();
-    bench.put(KEY, lines(0, 3000)).await;
-    bench.run().await;
-    bench.recommit(|position| position.folded = true, Note::Clear).await;
-    bench.put(KEY, lines(10_000, 4000)).await;
-    // The first answer tells that the seam differs, the second breaks off.
-    bench.wrapped = Some(Arc::new(BreakingOff::new(Arc::clone(&bench.store), 2, None)));
-    assert_eq!(bench.run().await.texts().len(), 4000);
-}
-
-#[tokio::test]
-async fn a_last_line_that_is_overdue_ships_no_other_again_where_fingerprints_are_gone() {
-    let bench = Bench::new();
-    bench.put(KEY, lines(0, 300)).await;
-    bench.run().await;
-    let waits = |position: &mut ObjectPosition| {
-        (position.waiting, position.compare, position.folded) = (true, true, true);
-    };
-    bench.recommit(waits, Note::Clear).await;
-    assert_eq!(bench.run().await.texts(), Vec::<&str>::new());
 }

@@ -1,11 +1,9 @@
-use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 
-use proptest::collection::vec;
-use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert_eq, prop_oneof, proptest};
-use proptest::sample::select;
-
 use super::*;
+
+mod damage;
+mod model;
 
 /// Lowest and highest partition name that the tests use.
 const ALL: (&str, &str) = ("", "\u{10ffff}");
@@ -21,6 +19,17 @@ async fn positions(state: &SqliteState, namespace: &str, first: &str, last: &str
 
 fn sqlite(directory: &Path, statement: &str) {
     Connection::open(directory.join("state.db")).unwrap().execute_batch(statement).unwrap();
+}
+
+/// A state of some hundred objects in a new directory.
+async fn filled() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let state = SqliteState::open(directory.path()).unwrap();
+    let name = |object: usize| format!("workspaceId={}/date=2026-01-05/auditlogs_{object}.json", object % 7);
+    let note = || Note::Append(vec![7; 800].into());
+    let changes = (0..500).map(|object| change(&name(object), "2 d 1000 10 10 1000 abc v", note())).collect();
+    state.commit("in/out", changes, vec![("records", 500)]).await.unwrap();
+    directory
 }
 
 #[tokio::test]
@@ -135,16 +144,6 @@ fn a_directory_that_cannot_be_a_directory_is_named() {
     assert!(error.to_string().contains("file/state"), "{error}");
 }
 
-#[tokio::test]
-async fn a_damaged_database_is_told_from_a_busy_one() {
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("state.db"), "this is no database, it is a text ".repeat(100))
-        .unwrap();
-    let error = SqliteState::open(directory.path()).unwrap_err();
-    assert!(matches!(error, StateError::Damaged { .. }), "{error}");
-    assert!(error.to_string().contains("state.db"), "{error}");
-}
-
 #[test]
 fn a_newer_version_is_refused_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
@@ -198,79 +197,6 @@ fn a_migration_that_is_cut_short_leaves_what_there_was() {
     sqlite(directory.path(), "DROP TABLE folders");
     drop(SqliteState::open(directory.path()).unwrap());
     assert_eq!(verify(directory.path()).unwrap().unwrap().kept[0].positions, 3);
-}
-
-/// A state of some hundred objects in a new directory.
-async fn filled() -> tempfile::TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    let state = SqliteState::open(directory.path()).unwrap();
-    let name = |object: usize| format!("workspaceId={}/date=2026-01-05/auditlogs_{object}.json", object % 7);
-    let note = || Note::Append(vec![7; 800].into());
-    let changes = (0..500).map(|object| change(&name(object), "2 d 1000 10 10 1000 abc v", note())).collect();
-    state.commit("in/out", changes, vec![("records", 500)]).await.unwrap();
-    directory
-}
-
-#[tokio::test]
-async fn a_torn_database_is_found_out_at_the_start_with_what_to_do() {
-    let directory = filled().await;
-    let path = directory.path().join("state.db");
-    let whole = std::fs::read(&path).unwrap();
-    assert!(whole.len() > 100_000);
-    for left in [17, 4096, 5000, whole.len() / 2, whole.len() - 4096, whole.len() - 1] {
-        std::fs::write(&path, &whole[..left]).unwrap();
-        let error = SqliteState::open(directory.path()).unwrap_err();
-        assert!(matches!(error, StateError::Damaged { .. }), "{left}: {error}");
-        let text = error.to_string();
-        assert!(text.contains("auditferry state rebuild") && !text.contains('\n'), "{left}: {text}");
-        let found = verify(directory.path()).unwrap().unwrap();
-        assert!(!found.problems.is_empty(), "{left}");
-    }
-    std::fs::write(&path, &whole).unwrap();
-    assert_eq!(verify(directory.path()).unwrap().unwrap().problems, Vec::<String>::new());
-    SqliteState::open(directory.path()).unwrap();
-}
-
-#[tokio::test]
-async fn pages_that_hold_something_else_are_found_out_at_the_start() {
-    let directory = filled().await;
-    let path = directory.path().join("state.db");
-    let whole = std::fs::read(&path).unwrap();
-    for page in 0..whole.len() / 4096 {
-        for garbage in [0, 0xff, 0x55] {
-            let mut bytes = whole.clone();
-            bytes[page * 4096..][..4096].fill(garbage);
-            std::fs::write(&path, bytes).unwrap();
-            let error = SqliteState::open(directory.path()).unwrap_err();
-            assert!(matches!(error, StateError::Damaged { .. }), "page {page}, {garbage}: {error}");
-            assert!(!verify(directory.path()).unwrap().unwrap().problems.is_empty(), "page {page}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_torn_log_of_the_last_commits_costs_those_commits_only() {
-    let directory = tempfile::tempdir().unwrap();
-    let state = SqliteState::open(directory.path()).unwrap();
-    for round in 0..20 {
-        state.commit("p", vec![change("a", &round.to_string(), Note::Keep)], vec![]).await.unwrap();
-    }
-    let (crashed, log) =
-        (tempfile::tempdir().unwrap(), std::fs::read(directory.path().join("state.db-wal")).unwrap());
-    std::fs::copy(directory.path().join("state.db"), crashed.path().join("state.db")).unwrap();
-    let mut last = 20;
-    for left in (0..=log.len()).rev().step_by(1013) {
-        std::fs::write(crashed.path().join("state.db-wal"), &log[..left]).unwrap();
-        let found = {
-            let state = SqliteState::open(crashed.path()).unwrap();
-            positions(&state, "p", ALL.0, ALL.1).await
-        };
-        let round = found.first().map_or(-1, |(_, at)| at.parse::<i64>().unwrap());
-        assert!(round <= last, "{left}");
-        last = round;
-        std::fs::copy(directory.path().join("state.db"), crashed.path().join("state.db")).unwrap();
-    }
-    assert!(last < 5, "the first commits were torn too: {last}");
 }
 
 #[tokio::test]
@@ -357,98 +283,4 @@ async fn an_object_whose_date_is_closed_takes_less_than_180_bytes() {
     drop(state);
     let bytes = std::fs::metadata(directory.path().join("state.db")).unwrap().len() / u64::from(OBJECTS);
     assert!(bytes < 180, "{bytes} bytes an object");
-}
-
-#[derive(Clone, Debug)]
-struct Step {
-    namespace: &'static str,
-    changes: Vec<(&'static str, String, Note)>,
-    count: u64,
-    reopen: bool,
-}
-
-/// Names that are folders of each other, lie beside each other or hold nothing but a separator.
-const NAMES: &[&str] = &["", "a", "a/", "a/b", "a/b/c", "a/b0", "a/c", "a0/b", "b", "é/é", "//pass", "/"];
-
-fn step() -> impl Strategy<Value = Step> {
-    let note = prop_oneof![
-        Just(Note::Keep),
-        vec(any::<u8>(), 0..3000).prop_map(|bytes| Note::Append(bytes.into())),
-        Just(Note::Clear),
-    ];
-    let change = (select(NAMES), "[a-z0-9]{0,8}", note);
-    (select(&["i/x", "i/y"][..]), vec(change, 0..4), 0..u64::from(u32::MAX), any::<bool>())
-        .prop_map(|(namespace, changes, count, reopen)| Step { namespace, changes, count, reopen })
-}
-
-#[derive(Default)]
-struct Model {
-    partitions: BTreeMap<(&'static str, &'static str), (String, Vec<u8>)>,
-    counters: BTreeMap<&'static str, u64>,
-}
-
-impl Model {
-    fn apply(&mut self, step: &Step) {
-        for (partition, position, note) in &step.changes {
-            let entry = self.partitions.entry((step.namespace, partition)).or_default();
-            entry.0.clone_from(position);
-            match note {
-                Note::Keep => {}
-                Note::Append(bytes) => entry.1.extend_from_slice(bytes),
-                Note::Clear => entry.1.clear(),
-            }
-        }
-        *self.counters.entry(step.namespace).or_default() += step.count;
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
-
-    /// Whatever is committed, before and after a restart, the state holds what a map in memory would.
-    #[test]
-    fn the_state_equals_a_map(steps in vec(step(), 1..12), first in select(NAMES), last in select(NAMES)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let mut state = SqliteState::open(directory.path()).unwrap();
-        let mut model = Model::default();
-        for step in &steps {
-            let changes = step.changes.iter().map(|(name, at, note)| change(name, at, note.clone())).collect();
-            runtime.block_on(state.commit(step.namespace, changes, vec![("records", step.count)])).unwrap();
-            model.apply(step);
-            if step.reopen {
-                drop(state);
-                state = SqliteState::open(directory.path()).unwrap();
-            }
-        }
-        let mut found = BTreeMap::new();
-        for namespace in ["i/x", "i/y"] {
-            for (partition, position) in runtime.block_on(state.range(namespace, ALL.0, ALL.1)).unwrap() {
-                let notes = runtime.block_on(state.notes(namespace, &partition)).unwrap().concat();
-                found.insert((namespace, partition.to_string()), (position.as_str().to_owned(), notes));
-            }
-            let counted = runtime.block_on(state.counters(namespace)).unwrap();
-            let total = model.counters.get(namespace).map(|total| ("records".to_owned(), *total));
-            prop_assert_eq!(counted, Vec::from_iter(total));
-        }
-        let expected: BTreeMap<_, _> =
-            model.partitions.into_iter().map(|((name, at), entry)| ((name, at.to_owned()), entry)).collect();
-        for namespace in ["i/x", "i/y"] {
-            let within = |((of, name), (at, _)): (&(&str, String), &(String, Vec<u8>))| {
-                (*of == namespace && (first..=last).contains(&name.as_str())).then(|| (name.clone(), at.clone()))
-            };
-            let wanted: Vec<_> = expected.iter().filter_map(within).collect();
-            prop_assert_eq!(runtime.block_on(positions(&state, namespace, first, last)), wanted);
-            let asked = NAMES.iter().rev().map(|name| Partition::new(name)).collect();
-            let named = runtime.block_on(state.positions(namespace, asked)).unwrap();
-            let named: Vec<_> =
-                named.iter().map(|(name, at)| (name.to_string(), at.as_str().to_owned())).collect();
-            let all = NAMES.iter().rev().filter_map(|name| {
-                let (at, _) = expected.get(&(namespace, (*name).to_owned()))?;
-                Some(((*name).to_owned(), at.clone()))
-            });
-            prop_assert_eq!(named, all.collect::<Vec<_>>());
-        }
-        prop_assert_eq!(found, expected);
-    }
 }
