@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::cutter::Cutter;
-use super::decompress::{Decompressor, Expansion, MAGIC_BYTES};
 use super::fingerprint::{self, MAX_FINGERPRINTS, Repeats, Shipped};
 use super::lines::{Cut, LineCutter, LongLine};
 use super::object::{Found, ObjectError, ObjectReader, Tail};
@@ -15,8 +14,9 @@ use crate::chunk::{Chunk, Malformed, Note, Origin, Partition, ReadCounts, Record
 use crate::failpoint::{self, Step};
 use crate::input::Read;
 
-/// Reason of the dead letter of an object whose compression is damaged.
-const BROKEN: &str = "broken_compression";
+mod stored;
+
+use stored::Stored;
 
 enum Lines {
     /// All are new; equal ones are counted.
@@ -33,10 +33,7 @@ pub(super) struct Assembler<'r> {
     position: ObjectPosition,
     lines: Lines,
     cutter: Cutter,
-    /// The first bytes, until they are enough to tell a compressed object.
-    head: Vec<u8>,
-    /// Chosen by the first bytes.
-    decompressor: Option<Decompressor>,
+    stored: Stored,
     tail: Tail,
     /// Bytes of the seam that were read, until it is whole.
     seam: Option<Vec<u8>>,
@@ -44,10 +41,6 @@ pub(super) struct Assembler<'r> {
     counts: ReadCounts,
     /// A new line came before all shipped ones had been met: the shipped part was rewritten.
     rewritten: bool,
-    /// How far the object expands.
-    expansion: Expansion,
-    /// Why the object cannot be, or is not, decompressed any further: in one word and in a sentence.
-    broken: Option<(&'static str, String)>,
     /// No fingerprints are kept of the object once all of it is read.
     fold: bool,
     /// The committed position: nothing is handed on where nothing changed.
@@ -83,15 +76,12 @@ impl<'r> Assembler<'r> {
             },
             lines,
             cutter,
-            head: Vec::new(),
-            decompressor: None,
+            stored: Stored::default(),
             tail: Tail::default(),
             seam: None,
             credit: None,
             counts: ReadCounts::default(),
             rewritten: false,
-            expansion: Expansion::default(),
-            broken: None,
             fold: found.fold,
             before: None,
         }
@@ -131,7 +121,9 @@ impl<'r> Assembler<'r> {
         assembler.seam = (known.seam_bytes > 0).then(Vec::new);
         assembler.before = Some(known.clone());
         // An object that was empty so far may turn out to be a compressed one.
-        assembler.decompressor = (known.offset > 0).then_some(Decompressor::Plain);
+        if known.offset > 0 {
+            assembler.stored = Stored::plain();
+        }
         assembler
     }
 
@@ -161,23 +153,22 @@ impl<'r> Assembler<'r> {
         if self.seam.is_some() {
             stored = self.check_seam(stored)?;
         }
-        if self.broken.is_some() || stored.is_empty() {
+        if self.stored.is_broken() || stored.is_empty() {
             return Ok(());
         }
-        if self.decompressor.is_some() {
+        if self.stored.is_told() {
             return self.take_in(stored).await;
         }
-        // A store may send less at first than tells what the object is.
-        self.head.extend_from_slice(stored);
-        if self.head.len() < MAGIC_BYTES { Ok(()) } else { self.take_in_head().await }
+        match self.stored.collect(stored) {
+            true => self.take_in_head().await,
+            false => Ok(()),
+        }
     }
 
     /// Chooses by the first bytes how the object is read, and takes them in.
     async fn take_in_head(&mut self) -> Result<(), ObjectError> {
-        let head = std::mem::take(&mut self.head);
-        let decompressor = Decompressor::new(&head)?;
-        self.position.compressed = !decompressor.is_plain();
-        self.decompressor = Some(decompressor);
+        let head = self.stored.tell()?;
+        self.position.compressed = self.stored.is_compressed();
         self.take_in(&head).await
     }
 
@@ -186,11 +177,9 @@ impl<'r> Assembler<'r> {
         // as much is taken as there is room for, and of a compressed one a quarter of the room is left for what it expands to.
         let chunk_bytes = self.reader.chunk_bytes;
         let quarter = chunk_bytes.div_ceil(4);
-        let (step, full) = match &self.decompressor {
-            Some(decompressor) if !decompressor.is_plain() => {
-                (Some(decompressor.step().min(quarter)), chunk_bytes - quarter)
-            }
-            _ => (None, chunk_bytes),
+        let (step, full) = match self.stored.step() {
+            Some(step) => (Some(step.min(quarter)), chunk_bytes - quarter),
+            None => (None, chunk_bytes),
         };
         let mut rest = stored;
         while !rest.is_empty() {
@@ -202,7 +191,7 @@ impl<'r> Assembler<'r> {
             let next = step.or(room).unwrap_or(quarter).min(rest.len());
             let (piece, after) = rest.split_at(next);
             rest = after;
-            self.feed(piece);
+            self.stored.feed(piece, |text| self.cutter.push(text));
             if self.cutter.buffered() >= full {
                 self.hand_on_whole_lines().await?;
             }
@@ -226,24 +215,6 @@ impl<'r> Assembler<'r> {
         self.tail.extend(seam);
         self.seam = None;
         Ok(after)
-    }
-
-    fn feed(&mut self, piece: &[u8]) {
-        let Some(decompressor) = &mut self.decompressor else { return };
-        let cutter = &mut self.cutter;
-        if self.broken.is_some() {
-            return;
-        }
-        let mut text_bytes = 0;
-        let fed = decompressor.feed(piece, |text| {
-            text_bytes += text.len();
-            cutter.push(text);
-        });
-        let broken = fed.err().map(|error| (BROKEN, error.to_string()));
-        self.broken = broken.or_else(|| match decompressor.is_plain() {
-            true => None,
-            false => self.expansion.count(piece.len(), text_bytes).map(|error| ("decompression_bomb", error)),
-        });
     }
 
     /// Hands on what is more than a chunk of it takes, each with its part of the credit.
@@ -285,23 +256,19 @@ impl<'r> Assembler<'r> {
         if self.seam.is_some() {
             return Err(ObjectError::SeamDiffers);
         }
-        if !self.head.is_empty() {
+        if self.stored.has_head() {
             self.take_in_head().await?;
         }
-        if let (Some(decompressor), None) = (&mut self.decompressor, &self.broken) {
-            let cutter = &mut self.cutter;
-            let finished = decompressor.finish(|text| cutter.push(text));
-            self.broken = finished.err().map(|error| (BROKEN, error.to_string()));
-        }
+        self.stored.finish(|text| self.cutter.push(text));
         self.cutter.tell();
         self.hand_on_crowd().await?;
         let taken = match self.cutter.unterminated() {
             None => true,
             // What an object that cannot be decompressed any further ends with is no line.
-            Some(_) if self.broken.is_some() => false,
+            Some(_) if self.stored.is_broken() => false,
             Some(rest) => self.position.compressed || accept(rest),
         };
-        self.position.waiting = !taken && self.broken.is_none();
+        self.position.waiting = !taken && !self.stored.is_broken();
         let cut = if taken { self.cutter.finish() } else { self.cutter.cut() };
         self.position.done = true;
         self.counts.objects_read = 1;
@@ -342,7 +309,7 @@ impl<'r> Assembler<'r> {
             }
         }
         if self.position.done {
-            malformed.extend(self.broken.take().map(|(reason, error)| broken(reason, &error, offset, line)));
+            malformed.extend(self.stored.take_broken(offset, line));
             self.conclude();
         }
         self.tail.extend(&text);
@@ -430,17 +397,5 @@ fn too_long(long: LongLine, max_line_bytes: usize) -> Malformed {
         reason: "too_long",
         offset: long.offset,
         line: long.line,
-    }
-}
-
-fn broken(reason: &'static str, error: &str, offset: u64, line: u64) -> Malformed {
-    Malformed {
-        record: Bytes::new(),
-        reason,
-        detail: format!(
-            "the object is not decompressed any further: {error}; it is read again once it changes"
-        ),
-        offset,
-        line,
     }
 }
