@@ -10,11 +10,10 @@ use prometheus::core::Collector;
 use prometheus::{Encoder, Gauge, Histogram, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::output::{HoldReason, Verdict};
+use crate::time::Millis;
 
 mod families;
-mod registered;
 
-use crate::time::Millis;
 use families::{Families, RELOADS};
 
 /// Most values of the `workspace` label per pipeline; further workspaces share `other`.

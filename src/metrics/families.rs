@@ -1,11 +1,11 @@
 //! The families: their names, what they say of themselves, and their labels.
 
-use prometheus::core::Collector;
+use std::collections::HashMap;
+
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
     GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
-
-use super::registered::Registered;
 
 const PIPELINE: [&str; 2] = ["input", "output"];
 /// Values of the label `result` of reloads.
@@ -193,5 +193,44 @@ impl Families {
             )?,
             registered,
         })
+    }
+}
+
+/// The families of pipelines once more, for what is done to all of them: taking out a pipeline that is no more.
+#[derive(Debug, Default)]
+pub(super) struct Registered {
+    counters: Vec<IntCounterVec>,
+    gauges: Vec<GaugeVec>,
+    whole_gauges: Vec<IntGaugeVec>,
+    durations: Vec<HistogramVec>,
+}
+
+impl Registered {
+    /// Removes all series of a pipeline.
+    pub(super) fn forget(&self, input: &str, output: &str) {
+        for family in &self.counters {
+            remove(family, input, output);
+        }
+        for family in &self.gauges {
+            remove(family, input, output);
+        }
+        for family in &self.whole_gauges {
+            remove(family, input, output);
+        }
+        for family in &self.durations {
+            remove(family, input, output);
+        }
+    }
+}
+
+/// Removes all series of a pipeline, whatever other labels they have.
+fn remove<T: MetricVecBuilder>(family: &MetricVec<T>, input: &str, output: &str) {
+    for found in family.collect().iter().flat_map(prometheus::proto::MetricFamily::get_metric) {
+        let labels: HashMap<&str, &str> =
+            found.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
+        if labels.get("input") == Some(&input) && labels.get("output") == Some(&output) {
+            // One that another has removed in the meantime is gone all the same.
+            let _gone = family.remove(&labels);
+        }
     }
 }
