@@ -34,7 +34,7 @@ pub const KIND: OutputKind = OutputKind {
         format: FormatName::Canonical,
         compression: Encoding::Gzip,
         compressions: &[Encoding::None, Encoding::Gzip],
-        // A call takes 1 MB, before compression too; the brackets come on top.
+        // A call takes 1 MB, before compression too; the headers may count.
         max_bytes: 999_000,
         max_events: 5_000,
         most: Some(BatchMost { bytes: 999_000, events: None, why: "a call of Azure's takes no more" }),
@@ -374,7 +374,11 @@ mod tests {
         let rejection = keeps.fits(frame(MAX_FIELD_BYTES + 1).as_bytes()).unwrap_err();
         assert!(rejection.reason.contains("the field \"long\" of 65537 bytes"), "{}", rejection.reason);
         let escaped = |quotes: usize| format!(r#"{{"long":"{}"}}"#, r#"\""#.repeat(quotes));
-        assert_eq!(keeps.fits(escaped(MAX_FIELD_BYTES).as_bytes()), Ok(()), "escapes are no part of the field");
+        assert_eq!(
+            keeps.fits(escaped(MAX_FIELD_BYTES).as_bytes()),
+            Ok(()),
+            "escapes are no part of the field"
+        );
         assert!(keeps.fits(escaped(MAX_FIELD_BYTES + 1).as_bytes()).is_err());
         let text = |length: usize| format!(r#"{{"long":"{}"}}"#, "x".repeat(length));
         assert_eq!(keeps.fits(text(MAX_FIELD_BYTES).as_bytes()), Ok(()), "nor are quotes");

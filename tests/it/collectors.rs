@@ -376,3 +376,21 @@ fn the_rule_for_sentinel_declares_every_column_that_is_sent() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_is_no_larger_than_a_batch_may_be_with_all_that_stands_around_its_events() {
+    let bodies_within = |max_bytes: usize| async move {
+        let (place, collector) = (Place::new(), Collector::start(Protocol::Otlp).await);
+        place.put("a.json", records(0..40));
+        let limits = format!("compression = 'none'\nbatch.max_bytes = '{max_bytes}B'");
+        let ferry = place.start("", &[output(&collector, &limits)]).await;
+        has(&collector, 40).await;
+        ferry.stop().await;
+        collector.requests().iter().map(|request| request.bytes.len()).collect::<Vec<_>>()
+    };
+    let whole = bodies_within(1_000_000).await;
+    assert_eq!(whole.len(), 1, "{whole:?}");
+    assert_eq!(bodies_within(whole[0]).await, whole);
+    let parts = bodies_within(whole[0] - 1).await;
+    assert!(parts.len() == 2 && parts.iter().all(|part| *part < whole[0]), "{parts:?} of {whole:?}");
+}

@@ -128,7 +128,10 @@ fn check(labels: &BTreeMap<String, Template>) -> Result<(), BuildError> {
             return Err(BuildError::new(&key, "is empty: leave the label out"));
         }
         if text.len() > MAX_VALUE_BYTES {
-            return Err(BuildError::new(&key, format!("is longer than the {MAX_VALUE_BYTES} bytes Loki takes")));
+            return Err(BuildError::new(
+                &key,
+                format!("is longer than the {MAX_VALUE_BYTES} bytes Loki takes"),
+            ));
         }
     }
     Ok(())
