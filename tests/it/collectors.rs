@@ -272,7 +272,7 @@ async fn what_a_service_would_cut_is_kept_whole_as_a_dead_letter_or_sent_where_t
     // Datadog cuts entries at 1 MB, Azure fields at 64 KB.
     for (protocol, length, said) in [
         (Protocol::Datadog, 1_000_000, "Datadog would cut an entry of "),
-        (Protocol::Sentinel, 70_000, "Azure would cut the field \"request_id\" of 70002 bytes"),
+        (Protocol::Sentinel, 70_000, "Azure would cut the field \"request_id\" of 70000 bytes"),
     ] {
         let long = record(&"x".repeat(length));
         let text = records(0..5) + &long + "\n" + &records(5..10);
