@@ -33,6 +33,12 @@ impl Framing {
     pub const LINES: Self = Self { open: b"", terminator: b"\n", close: b"", keep_last: true };
     /// A JSON array.
     pub const ARRAY: Self = Self { open: b"[", terminator: b",", close: b"]", keep_last: false };
+
+    /// Bytes of a body beside its envelope and its frames, which count with their terminators.
+    pub fn around(&self) -> usize {
+        let dropped = if self.keep_last { 0 } else { self.terminator.len() };
+        (self.open.len() + self.close.len()).saturating_sub(dropped)
+    }
 }
 
 /// One encoded event: where it ends in its buffer and which record it came from.

@@ -55,7 +55,7 @@ pub struct Cli {
     /// Form of the log on stderr [default: text on a terminal and for the journal, else json]
     #[arg(long, global = true, value_enum, value_name = "FORMAT")]
     log_format: Option<LogForm>,
-    /// What is logged: error, warn, info, debug, trace, or a list such as info,auditferry::input=debug
+    /// What is logged: error, warn, info, debug, trace, or a list such as warn,auditferry::input=debug
     #[arg(long, global = true, value_name = "LEVEL")]
     log_level: Option<String>,
 }

@@ -186,8 +186,8 @@ mod listen {
 pub struct Log {
     /// Form of a line. Default: `text` on a terminal, else `json`.
     pub format: Option<LogFormat>,
-    /// What is logged: `error`, `warn`, `info`, `debug` or `trace`, or a list such as `info,auditferry::input=debug`.
-    /// Default `info`.
+    /// What is logged: `error`, `warn`, `info`, `debug` or `trace`, or a list such as `warn,auditferry::input=debug`.
+    /// Default `info`, also for what a list does not name.
     #[serde(deserialize_with = "level::deserialize")]
     #[schemars(extend("examples" = ["info"]))]
     pub level: Option<String>,

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use memchr::memchr3;
 use scan::Seen;
 
+pub mod apart;
 pub mod edit;
 pub mod envelope;
 pub mod object;

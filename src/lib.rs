@@ -92,7 +92,8 @@
 //!
 //! Event Hubs and Kafka hand out partitions to the members of a consumer group, and with each the offset that the group has
 //! committed. That offset is where to resume, not the state's position, which the engine keeps besides: several
-//! instances share a group, and only the broker knows how far all of them have come. It is committed last, after the
+//! instances share a group, and only the broker knows how far all of them have come. The state knows no more than that a group
+//! has begun, for brokers forget one that was away (`input/kafka/beginning.rs`). The offset is committed last, after the
 //! state; until the broker has confirmed it, the bytes stay taken from the budget. See `input/kafka.rs`, and
 //! `input/kafka/ledger.rs` for what a member may commit when partitions move.
 //!

@@ -411,7 +411,7 @@ pub struct OutputDefaults {
 /// The largest batch that a collector takes.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchMost {
-    /// Uncompressed bytes, without the envelope.
+    /// Uncompressed bytes.
     pub bytes: u64,
     /// Events, where they are limited.
     pub events: Option<usize>,

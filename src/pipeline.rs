@@ -188,7 +188,9 @@ impl Pipeline {
     }
 
     /// The reader, the encoder and the sender; and the committer, which outlives them.
-    fn spawn(self, stop: &CancellationToken) -> (Tasks, Tasks) {
+    fn spawn(mut self, stop: &CancellationToken) -> (Tasks, Tasks) {
+        self.limits
+            .make_room_for(self.output.envelope(0, self.limits.max_bytes).len(), self.output.framing());
         let (chunks_in, chunks) = mpsc::channel(CHUNKS_WAITING);
         let (batches_in, batches) = mpsc::channel(BATCHES_WAITING);
         let (news_in, news) = mpsc::channel(NEWS_WAITING);

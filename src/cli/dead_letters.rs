@@ -170,7 +170,7 @@ fn remove(args: &DropArgs, out: &mut impl Write) -> Result<(), CommandError> {
         return Err("say which to drop: --pipeline, --reason, --before, or --all for every one".into());
     }
     let mut removed = 0;
-    for path in own_names(&args.place.state_dir()?)? {
+    for path in own_names(&file::list(&args.place.state_dir()?)?) {
         removed += file::remove(&path, |kept| args.fits(kept))?;
     }
     match removed {
@@ -190,16 +190,12 @@ async fn replay_all(
     out: &mut impl Write,
 ) -> Result<Ended, CommandError> {
     let (mut delivered, mut dead, mut found) = (0, 0, false);
-    for path in own_names(&config.state_dir)? {
+    for path in own_names(&files_of(only, &config.state_dir)?) {
         while let Some(taken) = file::take(&path)? {
             let Some(pipeline) = first_pipeline(taken.letters()?)? else {
                 taken.finish()?;
                 break;
             };
-            if only.is_some_and(|only| only != pipeline) {
-                // Nothing was done with them: what was taken is found by the next replay.
-                break;
-            }
             found = true;
             let counts = replay(config, &pipeline, taken.letters()?).await?;
             taken.finish()?;
@@ -219,11 +215,27 @@ async fn replay_all(
     Ok(if dead > 0 { Ended::WithRest } else { Ended::Well })
 }
 
-/// The names of all files, each once.
-fn own_names(state_dir: &Path) -> Result<Vec<PathBuf>, CommandError> {
-    let mut names: Vec<PathBuf> = file::list(state_dir)?.iter().map(own_name).collect();
+/// The files of one pipeline, or all. They are looked into before they are taken: another pipeline's letters stay where they
+/// are, and another replay may be at them.
+fn files_of(only: Option<&str>, state_dir: &Path) -> Result<Vec<LetterFile>, CommandError> {
+    let mut files = file::list(state_dir)?;
+    if let Some(only) = only {
+        let mut chosen = Vec::new();
+        for file in files {
+            if first_pipeline(file::read(&file.path)?)?.is_some_and(|pipeline| pipeline == only) {
+                chosen.push(file);
+            }
+        }
+        files = chosen;
+    }
+    Ok(files)
+}
+
+/// The names of files, each once.
+fn own_names(files: &[LetterFile]) -> Vec<PathBuf> {
+    let mut names: Vec<PathBuf> = files.iter().map(own_name).collect();
     names.dedup();
-    Ok(names)
+    names
 }
 
 /// The name under which new letters are added, also of a file that an interrupted replay took.

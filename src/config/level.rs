@@ -5,21 +5,46 @@ use serde::{Deserialize, Deserializer};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
+/// What is logged of modules that a list does not name. `tracing` has it that this is nothing: whoever looks closer at one
+/// module would hear of no hold any more.
+const OF_OTHERS: &str = "info";
+
 /// Reads a level, or a list of them by module. A filter alone would take any word for the name of a module, and log nothing.
 ///
 /// # Errors
 /// A sentence that names what is no level.
 pub fn log_filter(level: &str) -> Result<EnvFilter, String> {
     let wrong = |part: &str| format!("`{part}` is not a level; write error, warn, info, debug, trace or off");
-    let mut words = level.split(',').filter(|part| !part.contains(['=', '['])).map(str::trim);
-    match words.find(|word| word.parse::<LevelFilter>().is_err()) {
-        Some(word) => Err(wrong(word)),
-        None => EnvFilter::try_new(level).map_err(|_| wrong(level)),
+    let words: Vec<_> = level.split(',').filter(|part| !part.contains(['=', '['])).map(str::trim).collect();
+    if let Some(word) = words.iter().find(|word| word.parse::<LevelFilter>().is_err()) {
+        return Err(wrong(word));
     }
+    let others = if words.is_empty() { format!("{OF_OTHERS},{level}") } else { level.to_owned() };
+    EnvFilter::try_new(others).map_err(|_| wrong(level))
 }
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     let level = Option::<String>::deserialize(from)?;
     level.as_deref().map(log_filter).transpose().map_err(D::Error::custom)?;
     Ok(level)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_names_modules_only_leaves_the_others_as_they_were() {
+        for (level, expected) in [
+            ("auditferry::input=debug", Some(LevelFilter::DEBUG)),
+            ("auditferry::input=error", Some(LevelFilter::INFO)),
+            ("auditferry::input=debug,warn", Some(LevelFilter::DEBUG)),
+            ("warn,auditferry::input=error", Some(LevelFilter::WARN)),
+            ("off", Some(LevelFilter::OFF)),
+        ] {
+            assert_eq!(log_filter(level).unwrap().max_level_hint(), expected, "{level}");
+        }
+        let named = log_filter("auditferry::input=debug").unwrap().to_string();
+        assert!(named.split(',').any(|part| part == "info"), "{named}");
+    }
 }

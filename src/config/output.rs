@@ -98,7 +98,8 @@ impl Default for Common {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Batch {
-    /// Most bytes of a batch, before compression. A single larger event makes a batch of its own.
+    /// Most bytes of a batch, before compression, with what the protocol puts around its events. A single larger event makes a
+    /// batch of its own.
     #[schemars(with = "ByteSize")]
     max_bytes: Option<ByteSize>,
     /// Most events of a batch.

@@ -10,7 +10,8 @@
 //! the partition. The position that the engine keeps in the state besides is never read. Several instances share a
 //! group, so the state of one says nothing of how far another has come; and it would overrule an operator who resets
 //! the group, or skip messages of a topic that was deleted and made anew. Offsets are committed in the order of safety:
-//! collector, state, [`Input::committed`], then the broker. `ledger` says what may be committed in which term.
+//! collector, state, [`Input::committed`], then the broker. `ledger` says what may be committed in which term, `beginning`
+//! where a group without an offset begins.
 //!
 //! A partition that is revoked needs no retiring in the engine: what was read of it is delivered and settled as ever.
 //!
@@ -26,6 +27,8 @@ use crate::kafka::missing;
 
 mod config;
 
+#[cfg(feature = "kafka")]
+mod beginning;
 #[cfg(feature = "kafka")]
 mod connect;
 #[cfg(feature = "kafka")]

@@ -16,6 +16,13 @@ pub fn join_objects(first: usize, second: usize, out: &mut Vec<u8>) {
     }
 }
 
+/// True if the object that begins at `document` has a member of this name, which is given with its quotes.
+pub fn has_member(name: &str, document: usize, out: &[u8]) -> bool {
+    let bytes = out.get(document..).unwrap_or_default();
+    memmem::find(bytes, name.as_bytes()).is_some()
+        && std::str::from_utf8(bytes).is_ok_and(|text| json::members(text).any(|(key, _)| key == name))
+}
+
 /// Renames a member of the object that begins at `document`; names are given with their quotes.
 pub fn rename_member(from: &str, to: &str, document: usize, out: &mut Vec<u8>) {
     let bytes = out.get(document..).unwrap_or_default();

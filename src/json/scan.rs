@@ -16,12 +16,17 @@ pub struct Seen {
     pub spaces: bool,
     /// Something within it that is neither string nor null.
     pub others: bool,
+    /// In the object that it is, perhaps two keys that are the same, or [`WATCHED`].
+    pub doubtful_keys: bool,
 }
+
+/// A key that is told of.
+const WATCHED: &str = "\"TRUNCATED\"";
 
 impl Seen {
     /// Of a value that nobody looked at.
-    pub const UNKNOWN: Self = Self { foreign_escapes: true, spaces: true, others: true };
-    const NOTHING: Self = Self { foreign_escapes: false, spaces: false, others: false };
+    pub const UNKNOWN: Self = Self { foreign_escapes: true, spaces: true, others: true, doubtful_keys: true };
+    const NOTHING: Self = Self { foreign_escapes: false, spaces: false, others: false, doubtful_keys: false };
 }
 
 /// Calls `member` with key (its quotes included, free of escapes) and value of each member of the object that `text`
@@ -152,6 +157,7 @@ impl<'t> Scanner<'t> {
     /// A value with all that is in it. A stack of bits tells objects (1) from arrays (0): a recursion would be slower.
     fn value(&mut self) -> Option<()> {
         let (mut objects, mut depth) = (0u128, 0);
+        let mut keys = mark_of(WATCHED.as_bytes());
         loop {
             match self.peek()? {
                 b'"' => {
@@ -170,7 +176,7 @@ impl<'t> Scanner<'t> {
                         }
                         depth += 1;
                         objects = objects << 1 | u128::from(open == b'{');
-                        self.key_in(objects)?;
+                        self.key_in(objects, depth, &mut keys)?;
                         continue;
                     }
                 }
@@ -192,7 +198,7 @@ impl<'t> Scanner<'t> {
                 match (self.next()?, objects & 1) {
                     (b',', _) => {
                         self.skip_blanks();
-                        self.key_in(objects)?;
+                        self.key_in(objects, depth, &mut keys)?;
                         break;
                     }
                     (b'}', 1) | (b']', 0) => {
@@ -206,9 +212,16 @@ impl<'t> Scanner<'t> {
     }
 
     /// What stands before a value: in an object its key.
-    fn key_in(&mut self, objects: u128) -> Option<()> {
+    fn key_in(&mut self, objects: u128, depth: u32, keys: &mut u128) -> Option<()> {
         if objects & 1 == 1 {
+            let start = self.at;
             self.string()?;
+            // Deeper objects become text.
+            if depth == 1 {
+                let mark = mark_of(self.text.as_bytes().get(start..self.at)?);
+                self.seen.doubtful_keys |= *keys & mark != 0;
+                *keys |= mark;
+            }
             self.colon()?;
         }
         Some(())
@@ -291,6 +304,17 @@ impl<'t> Scanner<'t> {
             }
         }
     }
+}
+
+/// One of 128 bits for a key, its quotes included: the same one for the same key. Of ordinary parameters, one object in
+/// fifteen has two keys with one bit.
+#[inline]
+fn mark_of(quoted: &[u8]) -> u128 {
+    let [_, first, .., last, _] = quoted else { return 1 };
+    let middle = quoted.get(quoted.len() / 2).copied().unwrap_or_default();
+    let length = u8::try_from(quoted.len() & 0xff).unwrap_or_default();
+    let signs = u32::from_le_bytes([*first, middle, *last, length]);
+    1 << (signs.wrapping_mul(0x9e37_79b1) >> 25)
 }
 
 /// How far the next quote or backslash is. Most strings are short: for them eight bytes at a time in a register are

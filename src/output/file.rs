@@ -98,6 +98,10 @@ impl Output for FileOutput {
         let Target::Path { path, .. } = &*self.target else {
             return Probe::Ready("standard output".to_owned());
         };
+        if is_pipe(path) {
+            // Opening it would wait for a reader, and tell the reader of an end.
+            return Probe::Ready("a named pipe; whether somebody reads it, only events show".to_owned());
+        }
         match OpenOptions::new().append(true).open(path) {
             Ok(_) => Probe::Ready("the file can be written".to_owned()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -216,6 +220,16 @@ fn sync_names(directory: &Path) -> io::Result<()> {
         }
         synced => synced,
     }
+}
+
+fn is_pipe(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
+    }
+    #[cfg(not(unix))]
+    false
 }
 
 fn open_options(path: &Path) -> OpenOptions {
@@ -401,6 +415,10 @@ mod tests {
         let (output, request) = (output(&path), request("{\"a\":1}\n"));
         let mut send = output.send(&request);
         assert!(tokio::time::timeout(Duration::from_millis(50), &mut send).await.is_err());
+        assert!(
+            matches!(output.probe().await, Probe::Ready(seen) if seen.contains("pipe")),
+            "nor does it wait"
+        );
         let reader = tokio::task::spawn_blocking(move || std::fs::read_to_string(path));
         assert_eq!(send.await, ACCEPTED);
         output.reopen().await;

@@ -71,7 +71,7 @@ pub struct Config {
     url: String,
     /// Labels of the streams: 1 to 15 names with templates. Each set of values is a stream and has requests of its own, so
     /// they must be few: `{event_id}` and `{object}` are refused here, and events of more than 200 sets share one whose
-    /// places say `unknown`.
+    /// places say `unknown`. A value is cut to the 2,048 bytes that Loki takes.
     #[serde(default = "default_labels")]
     labels: BTreeMap<String, Template>,
     /// Adds `event_id`, `workspace_id`, `service` and `action` as structured metadata, to be searched by like labels; what
@@ -360,6 +360,7 @@ mod tests {
             (json!({"url": "http://l", "labels": {"a-b": "x"}}), "labels.a-b: "),
             (json!({"url": "http://l", "labels": {"1a": "x"}}), "labels.1a: "),
             (json!({"url": "http://l", "labels": {"a": ""}}), "labels.a: "),
+            (json!({"url": "http://l", "labels": {"a": "x".repeat(2049)}}), "labels.a: "),
             (json!({"url": "http://l", "labels": {"a": "{event_id}"}}), "labels.a: "),
             (json!({"url": "http://l", "labels": {"a": "x{object}"}}), "labels.a: "),
             (json!({"url": "http://l", "tenant": "a\nb"}), "tenant: "),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::batch::{Batch, Frames};
+use crate::batch::{Batch, Frames, Framing};
 
 /// How large a batch may be and how long it may wait.
 #[derive(Clone, Debug)]
@@ -20,6 +20,14 @@ pub struct BatchLimits {
     pub max_events: usize,
     /// Time since its first event.
     pub max_age: Duration,
+}
+
+impl BatchLimits {
+    /// Bodies are to be no larger than batches may be: where a collector takes so many bytes exactly, one more is refused. A
+    /// single event is sent however large.
+    pub(crate) fn make_room_for(&mut self, envelope_bytes: usize, framing: Framing) {
+        self.max_bytes = self.max_bytes.saturating_sub(envelope_bytes + framing.around()).max(1);
+    }
 }
 
 /// The bytes a collector was found to take: falls when it refuses a body as too large, recovers slowly.
@@ -150,7 +158,7 @@ mod tests {
     use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
 
     use super::*;
-    use crate::batch::{Frame, Framing, Manifest, Sequence};
+    use crate::batch::{Frame, Manifest, Sequence};
     use crate::kept::KeptRecords;
 
     fn frames(sizes: &[usize]) -> (Arc<Frames>, Bytes) {
@@ -202,6 +210,30 @@ mod tests {
             }
             prop_assert_eq!(at, sizes.len());
         }
+    }
+
+    #[test]
+    fn a_full_body_is_as_large_as_a_batch_may_be_and_no_larger() {
+        let envelope = b"{\"logs\":";
+        let framings = [
+            Framing::CONCATENATED,
+            Framing::LINES,
+            Framing::ARRAY,
+            Framing { open: b"[", terminator: b",", close: b"]}", keep_last: false },
+        ];
+        for framing in framings {
+            let mut limits =
+                BatchLimits { max_bytes: 100, max_events: 1000, max_age: Duration::from_secs(1) };
+            limits.make_room_for(envelope.len(), framing);
+            let mut batcher = Batcher::new(limits.clone(), Arc::new(LearnedSize::new(limits.max_bytes)));
+            let (frames, encoded) = frames(&[1; 200]);
+            let full = batcher.add(&frames, &encoded, Instant::now());
+            let body = full[0].body(envelope, framing).concat();
+            assert_eq!(body.len(), 100, "{framing:?}");
+        }
+        let mut tiny = BatchLimits { max_bytes: 1, max_events: 1, max_age: Duration::from_secs(1) };
+        tiny.make_room_for(100, Framing::ARRAY);
+        assert_eq!(tiny.max_bytes, 1);
     }
 
     #[test]

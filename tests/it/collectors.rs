@@ -272,7 +272,7 @@ async fn what_a_service_would_cut_is_kept_whole_as_a_dead_letter_or_sent_where_t
     // Datadog cuts entries at 1 MB, Azure fields at 64 KB.
     for (protocol, length, said) in [
         (Protocol::Datadog, 1_000_000, "Datadog would cut an entry of "),
-        (Protocol::Sentinel, 70_000, "Azure would cut the field \"request_id\" of 70002 bytes"),
+        (Protocol::Sentinel, 70_000, "Azure would cut the field \"request_id\" of 70000 bytes"),
     ] {
         let long = record(&"x".repeat(length));
         let text = records(0..5) + &long + "\n" + &records(5..10);
@@ -375,4 +375,22 @@ fn the_rule_for_sentinel_declares_every_column_that_is_sent() {
             assert!(fits, "{key} is {value}, not {column}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_is_no_larger_than_a_batch_may_be_with_all_that_stands_around_its_events() {
+    let bodies_within = |max_bytes: usize| async move {
+        let (place, collector) = (Place::new(), Collector::start(Protocol::Otlp).await);
+        place.put("a.json", records(0..40));
+        let limits = format!("compression = 'none'\nbatch.max_bytes = '{max_bytes}B'");
+        let ferry = place.start("", &[output(&collector, &limits)]).await;
+        has(&collector, 40).await;
+        ferry.stop().await;
+        collector.requests().iter().map(|request| request.bytes.len()).collect::<Vec<_>>()
+    };
+    let whole = bodies_within(1_000_000).await;
+    assert_eq!(whole.len(), 1, "{whole:?}");
+    assert_eq!(bodies_within(whole[0]).await, whole);
+    let parts = bodies_within(whole[0] - 1).await;
+    assert!(parts.len() == 2 && parts.iter().all(|part| *part < whole[0]), "{parts:?} of {whole:?}");
 }

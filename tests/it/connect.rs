@@ -8,7 +8,7 @@ use auditferry::time::Millis;
 
 use crate::support::collector::{Collector, Protocol, Step, apis, closed_port};
 use crate::support::place::configured;
-use crate::support::process::run;
+use crate::support::process::{Process, run};
 use crate::support::proxy::Proxy;
 use crate::support::tls::Authority;
 use crate::support::warehouse::{CLIENT, Rights, TOKEN, WAREHOUSE, Workspace};
@@ -295,4 +295,24 @@ async fn a_store_may_have_an_authority_of_its_own_want_a_certificate_and_lie_beh
     store.push(Step::answer(200, "<ListBucketResult></ListBucketResult>"));
     bucket_line(store.url(), &known.replace("no_proxy = \"\"", "no_proxy = \"127.0.0.0/8\""), 0);
     assert_eq!(proxy.targets().len(), there, "the host is excepted");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_identity_that_google_refuses_is_told_from_a_metadata_service_that_is_away() {
+    let metadata = Collector::start(Protocol::Any).await;
+    let directory = configured(
+        "state_dir = \"state\"\n[inputs.in]\ntype = \"bucket\"\nurl = \"{samples}\"\n[outputs.out]\n\
+         type = \"google_secops\"\nproject = \"acme\"\nlocation = \"us\"\ninstance = \"1f2e\"\nlog_type = \"DATABRICKS\"\n",
+    );
+    let host = metadata.url().trim_start_matches("http://").to_owned();
+    let environment = [("GCE_METADATA_HOST", host.clone()), ("GCE_METADATA_IP", host)];
+    for (status, advice) in [(403, "give the machine or pod a service account"), (503, "run where there is")]
+    {
+        metadata.script_everything();
+        // It is asked at its name and at its number.
+        metadata.push(Step::answer(status, "no"));
+        metadata.push(Step::answer(status, "no"));
+        let checked = Process::start_with(&CHECK, directory.path(), &environment).end().with(1).stdout;
+        assert!(checked.contains("FAILED") && checked.contains(advice), "{status}: {checked}");
+    }
 }

@@ -93,6 +93,30 @@ fn a_letter_that_holds_only_the_beginning_of_a_record_is_kept_and_counted() {
 }
 
 #[test]
+fn a_replay_of_one_pipeline_leaves_the_letters_of_others_alone_and_waits_for_no_replay_of_theirs() {
+    let directory = growing("type = \"file\"\npath = \"out.ndjson\"");
+    let letters = directory.path().join("state/dead-letters");
+    std::fs::create_dir_all(&letters).unwrap();
+    let letter = |pipeline: &str| {
+        format!(
+            r#"{{"time":"2026-01-05T00:00:00Z","pipeline":"{pipeline}","reason":"rejected","detail":"","object":"a.json","offset":0,"line":0,"occurrence":0,"record":"{{}}","truncated":false}}"#
+        ) + "\n"
+    };
+    // The names of files are in this order.
+    let (other, busy) = (letters.join("a.out.ndjson"), letters.join("b.out.ndjson.replaying"));
+    std::fs::write(&other, letter("a/out")).unwrap();
+    std::fs::write(&busy, letter("b/out")).unwrap();
+    std::fs::write(letters.join("in.out.ndjson"), letter("in/out")).unwrap();
+    let replaying = std::fs::File::open(&busy).unwrap();
+    replaying.lock().unwrap();
+    let replay = ["dead-letters", "replay", "--config", "a.toml", "--pipeline", "in/out"];
+    let said = run(&replay, directory.path()).with(0).stdout;
+    assert_eq!(said, "in/out: 1 delivered, 0 dead letters again\n");
+    assert_eq!(std::fs::read_to_string(&other).unwrap(), letter("a/out"));
+    assert_eq!(std::fs::read_dir(&letters).unwrap().count(), 2, "nothing else is left, and nothing renamed");
+}
+
+#[test]
 fn only_the_dead_letters_that_fit_are_dropped() {
     let directory = tempfile::tempdir().unwrap();
     let letters = directory.path().join("state/dead-letters");

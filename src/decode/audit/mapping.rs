@@ -10,7 +10,7 @@ use crate::chunk::Origin;
 use crate::decode::Gaps;
 use crate::event::{AuditEvent, Extra, Nested};
 use crate::json::scan::Seen;
-use crate::json::{self, Kind, Text, members};
+use crate::json::{self, Kind, Text, apart, members};
 use crate::time::Millis;
 
 /// Services whose events Azure logs per account although the record does not say so.
@@ -22,9 +22,15 @@ const TRUE: Cow<'static, str> = Cow::Borrowed("true");
 /// Most extras whose names are compared one with the other; of more, a set is made.
 const FEW: usize = 16;
 
-/// Numbers extras that have the same name (`object#1`, `object`): a collector refuses JSON with two members of one name,
-/// or takes the last. The last keeps the name, for those that we add come last.
+/// Numbers extras that have the same name, and members within them: the last keeps the name, for those that we add come last.
 fn tell_apart(extras: &mut [Extra<'_>]) {
+    for extra in &mut *extras {
+        if let Kind::Object | Kind::Array = json::kind(&extra.value)
+            && let Some(apart) = apart::told_apart(&extra.value)
+        {
+            extra.value = Cow::Owned(apart);
+        }
+    }
     let unique = match extras.len() {
         0..=FEW => extras
             .iter()
@@ -35,29 +41,7 @@ fn tell_apart(extras: &mut [Extra<'_>]) {
     if unique {
         return;
     }
-    let mut left: HashMap<String, usize> = HashMap::new();
-    for extra in &*extras {
-        *left.entry(extra.key.quoted().to_owned()).or_default() += 1;
-    }
-    let mut taken: HashSet<String> = left.keys().cloned().collect();
-    let mut numbers: HashMap<String, usize> = HashMap::new();
-    for extra in extras {
-        let name = extra.key.quoted().to_owned();
-        let Some(left) = left.get_mut(&name) else { continue };
-        *left -= 1;
-        if *left == 0 {
-            continue;
-        }
-        let number = numbers.entry(name).or_default();
-        loop {
-            *number += 1;
-            let key = Text::from_canonical(format!("\"{}#{number}\"", extra.key.escaped()));
-            if taken.insert(key.quoted().to_owned()) {
-                extra.key = key;
-                break;
-            }
-        }
-    }
+    apart::number(&mut extras.iter_mut().map(|extra| &mut extra.key).collect::<Vec<_>>());
 }
 
 /// An event on its way, and the values that columns are derived from once all members are known.

@@ -155,6 +155,25 @@ fn addresses_lose_their_port_and_junk_stays() {
 }
 
 #[test]
+fn parameters_of_one_name_are_told_apart_and_so_is_what_is_kept_of_a_record() {
+    let with_params =
+        |params: &str| with(|record| record["requestParams"] = json!("HERE")).replace("\"HERE\"", params);
+    let expected = json!({"user#1": "a", "path": "p", "user": "b"});
+    for params in [
+        r#"{"user":"a","path":"p","user":"b"}"#,
+        r#"{"user":"a", "path":"p","user":"b"}"#,
+        r#"{"user":"a","path":"p","\u0075ser":"b"}"#,
+        r#""{\"user\":\"a\",\"path\":\"p\",\"user\":\"b\"}""#,
+    ] {
+        assert_eq!(decode(&with_params(params))["request_params"], expected, "{params}");
+    }
+    let nested = decode(&with_params(r#"{"user":{"a":1,"a":2}}"#));
+    assert_eq!(nested["request_params"]["user"], r#"{"a":1,"a":2}"#, "what became a text is as it was");
+    let kept = with(|record| record["more"] = json!("HERE")).replace("\"HERE\"", r#"[{"a":{"b":1, "b":2}}]"#);
+    assert_eq!(decode(&kept)["_source"]["more"], json!([{"a": {"b#1": 1, "b": 2}}]));
+}
+
+#[test]
 fn cut_parameters_are_flagged() {
     for params in [json!({"commandText": "SELECT ... truncated"}), json!({"TRUNCATED": ""})] {
         assert_eq!(decode(&with(|record| record["requestParams"] = params))["_source"]["truncated"], true);

@@ -8,6 +8,7 @@ use memchr::memmem::Finder;
 use serde_json::value::RawValue;
 
 use crate::event::{Extra, Extras, Identity, Nested, Params, Response, RunIdentity};
+use crate::json::apart::{self, Names};
 use crate::json::scan::Seen;
 use crate::json::{self, Kind, Text, members};
 
@@ -241,56 +242,67 @@ pub(super) fn params(value: &str, seen: Seen) -> (Nested<'_, Params<'_>>, bool) 
         Inner::NoObject(text) => (Nested::Raw(text), false),
         Inner::Here(object) => {
             let scan = scan_params(object, seen);
-            let text = if scan.as_it_is { Cow::Borrowed(object) } else { Cow::Owned(rewrite_params(object)) };
+            let text =
+                if scan.as_it_is { Cow::Borrowed(object) } else { Cow::Owned(rewrite_params(object, &scan)) };
             (Nested::Value(Params(text)), scan.truncated)
         }
         Inner::Unwrapped(content) => {
             let scan = scan_params(&content, Seen::UNKNOWN);
-            let text = if scan.as_it_is { content } else { rewrite_params(&content) };
+            let text = if scan.as_it_is { content } else { rewrite_params(&content, &scan) };
             (Nested::Value(Params(Cow::Owned(text))), scan.truncated)
         }
     }
 }
 
 struct Scan {
-    /// Compact, strings and nulls only, canonical escapes: to be copied.
+    /// Compact, strings and nulls only, canonical escapes, each name once: to be copied.
     as_it_is: bool,
     truncated: bool,
+    /// Two members have one name.
+    twins: bool,
 }
 
 fn scan_params(object: &str, seen: Seen) -> Scan {
     // Escapes stand in strings only: one pass over the object is cheaper than one over each of its keys and values.
-    let mut scan = Scan { as_it_is: !seen.foreign_escapes || json::is_canonical(object), truncated: false };
-    if !seen.spaces && !seen.others && !may_be_truncated(object) {
+    let as_it_is = !seen.foreign_escapes || json::is_canonical(object);
+    let mut scan = Scan { as_it_is, truncated: false, twins: false };
+    if !seen.spaces && !seen.others && !seen.doubtful_keys && !may_be_truncated(object) {
         return scan;
     }
     let mut walk = members(object);
+    let mut names = Names::default();
     for (key, value) in walk.by_ref() {
+        scan.twins |= seen.doubtful_keys && !names.insert(key);
         scan.truncated |= value.ends_with(TRUNCATED) || (key == "\"TRUNCATED\"" && value == "\"\"");
         scan.as_it_is &= matches!(json::kind(value), Kind::String | Kind::Null);
     }
-    scan.as_it_is &= !walk.spaced() && object.ends_with('}');
+    scan.as_it_is &= !scan.twins && !walk.spaced() && object.ends_with('}');
     scan
 }
 
-/// False where none of the marks can be found whose place is then looked at.
+/// False where the mark cannot be found whose place is then looked at.
 fn may_be_truncated(object: &str) -> bool {
-    static MARKS: LazyLock<[Finder<'static>; 2]> =
-        LazyLock::new(|| [TRUNCATED, "\"TRUNCATED\":\"\""].map(Finder::new));
-    MARKS.iter().any(|mark| mark.find(object.as_bytes()).is_some())
+    static MARK: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(TRUNCATED));
+    MARK.find(object.as_bytes()).is_some()
 }
 
-fn rewrite_params(object: &str) -> String {
+fn rewrite_params(object: &str, scan: &Scan) -> String {
     let mut out = Vec::with_capacity(object.len() + 16);
     out.push(b'{');
+    // Keys that were spelled differently may be the same.
+    let mut doubtful = scan.twins;
     for (index, (key, value)) in members(object).enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        out.extend_from_slice(Text::from_json(key).quoted().as_bytes());
+        let spelled = Text::from_json(key);
+        doubtful |= spelled.quoted() != key;
+        out.extend_from_slice(spelled.quoted().as_bytes());
         out.push(b':');
         crate::canonical::write_text(text(value, Seen::UNKNOWN, Empty::IsText).as_ref(), &mut out);
     }
     out.push(b'}');
-    String::from_utf8(out).unwrap_or_default()
+    let text = String::from_utf8(out).unwrap_or_default();
+    let apart = if doubtful { apart::told_apart(&text) } else { None };
+    apart.unwrap_or(text)
 }

@@ -71,7 +71,8 @@ pub(super) enum Start {
     /// With the oldest message there is.
     #[default]
     Earliest,
-    /// After the newest message there is at the first start; what is there already is left out.
+    /// After the newest message there is at the first start; what is there already is left out. Where brokers forget a group
+    /// that was away for long, it goes on with the oldest message.
     Latest,
 }
 

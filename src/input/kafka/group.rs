@@ -1,33 +1,27 @@
 //! What the client calls back: partitions come and go, a token is wanted, something is wrong.
 //!
 //! All of it is called by the member's thread from within a poll. Partitions are taken leave of here, while they are
-//! still ours; everything else is noted and looked at after the poll.
+//! still ours; everything else is noted and looked at after the poll. Where a group without positions begins is
+//! `beginning`'s to say.
 
-use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
 
 use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::metadata::MetadataTopic;
-use rdkafka::topic_partition_list::TopicPartitionListElem;
+use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 
-use super::config::Start;
+use super::beginning::Beginning;
 use super::ledger::Ledger;
 use super::refusal::Complaint;
 use crate::azure_token::AzureToken;
 use crate::chunk::Partition;
 use crate::kafka;
-
-/// Longest wait for an answer of the broker within a callback.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A partition that is ours now.
 pub(super) struct Assigned {
@@ -41,13 +35,16 @@ pub(super) struct Assigned {
 pub(super) enum News {
     Assigned(Vec<Assigned>),
     Revoked(Vec<Partition>),
+    /// The group has a position in this topic, and the state does not know that it has begun.
+    Begun(String),
     Complaint(Complaint),
 }
 
 /// The group as this member sees it.
 pub(super) struct Group {
     ledger: Arc<Mutex<Ledger>>,
-    start: Start,
+    /// Absent where it begins with the oldest message, as the client does by itself.
+    beginning: Option<Mutex<Beginning>>,
     token: Option<Arc<AzureToken>>,
     runtime: Handle,
     news: Mutex<Vec<News>>,
@@ -63,11 +60,12 @@ pub(super) fn partition(topic: &str, number: i32) -> Partition {
 impl Group {
     pub(super) fn new(
         ledger: Arc<Mutex<Ledger>>,
-        start: Start,
+        beginning: Option<Beginning>,
         token: Option<Arc<AzureToken>>,
         runtime: Handle,
     ) -> Self {
-        Self { ledger, start, token, runtime, news: Mutex::default(), consumer: OnceLock::new() }
+        let beginning = beginning.map(Mutex::new);
+        Self { ledger, beginning, token, runtime, news: Mutex::default(), consumer: OnceLock::new() }
     }
 
     /// Told once the consumer is there.
@@ -91,8 +89,10 @@ impl Group {
     }
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
-        if self.start == Start::Latest {
-            begin_at_the_end(consumer, list);
+        if let Some(beginning) = &self.beginning {
+            for topic in lock(beginning).begin(consumer, list) {
+                self.note(News::Begun(topic));
+            }
         }
         let Some(owner) = self.consumer.get().and_then(Weak::upgrade) else { return };
         let mut assigned = Vec::with_capacity(list.count());
@@ -130,40 +130,6 @@ impl Group {
             );
         }
     }
-}
-
-/// Commits the end of topics that the group has no position in: were they only read from there, a restart before the
-/// first commit would skip what came meanwhile.
-fn begin_at_the_end(consumer: &BaseConsumer<Group>, list: &TopicPartitionList) {
-    let elements = list.elements();
-    let topics: BTreeSet<&str> = elements.iter().map(TopicPartitionListElem::topic).collect();
-    for topic in topics {
-        if let Err(error) = begin_topic_at_the_end(consumer, topic) {
-            tracing::warn!("cannot begin {topic} at the newest message: {error}; beginning with the oldest");
-        }
-    }
-}
-
-/// All partitions of a topic or none, also those that go to other members: one without a position among others that have
-/// one was added since, and what it holds came after the first start.
-fn begin_topic_at_the_end(consumer: &BaseConsumer<Group>, topic: &str) -> KafkaResult<()> {
-    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
-    let mut all = TopicPartitionList::new();
-    for partition in metadata.topics().iter().flat_map(MetadataTopic::partitions) {
-        all.add_partition(topic, partition.id());
-    }
-    let known = consumer.committed_offsets(all, PATIENCE)?;
-    if known.elements().iter().any(|known| known.offset() != Offset::Invalid) {
-        return Ok(());
-    }
-    let mut ends = TopicPartitionList::new();
-    for fresh in known.elements() {
-        // What could not be asked for may have one.
-        fresh.error()?;
-        let (_, end) = consumer.fetch_watermarks(topic, fresh.partition(), PATIENCE)?;
-        ends.add_partition_offset(topic, fresh.partition(), Offset::Offset(end))?;
-    }
-    if ends.count() > 0 { consumer.commit(&ends, CommitMode::Sync) } else { Ok(()) }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -17,6 +17,7 @@ use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::beginning;
 use super::group::{Assigned, Group, News};
 use super::lane::{Lane, Pending, passes_over};
 use super::ledger::Ledger;
@@ -181,6 +182,10 @@ impl Member {
                     self.lanes.retain(|lane| !gone.contains(&lane.partition));
                     // It is read again by whoever has the partition next.
                     let _dropped = self.pending.take_if(|pending| gone.contains(&pending.partition));
+                }
+                News::Begun(topic) => {
+                    let told = beginning::told(&self.plan.names.group, &topic);
+                    self.unsaid.push_back(Ok(Read::Chunk(told)));
                 }
                 News::Complaint(complaint) => self.complained(complaint)?,
             }

@@ -84,7 +84,7 @@ fn hear(consumer: &BaseConsumer<Group>) {
 fn last_of(consumer: &BaseConsumer<Group>, before: Option<Complaint>) -> Option<Complaint> {
     let complaints = consumer.context().take_news().into_iter().filter_map(|news| match news {
         News::Complaint(complaint) => Some(complaint),
-        News::Assigned(_) | News::Revoked(_) => None,
+        News::Assigned(_) | News::Revoked(_) | News::Begun(_) => None,
     });
     complaints.fold(before, |last, complaint| match last {
         Some(last) if complaint.code == Code::AllBrokersDown => Some(last),

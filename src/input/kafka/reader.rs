@@ -9,7 +9,8 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio::task::JoinSet;
 
 use super::Flavour;
-use super::config::Checked;
+use super::beginning::Beginning;
+use super::config::{Checked, Start};
 use super::connect::properties;
 use super::group::Group;
 use super::ledger::Ledger;
@@ -71,7 +72,7 @@ impl Kafka {
         }
     }
 
-    fn start(&self) -> Result<Running, InputError> {
+    async fn start(&self) -> Result<Running, InputError> {
         let Checked { config, servers, login } = &self.checked;
         let (reads_in, reads) = mpsc::channel(CHUNKS_WAITING);
         let plan = Plan {
@@ -86,16 +87,20 @@ impl Kafka {
             reads: reads_in,
             stop: Arc::clone(&self.stop),
         };
-        let group = self.group();
+        let beginning = match config.start {
+            Start::Earliest => None,
+            Start::Latest => Some(Beginning::read(&self.group, &config.topics, &self.context.resume).await?),
+        };
+        let group = self.group(beginning);
         let mut thread = JoinSet::new();
         thread.spawn_blocking(move || member::run(plan, group));
         Ok(Running { reads, thread })
     }
 
-    fn group(&self) -> Group {
-        let Checked { config, login, .. } = &self.checked;
+    fn group(&self, beginning: Option<Beginning>) -> Group {
+        let Checked { login, .. } = &self.checked;
         let token = if let Login::Azure(token) = login { Some(Arc::clone(token)) } else { None };
-        Group::new(Arc::clone(&self.ledger), config.start, token, Handle::current())
+        Group::new(Arc::clone(&self.ledger), beginning, token, Handle::current())
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -110,7 +115,7 @@ impl Input for Kafka {
         loop {
             let member = match &mut *running {
                 Some(member) => member,
-                None => running.insert(self.start()?),
+                None => running.insert(self.start().await?),
             };
             if let Some(said) = member.reads.recv().await {
                 return said;
@@ -143,7 +148,7 @@ impl Input for Kafka {
             Err(error) => return Probe::Failed(error.to_string()),
         };
         let (names, topics, group) =
-            (Names::new(servers, &self.group, login), config.topics.clone(), self.group());
+            (Names::new(servers, &self.group, login), config.topics.clone(), self.group(None));
         let asked = tokio::task::spawn_blocking(move || probe::run(&client, &topics, &names, group)).await;
         asked.unwrap_or_else(|stopped| Probe::Failed(format!("cannot ask: {stopped}")))
     }

@@ -19,6 +19,28 @@ fn what_a_value_holds_is_told() {
 }
 
 #[test]
+fn a_key_that_comes_twice_is_told_of_and_so_is_the_one_that_is_watched() {
+    let doubtful = |value: &str| {
+        let mut told = None;
+        assert!(object(&format!("{{\"p\":{value}}}"), |_, _, seen| told = Some(seen.doubtful_keys)));
+        told.unwrap()
+    };
+    for key in ["", "a", "id", "name", "cluster_id", &"x".repeat(300)] {
+        assert!(doubtful(&format!("{{\"{key}\":1,\"between\":{{}},\"{key}\":2}}")), "{key}");
+    }
+    assert!(doubtful(r#"{"TRUNCATED":""}"#));
+    for ordinary in [
+        "{}",
+        "[]",
+        r#"{"commandId":"1","notebookId":"2","executionTime":"3"}"#,
+        r#"{"user":{"user":1},"path":["path"]}"#,
+        r#"{"a":{"b":1,"b":2}}"#,
+    ] {
+        assert!(!doubtful(ordinary), "{ordinary}");
+    }
+}
+
+#[test]
 fn members_are_found_as_they_stand() {
     let text =
         r#" { "a" : -1.5e+3 , "b":[1,{"x":"}\"\u00e9"},[]],"" :{"d":{ } , "e":null},"t":true,"f":false} "#;

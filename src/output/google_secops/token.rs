@@ -4,6 +4,7 @@
 //! account's key without any request, else with the application default credentials or the metadata service. The crate
 //! `jsonwebtoken` would do the first of these three.
 
+use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use crate::secret::Secret;
 
 /// Longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Characters of an answer that are repeated.
+const MOST_SAID: usize = 500;
 
 /// Where tokens come from. A provider keeps its token and renews it before it ends.
 pub(super) struct Tokens {
@@ -43,13 +47,11 @@ impl Tokens {
             self.provider().map_err(|error| Verdict::hold(HoldReason::Credentials, error.to_string()))?;
         match provider.get_credential().await {
             Ok(credential) => Ok(credential.bearer.clone()),
-            Err(error) => Err(Verdict::retry(
-                format!(
-                    "no access token from Google: {}; set `service_account_key`, or run where there is a service account",
-                    innermost(&error)
-                ),
-                None,
-            )),
+            Err(error) => {
+                // Whoever puts credentials right does so in a file that was read when the provider was made.
+                self.forget();
+                Err(no_token(&error))
+            }
         }
     }
 
@@ -94,10 +96,31 @@ impl Tokens {
     }
 }
 
-fn innermost(error: &dyn std::error::Error) -> String {
+/// How `object_store` begins to tell of an answer that is no success. Its type for that is not public.
+const ANSWERED: &str = "Server returned non-2xx status code: ";
+
+/// What Google refuses stays refused until a human acts: revoked application default credentials, a machine or pod without
+/// a service account. No answer, or a fault of its own, passes.
+fn no_token(error: &(dyn Error + 'static)) -> Verdict {
     let mut innermost = error;
     while let Some(cause) = innermost.source() {
         innermost = cause;
     }
-    innermost.to_string()
+    let said: String = innermost.to_string().chars().take(MOST_SAID).collect();
+    let status = said.strip_prefix(ANSWERED).and_then(|rest| rest.get(..3)?.parse().ok()).unwrap_or(0);
+    match status {
+        400..500 if ![408, 429].contains(&status) => Verdict::hold(
+            HoldReason::Credentials,
+            format!(
+                "Google refuses an access token: {said}; renew the application default credentials, set \
+                 `service_account_key`, or give the machine or pod a service account"
+            ),
+        ),
+        _ => Verdict::retry(
+            format!(
+                "no access token from Google: {said}; set `service_account_key`, or run where there is a service account"
+            ),
+            None,
+        ),
+    }
 }

@@ -10,6 +10,9 @@ use crate::template::Template;
 
 /// Labels a stream may have, unless Loki is told otherwise.
 const MAX_LABELS: usize = 15;
+/// Bytes that Loki takes in a label's value, unless it is told otherwise: of a stream with a longer one it refuses every
+/// entry. The line has the whole value.
+const MAX_VALUE_BYTES: usize = 2048;
 /// Most lanes; events of further ones go in lane 0, whose places say `unknown`.
 const MAX_LANES: usize = 200;
 
@@ -79,12 +82,25 @@ fn written(templates: &BTreeMap<String, Template>, event: &AuditEvent<'_>) -> Ve
         out.push(before);
         json::write_quoted(name, &mut out);
         out.extend_from_slice(b":\"");
+        let value = out.len();
         template.write_escaped(event, &mut out);
+        if out.len() - value > MAX_VALUE_BYTES {
+            cut_value(value, &mut out);
+        }
         out.push(b'"');
         before = b',';
     }
     out.push(b'}');
     out
+}
+
+/// Leaves of the escaped text that begins at `start` as many whole characters as a label takes.
+fn cut_value(start: usize, out: &mut Vec<u8>) {
+    let escaped = String::from_utf8_lossy(out.get(start..).unwrap_or_default());
+    let value = json::unescape(&format!("\"{escaped}\"")).into_owned();
+    out.truncate(start);
+    let kept = value.get(..value.floor_char_boundary(MAX_VALUE_BYTES)).unwrap_or_default();
+    json::write_escaped(kept, out);
 }
 
 fn check(labels: &BTreeMap<String, Template>) -> Result<(), BuildError> {
@@ -110,6 +126,12 @@ fn check(labels: &BTreeMap<String, Template>) -> Result<(), BuildError> {
         }
         if text.is_empty() {
             return Err(BuildError::new(&key, "is empty: leave the label out"));
+        }
+        if text.len() > MAX_VALUE_BYTES {
+            return Err(BuildError::new(
+                &key,
+                format!("is longer than the {MAX_VALUE_BYTES} bytes Loki takes"),
+            ));
         }
     }
     Ok(())
@@ -138,6 +160,21 @@ mod tests {
         assert_ne!(streams.lane(&of_workspace("8")), lane);
         let fixed = self::streams("x");
         assert_eq!((fixed.lane(&of_workspace("7")), fixed.labels(0)), (0, br#"{"a":"x"}"#.to_vec()));
+    }
+
+    #[test]
+    fn a_value_is_cut_to_what_loki_takes_at_a_whole_character_and_counted_without_its_escapes() {
+        let value_of = |id: &str| {
+            let streams = streams("{workspace_id}");
+            let labels = streams.labels(streams.lane(&of_workspace(id)));
+            let labels: serde_json::Value = serde_json::from_slice(&labels).unwrap();
+            labels["a"].as_str().unwrap().to_owned()
+        };
+        let quotes = "\"".repeat(MAX_VALUE_BYTES);
+        assert_eq!(value_of(&quotes), quotes);
+        assert_eq!(value_of(&format!("{quotes}x")), quotes);
+        let odd = format!("x{}", "é".repeat(MAX_VALUE_BYTES));
+        assert_eq!(value_of(&odd), odd[..MAX_VALUE_BYTES - 1]);
     }
 
     #[test]

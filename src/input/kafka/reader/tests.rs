@@ -19,6 +19,7 @@ use crate::state::sqlite::SqliteState;
 use crate::state::{Change, State};
 use crate::time::Date;
 
+mod beginning;
 mod broken;
 mod refused;
 
@@ -110,6 +111,16 @@ impl Bench {
             offsets.add_partition_offset(TOPIC, partition, rdkafka::Offset::Offset(0)).unwrap();
         }
         self.outsider().commit(&offsets, rdkafka::consumer::CommitMode::Sync).unwrap();
+    }
+
+    /// Has the state keep the positions of chunks, as the engine does.
+    async fn keep(&self, chunks: &[Chunk]) {
+        let changes = chunks.iter().map(|chunk| Change {
+            partition: chunk.partition.clone(),
+            position: chunk.position.clone(),
+            note: crate::chunk::Note::Keep,
+        });
+        self.state.commit("hub/out", changes.collect(), Vec::new()).await.unwrap();
     }
 
     /// The group's committed offset of a partition.
@@ -233,12 +244,7 @@ async fn the_broker_says_where_to_resume_whatever_the_state_holds() {
     let chunks = all(&input).await;
     // One partition is acknowledged; the state says of all that they are.
     acknowledge(&input, chunks.iter().filter(|chunk| chunk.partition.as_str().ends_with("/1"))).await;
-    let changes = chunks.iter().map(|chunk| Change {
-        partition: chunk.partition.clone(),
-        position: chunk.position.clone(),
-        note: crate::chunk::Note::Keep,
-    });
-    bench.state.commit("hub/out", changes.collect(), Vec::new()).await.unwrap();
+    bench.keep(&chunks).await;
     input.close().await;
     let input = bench.input(true);
     let again = records(&all(&input).await);
@@ -365,33 +371,6 @@ async fn brokers_that_go_away_and_come_back_are_waited_for_and_nothing_is_read_t
     acknowledge(&input, &chunks).await;
     input.close().await;
     assert_eq!(bench.committed(0), 20);
-}
-
-#[tokio::test]
-async fn what_was_there_before_the_first_start_is_left_out_if_so_wished_and_nothing_after_it() {
-    let mut bench = Bench::with_topic();
-    bench.settings["start"] = json!("latest");
-    bench.put_envelopes(0..30);
-    let input = bench.input(true);
-    assert!(all(&input).await.is_empty());
-    input.close().await;
-    // Nothing was read yet, and still what comes now is not skipped by the next start.
-    bench.put_envelopes(30..33);
-    let input = bench.input(true);
-    assert_once(&records(&all(&input).await), 30..33);
-    input.close().await;
-}
-
-#[tokio::test]
-async fn a_partition_that_came_later_is_read_from_its_beginning_whatever_the_start() {
-    let mut bench = Bench::with_topic();
-    bench.settings["start"] = json!("latest");
-    // The group has been at work, and has no position in the last partition: it was added since.
-    bench.commit_beginnings(0..PARTITIONS - 1);
-    bench.put_envelopes(0..3);
-    let input = bench.input(true);
-    assert_once(&records(&all(&input).await), 0..3);
-    input.close().await;
 }
 
 #[tokio::test]
