@@ -124,7 +124,7 @@ const ROWS: &[Row] = &[
     row(ANY, &["removeAccountAdmin", "removeAdmin"],
                                                 AdminGrant, (IAM, &["admin", "user", "change"]), (UserAccess, 2)),
     row("workspace", &["updatePermissionAssignment"], AdminGrant, (IAM, &["user", "change"]), (UserAccess, 1)),
-    row("workspace", &["updateRoleAssignment"], AdminGrant, (IAM, &["user", "change"]), (UserAccess, 3)),
+    row("workspace", &["updateRoleAssignment"], AdminGrant, (IAM, &["user", "change"]), (UserAccess, 99)),
     row("secrets", &["putAcl"],                 AdminGrant, (IAM, &["user", "change"]), (UserAccess, 1)),
     row("secrets", &["deleteAcl"],              AdminGrant, (IAM, &["user", "change"]), (UserAccess, 2)),
     // These name whom they favour only inside a JSON text, if at all: no user for OCSF's user access class.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SET_COOKIE};
+use reqwest::header::{CONTENT_ENCODING, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SET_COOKIE};
 
 use crate::batch::Request;
 use crate::component::BuildError;
 use crate::connection::Connections;
 pub use crate::connection::{HttpSettings, TlsSettings, TlsVersion};
 use crate::secret::{Rotating, Secret};
+use crate::time::Millis;
 
 mod no_answer;
 
@@ -156,8 +157,26 @@ impl Client {
         body: Bytes,
         most_bytes: usize,
     ) -> Result<Answer, NoAnswer> {
+        self.ask_at(method, url, headers, body, most_bytes).await.map(|(answer, _)| answer)
+    }
+
+    /// The same, and what time it is by the server's clock, in whole seconds, if it says so.
+    ///
+    /// # Errors
+    /// [`NoAnswer`] if there is none.
+    pub async fn ask_at(
+        &self,
+        method: reqwest::Method,
+        url: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        most_bytes: usize,
+    ) -> Result<(Answer, Option<Millis>), NoAnswer> {
         let call = self.connections.client().request(method, url).headers(headers);
-        read_answer(if body.is_empty() { call } else { call.body(body) }, most_bytes).await
+        let response = if body.is_empty() { call } else { call.body(body) }.send().await?;
+        let said = response.headers().get(DATE).and_then(|value| value.to_str().ok()).and_then(date);
+        let said = said.and_then(|said| Millis::new(said.as_millisecond()));
+        Ok((take_in(response, most_bytes).await?, said))
     }
 
     /// Makes a GET request whose body is read piece by piece, at the reader's pace: the time-out of the settings holds
@@ -178,7 +197,10 @@ impl Client {
 }
 
 async fn read_answer(call: reqwest::RequestBuilder, most_bytes: usize) -> Result<Answer, NoAnswer> {
-    let mut response = call.send().await?;
+    take_in(call.send().await?, most_bytes).await
+}
+
+async fn take_in(mut response: reqwest::Response, most_bytes: usize) -> Result<Answer, NoAnswer> {
     let status = response.status().as_u16();
     let retry_after = response
         .headers()

@@ -54,7 +54,7 @@
 //!    longer than a chunk at a time, what the Kafka client fetches ahead (1 MiB a partition) and copies into its queue
 //!    (at most 64 MiB), at most 32 MiB of buffers that lie ready to be used again: what was in use before, and the
 //!    fingerprints that a bucket's readers tell new lines by: about 4 MB a reader, those of large objects 34 MB at a time, and
-//!    about 40 bytes for each new line of an object that is compared.
+//!    the names of objects that cannot be read.
 //! 7. Decoding and encoding are pure: no I/O, no clock.
 //! 8. The committer waits for nobody in the pipeline, so no circle of full channels can form.
 //!

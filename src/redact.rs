@@ -24,7 +24,8 @@ mod secrets;
 
 use runs::Runs;
 use secrets::{
-    NAMES, TOKENS, is_name, is_secret_name, named_at, named_value, private_key, token, url_password,
+    NAMES, TOKENS, azure_key, is_name, is_secret_name, named_at, named_value, private_key, token,
+    url_password,
 };
 
 /// Shortest value of a telling name that counts as a secret: shorter ones are flags, numbers and placeholders.
@@ -244,7 +245,7 @@ impl Redactor {
         if !is_secret_name(named) && !is_configured() {
             return None;
         }
-        let value = named_value(text, name, runs)?;
+        let value = named_value(text, name.clone(), runs).or_else(|| azure_key(text, name))?;
         let secret = text.get(value.clone())?;
         let least = if is_name(named, "bearer") { MIN_BEARER_BYTES } else { MIN_VALUE_BYTES };
         let telling = secret.len() >= least && !secrets::is_placeholder(secret);

@@ -30,11 +30,18 @@ impl Millis {
     }
 
     /// Reads RFC 3339 or ISO 8601 with 0 to 9 fraction digits and any offset (none means UTC; a blank may stand for
-    /// the `T`), or a number of milliseconds. Finer digits are cut, not rounded.
+    /// the `T`), or a whole number: milliseconds, unless it has as many digits as today's seconds (10), microseconds (16)
+    /// or nanoseconds (19). As milliseconds, those would lie in the first months of 1970, where nobody looks, or after the
+    /// year 9999. Finer digits are cut, not rounded.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
-        if let Ok(millis) = text.parse::<i64>() {
-            return Self::new(millis);
+        if let Ok(number) = text.parse::<i64>() {
+            return Self::new(match number {
+                1_000_000_000..=9_999_999_999 => number * 1000,
+                1_000_000_000_000_000..=9_999_999_999_999_999 => number / 1000,
+                1_000_000_000_000_000_000.. => number / 1_000_000,
+                millis => millis,
+            });
         }
         let timestamp = match text.parse::<Timestamp>() {
             Ok(timestamp) => timestamp,
@@ -199,6 +206,23 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_milliseconds_unless_only_another_unit_makes_sense() {
+        for (text, expected) in [
+            ("1767609296", "2026-01-05T10:34:56.000Z"),
+            ("1767609296123999", "2026-01-05T10:34:56.123Z"),
+            ("1767609296123999999", "2026-01-05T10:34:56.123Z"),
+            ("1000000000", "2001-09-09T01:46:40.000Z"),
+            ("999999999", "1970-01-12T13:46:39.999Z"),
+            ("10000000000", "1970-04-26T17:46:40.000Z"),
+            ("-1767609296", "1969-12-11T12:59:50.704Z"),
+            ("253402300799999", "9999-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(Millis::parse(text).map(rfc3339).as_deref(), Some(expected), "{text}");
+        }
+        assert_eq!(Millis::parse("253402300800000"), None);
+    }
+
+    #[test]
     fn dates_count_in_whole_days() {
         let date = Date::parse("2026-02-28").unwrap();
         assert_eq!(date.plus_days(1).to_string(), "2026-03-01");
@@ -224,6 +248,12 @@ mod tests {
             let expected = format!("{:.3}", Timestamp::from_millisecond(millis).unwrap());
             prop_assert_eq!(rfc3339(Millis(millis)), expected);
             prop_assert_eq!(Millis::parse(&rfc3339(Millis(millis))), Some(Millis(millis)));
+        }
+
+        /// Milliseconds of any year from 1971 on are what they are.
+        #[test]
+        fn milliseconds_are_milliseconds(millis in 10_000_000_000..=LATEST) {
+            prop_assert_eq!(Millis::parse(&millis.to_string()), Some(Millis(millis)));
         }
 
         /// Epoch seconds are the milliseconds, divided and never in scientific notation.

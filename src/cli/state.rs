@@ -16,7 +16,7 @@ use crate::config::{Config, Pipeline};
 use crate::input::{InputContext, Resume, Shared, bucket};
 use crate::metrics::{Metrics, PipelineMetrics};
 use crate::output::nowhere::Nowhere;
-use crate::state::sqlite::{self, Replacement};
+use crate::state::sqlite::{self, Replacement, SqliteState};
 use crate::state::{State, StateError};
 use crate::time::Millis;
 
@@ -40,6 +40,13 @@ pub(super) enum StateCommand {
                       the new one. The service must not run."
     )]
     Rebuild(RebuildArgs),
+    /// Forget the objects of dates before `start_date`, which no input looks at any more
+    #[command(
+        after_help = "For a bucket that drops its old objects: set `start_date` of the input to a date that it still has, and prune. \
+                      Nothing is sent again, unless `start_date` is set to an earlier date later on: what the bucket still has of \
+                      the forgotten dates is then shipped once more. The service must not run."
+    )]
+    Prune(ConfigFiles),
 }
 
 #[derive(Args, Debug)]
@@ -72,6 +79,7 @@ impl std::str::FromStr for Until {
 
 pub(super) fn run(command: &StateCommand, out: &mut impl Write) -> Result<Ended, CommandError> {
     match command {
+        StateCommand::Prune(files) => prune(&files.load()?, out),
         StateCommand::Verify { place } => verify(place.state_dir()?, out),
         StateCommand::Rebuild(args) => {
             let config = args.files.load()?;
@@ -111,6 +119,30 @@ fn verify(directory: PathBuf, out: &mut impl Write) -> Result<Ended, CommandErro
     }
     writeln!(out, "stop the service and make it anew: auditferry state rebuild --until <before the damage>")?;
     Ok(Ended::WithRest)
+}
+
+fn prune(config: &Config, out: &mut impl Write) -> Result<Ended, CommandError> {
+    if sqlite::verify(&config.state_dir)?.is_none() {
+        writeln!(out, "there is no state in {} yet", config.state_dir.display())?;
+        return Ok(Ended::Well);
+    }
+    let state = SqliteState::open(&config.state_dir)?;
+    for Pipeline { input, output } in &config.pipelines {
+        let name = format!("{input}/{output}");
+        let of_bucket = config.inputs.get(input).filter(|input| input.kind.name == bucket::KIND.name);
+        match of_bucket.and_then(|input| bucket::never_looked_at(&input.table)) {
+            Some(folders) => {
+                let forgotten = state.forget(&name, &folders)?;
+                writeln!(out, "{name}: {forgotten} objects forgotten")?;
+            }
+            None if of_bucket.is_some() => {
+                writeln!(out, "{name}: nothing to forget: inputs.{input}.start_date is not set")?;
+            }
+            None => {}
+        }
+    }
+    state.shrink();
+    Ok(Ended::Well)
 }
 
 /// A state that is sound is not given up by mistake.

@@ -76,7 +76,8 @@ fn activity_name(class: OcsfClass, activity: u8) -> Option<&'static str> {
             (11, "MFA Factor Disable"),
         ],
         OcsfClass::Authentication => &[(1, "Logon"), (2, "Logoff")],
-        OcsfClass::UserAccess => &[(1, "Assign Privileges"), (2, "Revoke Privileges"), (3, "Assign Role")],
+        // Roles have activities of their own from 1.9 on only.
+        OcsfClass::UserAccess => &[(1, "Assign Privileges"), (2, "Revoke Privileges")],
         OcsfClass::GroupManagement => &[(3, "Add User"), (4, "Remove User"), (5, "Delete"), (6, "Create")],
         OcsfClass::ApiActivity => &[(1, "Create"), (2, "Read"), (3, "Update"), (4, "Delete")],
     };
@@ -197,6 +198,9 @@ impl Ocsf {
                 let own = matches!((class.ocsf, class.activity), (OcsfClass::AccountChange, 3 | 10 | 11));
                 let name = name.as_ref().or(event.user().filter(|_| own && uid.is_none()));
                 root.object("user", |user| self.write_user(name, uid.as_ref(), user));
+                if class.ocsf == OcsfClass::UserAccess {
+                    write_privileges(event, class, root);
+                }
             }
             OcsfClass::GroupManagement => {
                 let (name, uid) =
@@ -234,6 +238,16 @@ impl Ocsf {
         user.text("email_addr", name.filter(|_| kind == Some(Principal::Email)));
         user.integer("type_id", type_id);
         user.plain("type", kind_name);
+    }
+}
+
+/// Writes what the user may do from now on or may no longer do. The class requires it.
+fn write_privileges(event: &AuditEvent<'_>, class: Classification, root: &mut Object<'_>) {
+    let named = event.parameter(&["permission", "permissions", "aclPermissionSet", "role"]);
+    let implied = if class.types.contains(&"admin") { "admin" } else { UNKNOWN };
+    match named {
+        Some(named) => root.texts("privileges", [&named]),
+        None => root.plains("privileges", &[implied]),
     }
 }
 

@@ -111,6 +111,13 @@ pub fn workspace_in(path: &str) -> Option<&str> {
     layout::workspace_in(path)
 }
 
+/// What an input with this table never looks at, by the folder of an object's key: what lies before its `start_date`. `None`
+/// where it has none.
+pub fn never_looked_at(table: &Value) -> Option<impl Fn(&str) -> bool> {
+    let start = parse(table.clone()).ok()?.layout.start_date()?;
+    Some(move |folder: &str| layout::is_before(start, folder))
+}
+
 fn open_store(config: &Config, layout: &Layout, base: &std::path::Path) -> Result<Store, BuildError> {
     let settings = StoreSettings {
         s3: config.s3.clone(),

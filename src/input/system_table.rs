@@ -98,7 +98,6 @@ fn build(table: Value, context: InputContext) -> Result<Box<dyn Input>, BuildErr
         settings: Settings { start_time, schedule, deduplicate },
         resume: context.resume,
         budget: context.budget,
-        clock: context.clock,
         once: context.once,
         in_flight: Arc::clone(&in_flight),
         counts: ReadCounts::default(),
@@ -165,7 +164,6 @@ struct Table {
     settings: Settings,
     resume: Resume,
     budget: Budget,
-    clock: fn() -> Millis,
     once: bool,
     in_flight: Arc<InFlight>,
     /// Not yet told by a chunk.
@@ -252,7 +250,6 @@ impl Table {
     }
 
     async fn read_region(&mut self, index: usize) -> Result<Option<Chunk>, InputError> {
-        let now = (self.clock)();
         // In the order of the regions: the lanes of one are told from those of another by their place.
         while self.lanes.len() < self.regions.len() {
             let Some(region) = self.regions.get_mut(self.lanes.len()) else { break };
@@ -262,6 +259,11 @@ impl Table {
             };
             let (lanes, read) = Lanes::load(prefix, self.resume.clone(), Arc::clone(&self.in_flight)).await?;
             let Settings { schedule, start_time, .. } = self.settings;
+            if read.is_empty() {
+                // What lies before the first hour is never read: a clock that is ahead must not choose it.
+                region.warehouse.learn_time().await?;
+            }
+            let now = region.warehouse.now();
             let plan = Plan::resume(schedule, &read, start_time, now);
             region.begin = read.is_empty().then(|| plan.origin());
             region.plan = Some(plan);
@@ -279,22 +281,17 @@ impl Table {
             deduplicate: self.settings.deduplicate,
             counts: &mut self.counts,
         };
-        region.read(&mut tools, self.clock, self.settings.schedule).await
+        region.read(&mut tools, self.settings.schedule).await
     }
 }
 
 impl Region {
     /// The next chunk; none when all has been read for now.
-    async fn read(
-        &mut self,
-        tools: &mut Tools<'_>,
-        clock: fn() -> Millis,
-        schedule: Schedule,
-    ) -> Result<Option<Chunk>, InputError> {
+    async fn read(&mut self, tools: &mut Tools<'_>, schedule: Schedule) -> Result<Option<Chunk>, InputError> {
         let Some(plan) = &mut self.plan else { return Ok(None) };
         let begin = self.begin.take();
         if let (Some(hour), Some(own)) = (begin, tools.lanes.get_mut(tools.region)) {
-            let step = own.begin(hour, clock());
+            let step = own.begin(hour, tools.warehouse.now());
             return Ok(Some(tools.chunk(step, Batch::default())));
         }
         loop {
@@ -317,15 +314,23 @@ impl Region {
                 Some(polled) => polled,
                 None if Instant::now() < self.due => return Ok(None),
                 None => {
-                    plan.poll(clock());
+                    plan.poll(tools.warehouse.now());
                     *self.polled.insert(Instant::now())
                 }
             };
             if let Some(window) = plan.window() {
                 let disposition =
                     if self.external { Disposition::ExternalLinks } else { Disposition::Inline };
-                let asked = clock();
-                match tools.warehouse.run(&reading::rows_of(window), disposition).await? {
+                let asked = tools.warehouse.now();
+                let rows = tools.warehouse.run(&reading::rows_of(window), disposition).await?;
+                // The answer says what time it is.
+                let now = tools.warehouse.now();
+                if window.to > now {
+                    plan.cut(now);
+                    continue;
+                }
+                let asked = asked.min(now);
+                match rows {
                     Some(rows) => self.reading = Some((window, Reading::new(window, asked, rows))),
                     None if self.external => {
                         let text = "a minute of the table is larger than any result may be";
@@ -335,9 +340,11 @@ impl Region {
                 }
                 continue;
             }
-            let (now, oldest) = (clock(), tools.lanes.get(tools.region).and_then(Lanes::oldest));
+            let (now, oldest) =
+                (tools.warehouse.now(), tools.lanes.get(tools.region).and_then(Lanes::oldest));
             if let (Some(count), Some(look_back)) = (plan.count(now, oldest), plan.look_back()) {
                 let rows = count_rows(count.window, tools).await?;
+                let now = now.min(tools.warehouse.now());
                 let own = tools.lanes.get_mut(tools.region);
                 let changed = own.map(|own| own.compare(count.window, &rows, now, look_back));
                 plan.counted(count, now, changed.unwrap_or_default());

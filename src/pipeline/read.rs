@@ -21,8 +21,10 @@ use crate::status::{Phase, Side, Status};
 
 /// Times in a row `--once` tries an input that fails in a way that passes.
 const ONCE_TRIES: u32 = 5;
-/// Lines logged a minute for single objects that cannot be read.
+/// Lines logged for single objects that cannot be read, in a period: a minute, and longer while it does not stop.
 const TROUBLES_LOGGED: u32 = 10;
+const SHORTEST_PERIOD: Duration = Duration::from_secs(60);
+const LONGEST_PERIOD: Duration = Duration::from_secs(3600);
 /// Partitions remembered as refused while others were read; with more of them a hold may be told once too often.
 const MAX_LOCKED: usize = 10_000;
 
@@ -44,7 +46,7 @@ impl Reader {
         let mut failures = 0;
         let mut sequence = 0;
         let mut unread: Option<InputError> = None;
-        let mut troubles = Troubles { window: Instant::now(), logged: 0 };
+        let mut troubles = Troubles::default();
         let mut unreadable = Unreadable::default();
         loop {
             let read = tokio::select! {
@@ -212,16 +214,27 @@ impl Unreadable {
     }
 }
 
-/// Keeps the log readable when thousands of objects cannot be read.
+/// Keeps the log readable when thousands of objects cannot be read, or some never can: where there is trouble in each period,
+/// the periods get longer.
 struct Troubles {
-    window: Instant,
+    begun: Instant,
+    period: Duration,
     logged: u32,
+}
+
+impl Default for Troubles {
+    fn default() -> Self {
+        Self { begun: Instant::now(), period: SHORTEST_PERIOD, logged: 0 }
+    }
 }
 
 impl Troubles {
     fn may_log(&mut self) -> bool {
-        if self.window.elapsed() > Duration::from_secs(60) {
-            *self = Self { window: Instant::now(), logged: 0 };
+        let (elapsed, period) = (self.begun.elapsed(), self.period);
+        if elapsed > period {
+            let quiet = elapsed > 2 * period;
+            let next = if quiet { SHORTEST_PERIOD } else { (2 * period).min(LONGEST_PERIOD) };
+            *self = Self { period: next, ..Self::default() };
         }
         self.logged += 1;
         self.logged <= TROUBLES_LOGGED

@@ -136,6 +136,9 @@ const AZURE_KEY: &str = "fsazureaccountkey";
 /// Most bytes of such a name from there on: the name of a host has no more than 253.
 const MOST_OF_AZURE_KEY: usize = 300;
 
+/// Digits of base64 in such a key of 64 bytes, without the padding.
+const STORAGE_KEY: usize = 86;
+
 /// Names that end like one and are none: pages, counts.
 const HARMLESS_ENDS: &[&str] = &["pagetoken", "nexttoken", "continuationtoken", "synctoken", "maxtoken"];
 
@@ -176,11 +179,38 @@ pub(super) fn is_secret_name(name: &[u8]) -> bool {
     let ends = |ends: &[&str]| {
         ends.iter().any(|end| end.as_bytes().last() == Some(&last) && end_of(name, end).is_some())
     };
+    (ends(SECRET_ENDS) && !ends(HARMLESS_ENDS)) || is_name(name, "sig") || is_azure_key(name)
+}
+
+/// True where a name is that of a storage account's key: `fs.azure.account.key.` and what may be a host.
+fn is_azure_key(name: &[u8]) -> bool {
     let end = name.get(name.len().saturating_sub(MOST_OF_AZURE_KEY)..).unwrap_or(name);
-    (ends(SECRET_ENDS) && !ends(HARMLESS_ENDS))
-        || is_name(name, "sig")
-        || (AZURE_KEY.len()..=end.len())
-            .any(|to| end.get(..to).is_some_and(|to| end_of(to, AZURE_KEY).is_some()))
+    (AZURE_KEY.len()..=end.len()).any(|to| end.get(..to).is_some_and(|to| end_of(to, AZURE_KEY).is_some()))
+}
+
+/// The key of a storage account not far behind its name, whatever code stands between them: the account is mostly a variable
+/// (`f"fs.azure.account.key.{account}.dfs.core.windows.net", "…"`), and settings are separated by blanks.
+pub(super) fn azure_key(text: &[u8], name: Range<usize>) -> Option<Range<usize>> {
+    if !is_azure_key(text.get(name.clone())?) {
+        return None;
+    }
+    let base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    let mut at = name.end;
+    while at <= name.end + MOST_OF_AZURE_KEY {
+        let rest = text.get(at..)?;
+        let run = rest.iter().take(2 * STORAGE_KEY).take_while(|byte| base64(**byte)).count();
+        let after = rest.get(run..)?;
+        if run == 2 * STORAGE_KEY || after.starts_with(b"[redacted:") {
+            // No key is as long; and what was taken out before a key was the key, or it would be found a second time.
+            return None;
+        }
+        if run == STORAGE_KEY {
+            let pads = after.iter().take_while(|byte| **byte == b'=').count();
+            return Some(at..at + run + pads.min(2));
+        }
+        at += run + 1;
+    }
+    None
 }
 
 /// True for this name, however it is spelled.

@@ -43,6 +43,32 @@ fn tokens_are_known_by_how_they_begin() {
 }
 
 #[test]
+fn the_key_of_a_storage_account_is_taken_whatever_code_stands_between_its_name_and_it() {
+    let key = format!("{}==", "aB3+/x".repeat(15).get(..86).unwrap());
+    for (before, after) in [
+        (r#"spark.conf.set(f\"fs.azure.account.key.{account}.dfs.core.windows.net\", \""#, r#"\")"#),
+        (r#"spark.conf.set('fs.azure.account.key.' + name + '.blob.core.windows.net', '"#, "')"),
+        ("spark.hadoop.fs.azure.account.key.acme.dfs.core.windows.net ", r"\n"),
+        ("SET fs.azure.account.key.acme.dfs.core.windows.net = ", ";"),
+    ] {
+        let text = format!(r#"{{"commandText":"{before}{key}{after}"}}"#);
+        assert_eq!(redacted(&text), format!(r#"{{"commandText":"{before}***{after}"}}"#));
+    }
+    let two = format!(r#"{{"q":"fs.azure.account.key.{{x}} {key} {key}"}}"#);
+    let once = redactor().redact(two.as_bytes()).unwrap();
+    assert_eq!((once.count, redactor().redact(&once.text)), (1, None), "what was found is found no more");
+    for harmless in [
+        format!(r#"{{"q":"fs.azure.account.key.{{x}} {}"}}"#, "a".repeat(172 + 1 + 86)),
+        format!(r#"{{"q":"fs.azure.account.key.{{x}} [redacted:0123456789ab] {key}"}}"#),
+        format!(r#"{{"q":"fs.azure.account.key{}{key}"}}"#, "{x}, ".repeat(100)),
+        format!(r#"{{"q":"fs.azure.account.key.{{x}} {}"}}"#, "a".repeat(64)),
+        format!(r#"{{"q":"{key}"}}"#),
+    ] {
+        assert_eq!(redacted(&harmless), harmless);
+    }
+}
+
+#[test]
 fn values_of_telling_names_are_taken_however_they_are_written() {
     for (text, expected) in [
         (r#"{"password":"hunter2"}"#, r#"{"password":"***"}"#),
@@ -313,6 +339,8 @@ fn a_long_text_of_nothing_but_hits_is_looked_through_in_a_moment() {
         ("token", ""),
         ("pin.", ""),
         ("fs.azure.account.key.", ""),
+        ("fs.azure.account.key ", "A"),
+        ("fs.azure.account.key{AbCdEfGhIjKlMnOpQrStUvWxYz", ""),
         ("eyJ-", ""),
         ("token=<", ""),
         ("token=", "("),

@@ -271,3 +271,32 @@ fn what_root_does_by_hand_leaves_the_state_to_whom_its_directory_belongs() {
     state(&["rebuild", "--until", "now", "--replace"], directory.path()).with(1);
     none_is_anothers("state rebuild");
 }
+
+#[test]
+fn what_no_input_looks_at_any_more_is_forgotten_and_nothing_is_sent_again() {
+    let directory = to_file();
+    let old = directory.path().join("bucket/workspaceId=7/date=2020-02-02");
+    std::fs::create_dir_all(&old).unwrap();
+    let today = directory.path().join("bucket/workspaceId=7");
+    let mut folders = std::fs::read_dir(today).unwrap().map(|entry| entry.unwrap().path());
+    let today = folders.find(|path| *path != old).unwrap();
+    std::fs::copy(today.join("auditlogs_first.json"), old.join("auditlogs_old.json")).unwrap();
+    run(&ONCE, directory.path()).with(0);
+    let sent = || lines(&directory.path().join("out.ndjson")).len();
+    assert_eq!(sent(), 2);
+    let none = state(&["prune"], directory.path()).with(0).stdout;
+    assert!(none.contains("inputs.in.start_date is not set"), "{none}");
+    let config = std::fs::read_to_string(directory.path().join("a.toml")).unwrap();
+    let dated = config.replacen("[inputs.in]\n", "[inputs.in]\nstart_date = \"2020-02-03\"\n", 1);
+    write_config(directory.path(), &dated);
+    let pruned = state(&["prune"], directory.path()).with(0).stdout;
+    assert!(pruned.contains("in/out: 1 objects forgotten"), "{pruned}");
+    assert!(state(&["prune"], directory.path()).with(0).stdout.contains("in/out: 0 objects"));
+    run(&ONCE, directory.path()).with(0);
+    assert_eq!(sent(), 2, "what is forgotten is not looked at");
+    let sound = state(&["verify"], directory.path()).with(0).stdout;
+    assert!(sound.contains("it is sound"), "{sound}");
+    write_config(directory.path(), &config);
+    run(&ONCE, directory.path()).with(0);
+    assert_eq!(sent(), 3, "until it is asked for again");
+}

@@ -201,6 +201,22 @@ fn a_refused_address_is_a_logon_of_the_user_in_the_parameters() {
     assert_eq!(event["actor"], json!({"app_name": "accounts"}));
 }
 
+#[test]
+fn a_grant_names_the_privilege_which_its_class_requires_until_1_9() {
+    for (service, action, params, type_uid, privileges) in [
+        ("secrets", "putAcl", r#"{"principal":"a@b","permission":"READ"}"#, 300_501, "READ"),
+        ("clusters", "changeClusterAcl", r#"{"aclPermissionSet":"[\"Attach\"]"}"#, 300_501, "[\"Attach\"]"),
+        ("accounts", "setAdmin", r#"{"targetUserName":"erin@example.com"}"#, 300_501, "admin"),
+        ("secrets", "deleteAcl", r#"{"principal":"a@b"}"#, 300_502, "unknown"),
+        // Its number of 1.9 is none of 1.5 to 1.8.
+        ("workspace", "updateRoleAssignment", r#"{"principal_id":"7"}"#, 300_599, "unknown"),
+    ] {
+        let event = encoded(&samples::call(service, action, Some("dana@example.com"), params));
+        assert_eq!((&event["type_uid"], &event["privileges"]), (&json!(type_uid), &json!([privileges])));
+    }
+    assert_eq!(encoded(&samples::login()).get("privileges"), None);
+}
+
 fn any_version() -> impl Strategy<Value = OcsfVersion> {
     prop_oneof![
         Just(OcsfVersion::V1_5),
@@ -234,6 +250,7 @@ proptest! {
             _ => prop_assert!(event["api"]["operation"].is_string()),
         }
         prop_assert_eq!(number("class_uid") == 3002, event["service"]["name"].is_string());
+        prop_assert_eq!(number("class_uid") == 3005, event["privileges"][0].is_string());
         prop_assert_eq!(event.get("cloud").is_some(), event["metadata"].get("profiles").is_some());
     }
 

@@ -329,7 +329,11 @@ impl Discovery {
         while let Some((meta, key)) = looks.next().await {
             let considered = match meta {
                 Ok(meta) => self.consider(vec![meta], (self.clock)()).await.is_ok(),
-                Err(error) => matches!(error, object_store::Error::NotFound { .. }),
+                Err(object_store::Error::NotFound { .. }) => {
+                    self.hints.not_archived(&key);
+                    true
+                }
+                Err(_) => false,
             };
             if !considered {
                 self.hints.again(key);
@@ -363,6 +367,8 @@ impl Discovery {
                     self.fold(&found, position).await;
                 }
             }
+            // Whoever asks for an archived object every minute pays for it.
+            changed &= !self.hints.rests(&found.key, &found.version.name);
             if changed && self.reader.open.begin(&found.partition()) {
                 found.queued = Some(Queued::new(&self.queue, found.version.size));
                 // The channel is full while all readers are busy: the listing waits, memory stays bounded.

@@ -87,8 +87,8 @@ pub(super) struct Shipped {
     sorted: Vec<u64>,
     taken: Vec<bool>,
     remaining: usize,
-    /// Lines met beyond those shipped.
-    surplus: HashMap<u64, u32, PassThrough>,
+    /// Lines met beyond those shipped. All of an object may be new: they are counted as bounded as those of a fresh one.
+    surplus: Repeats,
 }
 
 impl Shipped {
@@ -97,27 +97,29 @@ impl Shipped {
         let mut sorted = fingerprints;
         sorted.sort_unstable();
         let (taken, remaining) = (vec![false; sorted.len()], sorted.len());
-        Self { sorted, taken, remaining, surplus: HashMap::default() }
+        Self { sorted, taken, remaining, surplus: Repeats::default() }
     }
 
     /// Takes a line of the new version: `None` if it was shipped, else its occurrence number.
     pub(super) fn take(&mut self, fingerprint: u64) -> Option<u32> {
         let first = self.sorted.partition_point(|&known| known < fingerprint);
-        let mut equal = 0;
-        while self.sorted.get(first + equal) == Some(&fingerprint) {
-            match self.taken.get_mut(first + equal) {
-                Some(taken) if !*taken => {
-                    *taken = true;
-                    self.remaining -= 1;
-                    return None;
-                }
-                _ => equal += 1,
+        // Searched, not walked: an object may be one line a million times over.
+        let from_first = self.sorted.get(first..).unwrap_or_default();
+        let equal = match from_first {
+            [_, second, ..] if *second == fingerprint => {
+                from_first.partition_point(|&known| known == fingerprint)
             }
+            _ => usize::from(from_first.first() == Some(&fingerprint)),
+        };
+        let taken = self.taken.get_mut(first..first + equal).unwrap_or_default();
+        // They are taken from the first on.
+        let next = taken.partition_point(|taken| *taken);
+        if let Some(next) = taken.get_mut(next) {
+            *next = true;
+            self.remaining -= 1;
+            return None;
         }
-        let surplus = self.surplus.entry(fingerprint).or_default();
-        let occurrence = u32::try_from(equal).unwrap_or(u32::MAX).saturating_add(*surplus);
-        *surplus += 1;
-        Some(occurrence)
+        Some(u32::try_from(equal).unwrap_or(u32::MAX).saturating_add(self.surplus.count(fingerprint)))
     }
 
     /// Shipped lines that the new version (so far) does not hold.
@@ -224,6 +226,25 @@ mod tests {
             let rest: Vec<_> = lines[cut..].iter().map(|&line| resumed.count(line)).collect();
             prop_assert_eq!(rest, &expected[cut..]);
         }
+    }
+
+    #[test]
+    fn however_many_lines_are_new_they_take_no_more_memory_than_two_generations() {
+        let mut known = Shipped::new(vec![1, 2]);
+        for line in 0..5 * GENERATION {
+            known.take(line);
+        }
+        let kept = known.surplus.current.len() + known.surplus.previous.len();
+        assert!(kept as u64 <= 2 * GENERATION, "{kept} are kept");
+        assert_eq!(known.missing(), 0);
+    }
+
+    /// Walked through, they would take half a trillion steps.
+    #[test]
+    fn a_line_that_stands_a_million_times_is_told_from_its_repeats() {
+        let mut known = Shipped::new(vec![7; 1_000_000]);
+        assert!((0..1_000_000).all(|_| known.take(7).is_none()));
+        assert_eq!((known.missing(), known.take(7), known.take(7)), (0, Some(1_000_000), Some(1_000_001)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use object_store::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::azure_path::{AzureLayout, Containers};
+use super::azure_path::{AzureLayout, Containers, date_below};
 use crate::chunk::Origin;
 use crate::time::{Date, Millis};
 
@@ -138,6 +138,16 @@ impl Layout {
     }
 }
 
+/// True for a folder of the state whose objects an input with this first date never looks at: every date that its path names
+/// lies before, and it names one. Where the prefix ends need not be known.
+pub(super) fn is_before(start: Date, folder: &str) -> bool {
+    let parts = folder.match_indices('/').map(|(slash, _)| slash + 1);
+    let parts = std::iter::once(0).chain(parts).filter_map(|at| folder.get(at..));
+    let first = |rest: &str| rest.split('/').next().and_then(date_of);
+    let mut dates = parts.filter_map(|rest| first(rest).or_else(|| date_below(rest))).peekable();
+    dates.peek().is_some() && dates.all(|date| date < start)
+}
+
 /// The part of a key below a prefix.
 pub(super) fn below(prefix: &Path, key: &Path) -> Option<String> {
     let parts: Vec<_> = key.prefix_match(prefix)?.map(|part| part.as_ref().to_owned()).collect();
@@ -187,6 +197,25 @@ mod tests {
         let expected = Some((Some("0".to_owned()), Some("2026-01-05".to_owned())));
         assert_eq!(placed(&delivery(), "logs/workspaceId=0/date=2026-01-05/auditlogs_1.json"), expected);
         assert_eq!(placed(&delivery(), "logs/workspaceId=0/date=2026-01-05/auditlogs_1.json.gz"), expected);
+    }
+
+    #[test]
+    fn what_lies_before_the_first_date_is_told_by_its_path() {
+        let start = Date::parse("2026-01-02").unwrap();
+        for (folder, expected) in [
+            ("logs/workspaceId=7/date=2026-01-01/", true),
+            ("logs/workspaceId=7/date=2026-01-02/", false),
+            ("insights-logs-jobs/resourceId=/SUBSCRIPTIONS/x/y=2026/m=01/d=01/h=10/m=00/", true),
+            ("insights-logs-jobs/resourceId=/SUBSCRIPTIONS/x/y=2026/m=01/d=02/h=10/m=00/", false),
+            // The prefix has a date of its own: only if both lie before.
+            ("date=2020-01-01/workspaceId=7/date=2026-01-05/", false),
+            ("date=2026-01-05/workspaceId=7/date=2020-01-01/", false),
+            ("logs/workspaceId=7/", false),
+            ("//", false),
+            ("", false),
+        ] {
+            assert_eq!(is_before(start, folder), expected, "{folder}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::open::OpenObjects;
 use super::position::{ObjectPosition, Plan, SEAM_BYTES, Version, plan};
 use super::queue::Queued;
 use super::ranges::{Pieces, ReadAhead};
+use super::refusal::is_archived;
 use super::turns::Turns;
 use crate::azure_workspace::Workspaces;
 use crate::budget::Budget;
@@ -110,10 +111,14 @@ impl ObjectError {
     /// True for what may go by itself within seconds.
     fn is_transient(&self) -> bool {
         match self {
-            Self::Store(error) => !matches!(
-                error,
-                object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }
-            ),
+            Self::Store(error) => {
+                let denied = matches!(
+                    error,
+                    object_store::Error::PermissionDenied { .. }
+                        | object_store::Error::Unauthenticated { .. }
+                );
+                !denied && !is_archived(error)
+            }
             _ => false,
         }
     }

@@ -6,8 +6,19 @@ use super::azure;
 use crate::http::innermost;
 use crate::input::InputError;
 
+/// True for an object in an archive, of S3 or of Azure, where it lies until it is restored.
+pub(super) fn is_archived(error: &Error) -> bool {
+    let text = error.to_string();
+    ["<Code>InvalidObjectState</Code>", "<Code>BlobArchived</Code>"].iter().any(|code| text.contains(code))
+}
+
 /// Tells what passes from what a human must put right.
 pub(super) fn refusal(action: String, error: &Error) -> InputError {
+    if is_archived(error) {
+        // Nothing is wrong with the source: others can be read, so that this is nothing to hold for.
+        let advice = "it lies in an archive: restore it, or leave its date out by `start_date`";
+        return InputError::Transient { action, source: format!("{error}; {advice}").into() };
+    }
     if let Some(azure::Refusal { reason, remedy }) = azure::refusal(error) {
         return InputError::Refused { action, source: reason.as_str().into(), remedy: remedy.clone() };
     }
@@ -15,9 +26,9 @@ pub(super) fn refusal(action: String, error: &Error) -> InputError {
     // Listing a bucket that is not there is no `NotFound` of the store's: only the answer's code tells.
     let no_bucket =
         ["NoSuchBucket", "ContainerNotFound", "bucket does not exist"].iter().any(|code| text.contains(code));
-    // Answers of S3 that have the status of a missing right and are none.
     let code = |code: &str| text.contains(&format!("<Code>{code}</Code>"));
-    let (archived, skewed) = (code("InvalidObjectState"), code("RequestTimeTooSkewed"));
+    // Has the status of a missing right and is none.
+    let skewed = code("RequestTimeTooSkewed");
     // A listing that is refused is no `PermissionDenied` either, and an old token is a bad request to S3.
     let denied = ["status code: 401 ", "status code: 403 "].iter().any(|status| text.contains(status))
         || ["ExpiredToken", "InvalidToken"].into_iter().any(code)
@@ -25,7 +36,6 @@ pub(super) fn refusal(action: String, error: &Error) -> InputError {
     let source = text.into();
     let remedy = match error {
         _ if no_bucket => "check the bucket's name in `url`",
-        _ if archived => "it lies in an archive: restore it, or leave its date out by `start_date`",
         _ if skewed => "set this machine's clock",
         _ if denied => {
             "check the credentials and that they may list and read the bucket and decrypt with its key"

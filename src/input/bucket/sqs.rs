@@ -42,8 +42,9 @@ const MOST_MESSAGES: usize = 10;
 const MOST_ROUNDS: usize = 8;
 /// Failures in a row that are borne in silence if they pass by themselves.
 const FAILURES_UNTOLD: u32 = 2;
-/// Pause after an answer of nothing but messages that S3 does not send: they come back, and must not keep us busy.
-const STRANGE_PAUSE: Duration = Duration::from_secs(1);
+/// Pause after an answer of nothing but messages that S3 does not send: they come back, and must not keep us busy. And after one
+/// of no message that came sooner than this: not every server that speaks SQS waits for messages as it is asked to.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A message as it was received.
 #[derive(Clone, Debug)]
@@ -225,6 +226,8 @@ impl Listeners {
 struct Round {
     received: usize,
     understood: usize,
+    /// The server did not wait for messages.
+    at_once: bool,
 }
 
 impl Round {
@@ -257,8 +260,8 @@ impl Rounds {
                     Ok(round) => {
                         trouble.passed();
                         wanted = Round::wanted(round, wanted);
-                        if round.understood == 0 && round.received > 0 {
-                            next = Instant::now() + STRANGE_PAUSE;
+                        if round.understood == 0 && (round.received > 0 || round.at_once) {
+                            next = Instant::now() + PAUSE;
                         }
                     }
                     Err(error) => {
@@ -272,7 +275,9 @@ impl Rounds {
     }
 
     async fn round(&self) -> Result<Round, InputError> {
+        let asked = Instant::now();
         let messages = self.queue.receive().await?;
+        let at_once = asked.elapsed() < PAUSE;
         let received = messages.len();
         let receipts = self.tell(messages);
         let understood = receipts.len();
@@ -280,7 +285,7 @@ impl Rounds {
             // A message that is not deleted comes back, which harms nothing.
             self.queue.delete(receipts).await?;
         }
-        Ok(Round { received, understood })
+        Ok(Round { received, understood, at_once })
     }
 
     /// Tells the pipelines; gives the receipts of the messages that were understood.

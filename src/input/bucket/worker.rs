@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, mpsc};
 use super::hints::Hints;
 use super::object::{Found, ObjectError, ObjectReader};
 use super::open::Closing;
-use super::refusal::refusal;
+use super::refusal::{is_archived, refusal};
 use crate::input::{InputError, Read};
 use crate::time::Millis;
 
@@ -25,11 +25,17 @@ impl Worker {
         loop {
             let next = self.found.lock().await.recv().await;
             let Some(found) = next else { return };
-            let (key, partition) = (found.key.clone(), found.partition());
+            let (key, partition, version) =
+                (found.key.clone(), found.partition(), found.version.name.clone());
             let result = self.reader.read(found, (self.clock)()).await;
-            if !matches!(result, Ok(()) | Err(ObjectError::Gone | ObjectError::Closed)) {
-                // Before the object counts as closed: a pass that failed at it must not be taken for a complete one.
-                self.hints.again(key.clone());
+            // Before the object counts as closed: a pass that failed at it must not be taken for a complete one.
+            match &result {
+                Ok(()) | Err(ObjectError::Gone) => self.hints.not_archived(&key),
+                Err(ObjectError::Closed) => {}
+                Err(ObjectError::Store(error)) if is_archived(error) => {
+                    self.hints.archived(key.clone(), &version);
+                }
+                Err(_) => self.hints.again(key.clone()),
             }
             if self.reader.open.finished(&partition) == Closing::ClosedChanged {
                 self.hints.look(key.clone());

@@ -128,6 +128,15 @@ impl Plan {
         }
     }
 
+    /// It is earlier than was thought when the poll began: nothing is read beyond what lies before.
+    pub(super) fn cut(&mut self, now: Millis) {
+        let end = now.minus(self.schedule.safety_margin);
+        self.todo.retain_mut(|window| {
+            window.to = window.to.min(end);
+            window.from < window.to
+        });
+    }
+
     /// The window's rows do not fit into an answer: `false` if it cannot be any shorter.
     pub(super) fn narrow(&mut self, window: Window) -> bool {
         if window.length() <= SHORTEST {

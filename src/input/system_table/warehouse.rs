@@ -7,6 +7,7 @@
 //! | `FAILED` | too large if the inline limit is the reason, else an error that says what to do |
 //! | `CANCELED`, `CLOSED`, gone | started again at the next try |
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ const CANCEL: Duration = Duration::from_secs(3);
 const LARGEST_ANSWER: usize = 32 << 20;
 /// How often a link that expired is asked for again.
 const LINK_TRIES: u32 = 3;
+/// So far ahead of the workspace's clock, this machine's is wrong; less is the way of the answer, and whole seconds.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(30);
 const STATEMENTS: &str = "/api/2.0/sql/statements";
 const WAREHOUSES: &str = "/api/2.0/sql/warehouses";
 /// The table in Unity Catalog's own API, which needs no warehouse and asks for the same rights as reading does.
@@ -78,6 +81,8 @@ pub(super) struct Warehouse {
     login: Login,
     budget: Budget,
     clock: fn() -> Millis,
+    /// By how many milliseconds this machine's clock is ahead of the workspace's, where it is wrong.
+    ahead: AtomicU64,
     /// The statement under way: cancelled where nobody waits for it any more.
     running: Mutex<Option<String>>,
 }
@@ -85,7 +90,46 @@ pub(super) struct Warehouse {
 impl Warehouse {
     pub(super) fn new(client: Client, endpoint: Endpoint, budget: Budget, clock: fn() -> Millis) -> Self {
         let login = Login::new(&endpoint.url, endpoint.credentials.clone());
-        Self { client, endpoint, login, budget, clock, running: Mutex::new(None) }
+        Self { client, endpoint, login, budget, clock, ahead: AtomicU64::new(0), running: Mutex::new(None) }
+    }
+
+    /// The time of day; by the workspace's clock where this machine's is ahead of it. With the time of the machine, hours
+    /// would be read before their rows are there. A clock that is behind only makes rows wait.
+    pub(super) fn now(&self) -> Millis {
+        (self.clock)().minus(Duration::from_millis(self.ahead.load(Ordering::Relaxed)))
+    }
+
+    /// Notes what time it is by the workspace's clock.
+    fn note_time(&self, said: Millis) {
+        let ahead = said.until((self.clock)());
+        let wrong = if ahead > CLOCKS_DIFFER { ahead } else { Duration::ZERO };
+        let millis = u64::try_from(wrong.as_millis()).unwrap_or(u64::MAX);
+        let before = self.ahead.swap(millis, Ordering::Relaxed);
+        match (before, millis) {
+            (0, 1..) => tracing::warn!(
+                workspace = self.endpoint.url,
+                "this machine's clock is {} ahead of the workspace's, by whose time the table is read; set this machine's clock",
+                humantime::format_duration(Duration::from_secs(wrong.as_secs()))
+            ),
+            (1.., 0) => {
+                tracing::info!(workspace = self.endpoint.url, "this machine's clock is no longer ahead");
+            }
+            _ => {}
+        }
+    }
+
+    /// Asks what time it is by the workspace's clock. Starts no warehouse.
+    ///
+    /// # Errors
+    /// [`InputError`] if the workspace cannot be asked.
+    pub(super) async fn learn_time(&self) -> Result<(), InputError> {
+        let path = format!("{WAREHOUSES}/{}", self.endpoint.warehouse_id);
+        let answer = self.send(Method::GET, &path, Bytes::new()).await?;
+        match (answer.status, self.failure(answer.status, "", "", answer.retry_after)) {
+            (429 | 500.., Failure::Error(error)) => Err(error),
+            // Whatever is wrong, the statement will say it better.
+            _ => Ok(()),
+        }
     }
 
     /// The workspace it is in.
@@ -218,11 +262,14 @@ impl Warehouse {
             return Ok((Source::Text(body.slice_ref(rows.get().as_bytes())), part.next_chunk_index));
         }
         let mut links = part.external_links;
-        for _ in 0..LINK_TRIES {
+        for tried in 0..LINK_TRIES {
             let Some(link) = links.and_then(|links| links.into_iter().next()) else {
                 return Ok((Source::Text(Bytes::new()), part.next_chunk_index));
             };
-            if let Some(source) = self.follow(&link).await? {
+            // What was asked for just now has expired by a wrong clock only.
+            let expires = link.expiration.as_deref().and_then(Millis::parse).filter(|_| tried == 0);
+            let expired = expires.is_some_and(|expires| expires <= self.now());
+            if !expired && let Some(source) = self.follow(&link).await? {
                 return Ok((source, link.next_chunk_index.or(part.next_chunk_index)));
             }
             let body = self.chunk_body(id, index).await?;
@@ -234,10 +281,6 @@ impl Warehouse {
     /// Begins to read what a link points to; none if it has expired. The link is in no message, and the credentials are
     /// in no request to it.
     async fn follow(&self, link: &Link) -> Result<Option<Source>, InputError> {
-        let expires = link.expiration.as_deref().and_then(Millis::parse);
-        if expires.is_some_and(|expires| expires <= (self.clock)()) {
-            return Ok(None);
-        }
         let url = &link.external_link;
         let safe = url.starts_with("https://") || (self.endpoint.loopback && is_loopback(url));
         if !safe {
@@ -327,10 +370,12 @@ impl Warehouse {
         headers.insert(AUTHORIZATION, self.login.header(&self.client).await?);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let url = format!("{}{path}", self.endpoint.url);
-        self.client
-            .ask(method, &url, headers, body, self.answer_bytes())
-            .await
-            .map_err(|failure| refusal::no_answer(self.action(), &failure))
+        let answer = self.client.ask_at(method, &url, headers, body, self.answer_bytes()).await;
+        let (answer, said) = answer.map_err(|failure| refusal::no_answer(self.action(), &failure))?;
+        if let Some(said) = said {
+            self.note_time(said);
+        }
+        Ok(answer)
     }
 
     fn parse<'b, T: Deserialize<'b>>(&self, body: &'b Bytes) -> Result<T, InputError> {

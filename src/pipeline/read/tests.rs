@@ -160,3 +160,18 @@ async fn a_single_run_gives_up_after_failures_in_a_row_and_not_after_as_many_on_
     let (ended, _) = once_over((0..5).map(|_| failed()).collect()).await;
     assert!(matches!(ended, Err(PipelineError::Input { .. })), "{ended:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_for_days_is_logged_every_hour_and_what_is_new_at_once() {
+    let mut troubles = Troubles::default();
+    let mut a_day_of_trouble = 0;
+    for _ in 0..24 * 60 {
+        a_day_of_trouble += (0..100).filter(|_| troubles.may_log()).count();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    assert!((230..=310).contains(&a_day_of_trouble), "{a_day_of_trouble} lines");
+    tokio::time::sleep(Duration::from_secs(3 * 3600)).await;
+    assert_eq!((0..100).filter(|_| troubles.may_log()).count(), 10);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert!(troubles.may_log(), "after a quiet time it is told every minute again");
+}

@@ -138,6 +138,30 @@ pub(super) fn put_position(
         .map(drop)
 }
 
+/// Forgets all partitions of these folders; how many there were.
+pub(super) fn forget(
+    transaction: &Transaction<'_>,
+    namespace: &str,
+    forgets: &dyn Fn(&str) -> bool,
+) -> rusqlite::Result<usize> {
+    let mut select = transaction.prepare("SELECT id, folder FROM folders WHERE namespace = ?1")?;
+    let folders =
+        select.query_map([namespace], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
+    let mut forgotten = 0;
+    for folder in folders.collect::<rusqlite::Result<Vec<_>>>()? {
+        if !forgets(&folder.1) {
+            continue;
+        }
+        let notes = "DELETE FROM notes WHERE namespace = ?1 AND partition IN
+                     (SELECT ?2 || name FROM positions WHERE folder = ?3)";
+        transaction.prepare_cached(notes)?.execute(params![namespace, folder.1, folder.0])?;
+        forgotten +=
+            transaction.prepare_cached("DELETE FROM positions WHERE folder = ?1")?.execute([folder.0])?;
+        transaction.prepare_cached("DELETE FROM folders WHERE id = ?1")?.execute([folder.0])?;
+    }
+    Ok(forgotten)
+}
+
 /// The position of a partition.
 pub(super) fn position(
     connection: &Connection,

@@ -178,6 +178,29 @@ fn look_through(connection: &Connection, found: &mut Findings) -> rusqlite::Resu
     Ok(())
 }
 
+impl SqliteState {
+    /// Forgets the positions in these folders of a pipeline; how many there were.
+    ///
+    /// # Errors
+    /// [`StateError`] if the database cannot be written; nothing is forgotten then.
+    pub fn forget(&self, namespace: &str, folders: &dyn Fn(&str) -> bool) -> Result<usize, StateError> {
+        let forgotten = self.held.with(|connection| {
+            let transaction = connection.transaction()?;
+            let forgotten = tables::forget(&transaction, namespace, folders)?;
+            transaction.commit()?;
+            Ok(forgotten)
+        });
+        forgotten.map_err(|error| database_error("write", &self.path, error))
+    }
+
+    /// Gives the disk back what is not needed any more. Where it has no room for that, the space is used again by and by.
+    pub fn shrink(&self) {
+        if let Err(error) = self.held.with(|connection| connection.execute_batch("VACUUM")) {
+            tracing::debug!("the state in {} keeps its size: {error}", self.path);
+        }
+    }
+}
+
 /// A state that is being made beside the one it is to replace; the directory is this process's meanwhile.
 #[derive(Debug)]
 pub struct Replacement {

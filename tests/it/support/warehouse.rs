@@ -115,6 +115,8 @@ struct State {
     broken_links: u32,
     short_links: u32,
     link_address: Option<String>,
+    /// Answers say what time it is.
+    dated: bool,
     end: Option<&'static str>,
     honours_byte_limit: bool,
     /// Paths as they were asked for, without what signs a link.
@@ -158,6 +160,7 @@ impl Workspace {
             broken_links: 0,
             short_links: 0,
             link_address: None,
+            dated: false,
             end: None,
             honours_byte_limit: true,
             log: Vec::new(),
@@ -247,6 +250,11 @@ impl Workspace {
         self.state().link_address = Some(address.to_owned());
     }
 
+    /// Answers say what time it is, as those of real servers do.
+    pub(crate) fn say_the_time(&self) {
+        self.state().dated = true;
+    }
+
     /// The next statement ends like this: `CANCELED`, `CLOSED`, or `GONE`.
     pub(crate) fn end_next(&self, state: &'static str) {
         self.state().end = Some(state);
@@ -313,7 +321,11 @@ fn refuse(status: u16, code: &str, message: &str) -> Reply {
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let mut stream = BufStream::new(stream);
     while let Some(request) = read_request(&mut stream).await {
-        let Reply { status, headers, body, breaks_off } = shared.answer(&request);
+        let Reply { status, mut headers, body, breaks_off } = shared.answer(&request);
+        if shared.state.lock().unwrap().dated {
+            let now = jiff::Timestamp::from_millisecond((shared.now)().get()).unwrap();
+            headers.push_str(&now.strftime("date: %a, %d %b %Y %H:%M:%S GMT\r\n").to_string());
+        }
         let head = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n{headers}\r\n", body.len());
         let sent = if breaks_off { &body[..body.len() / 2] } else { &body };
         if stream.write_all(head.as_bytes()).await.is_err()

@@ -303,3 +303,57 @@ async fn a_region_that_cannot_be_read_does_not_keep_the_other_from_it() {
     shelf.poll(&*input).await.unwrap();
     assert_eq!(shelf.ids.len(), 48);
 }
+
+/// The workspace's time in a test whose machine is four days ahead of it.
+fn four_days_ago() -> Millis {
+    now().minus(96 * HOUR)
+}
+
+#[tokio::test]
+async fn a_clock_that_is_days_ahead_neither_loses_rows_nor_delays_them() {
+    let workspace = Workspace::start(four_days_ago).await;
+    workspace.say_the_time();
+    let _frozen = Frozen::start();
+    let row = |number: u64| {
+        let time = noon().minus(96 * HOUR).plus(MINUTE * u32::try_from(number).unwrap());
+        TableRow::new(time, time.plus(MINUTE / 2), number)
+    };
+    let rows: Vec<TableRow> = (1..200).map(row).collect();
+    workspace.insert(rows.clone());
+    let mut shelf = Shelf::new(&workspace);
+    let input = shelf.open();
+    for poll in 0..26 {
+        shelf.poll(&*input).await.unwrap();
+        let visible = rows.iter().filter(|row| row.time.plus(12 * MINUTE) < four_days_ago()).count();
+        assert!(shelf.ids.len() >= visible, "{} of {visible} rows by poll {poll}", shelf.ids.len());
+        pass(10 * MINUTE).await;
+    }
+    shelf.has_each_once(rows.iter().map(|row| row.id.clone()));
+    workspace.was_spoken_to_properly();
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_ahead_is_noticed_by_the_answer_before_anything_is_taken_for_read() {
+    thread_local! {
+        static BEHIND: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+    }
+    fn theirs() -> Millis {
+        now().minus(BEHIND.with(|hours| HOUR * hours.get()))
+    }
+    let workspace = Workspace::start(theirs).await;
+    workspace.say_the_time();
+    let _frozen = Frozen::start();
+    let mut shelf = Shelf::new(&workspace);
+    let input = shelf.open();
+    shelf.poll(&*input).await.unwrap();
+    // This machine's clock is set ahead by more than the look-back.
+    BEHIND.with(|hours| hours.set(96));
+    pass(96 * HOUR).await;
+    shelf.poll(&*input).await.unwrap();
+    let rows: Vec<TableRow> =
+        (1..4).map(|number| TableRow::new(theirs().plus(MINUTE), theirs().plus(MINUTE), number)).collect();
+    workspace.insert(rows.clone());
+    pass(5 * MINUTE).await;
+    shelf.poll(&*input).await.unwrap();
+    shelf.has_each_once(rows.iter().map(|row| row.id.clone()));
+}

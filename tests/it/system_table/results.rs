@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use auditferry::input::Read;
+use auditferry::time::Millis;
 use serde_json::json;
 
 use crate::support::table::{Frozen, Shelf, noon, now, pass};
@@ -98,6 +99,26 @@ async fn links_that_expired_are_asked_for_again() {
     again.poll(&*input).await.unwrap();
     again.has_each_once(ids(&rows));
     workspace.was_spoken_to_properly();
+}
+
+/// The workspace's time in a test whose machine is ahead of it by more than a link is good for.
+fn twenty_minutes_ago() -> Millis {
+    now().minus(20 * MINUTE)
+}
+
+#[tokio::test]
+async fn links_of_a_workspace_that_does_not_say_the_time_are_followed_though_the_clock_is_ahead() {
+    let rows = rows(50, 40_000);
+    let workspace = Workspace::start(twenty_minutes_ago).await;
+    let _frozen = Frozen::start();
+    workspace.insert(rows.clone());
+    let mut shelf = Shelf::new(&workspace);
+    shelf.memory = 1 << 20;
+    shelf.set("start_time", json!("2026-01-05T12:00:00Z"));
+    pass(30 * MINUTE).await;
+    shelf.poll(&*shelf.open()).await.unwrap();
+    shelf.has_each_once(ids(&rows));
+    assert!(workspace.asked("GET /storage/") > 0);
 }
 
 #[tokio::test]

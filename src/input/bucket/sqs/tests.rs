@@ -17,6 +17,8 @@ struct FakeQueue {
     receives: AtomicUsize,
     under_way: AtomicUsize,
     refusing: AtomicBool,
+    /// Does not wait for messages, whatever it is asked.
+    hasty: AtomicBool,
 }
 
 impl FakeQueue {
@@ -42,7 +44,7 @@ impl FakeQueue {
                 remedy: "check".to_owned(),
             });
         }
-        if self.messages.lock().unwrap().is_empty() {
+        if self.messages.lock().unwrap().is_empty() && !self.hasty.load(Ordering::Relaxed) {
             let _none_came = tokio::time::timeout(Duration::from_secs(20), self.arrived.notified()).await;
         }
         let mut messages = self.messages.lock().unwrap();
@@ -104,7 +106,7 @@ async fn every_pipeline_of_a_process_hears_what_its_queue_says_once() {
         );
         assert!(pipeline.hinted.is_empty());
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(queue.deleted.lock().unwrap().len(), 2);
     assert_eq!(queue.under_way.load(Ordering::Relaxed), 1, "one receiver waits for all of them");
 }
@@ -153,7 +155,7 @@ async fn messages_that_s3_does_not_send_stay_in_the_queue() {
     let start = Instant::now();
     queue.put_object("acme", "logs/a");
     assert_eq!(pipeline.next().await, "logs/a");
-    assert!(start.elapsed() >= STRANGE_PAUSE, "they come back: no hurry");
+    assert!(start.elapsed() >= PAUSE, "they come back: no hurry");
     tokio::time::sleep(Duration::from_secs(1)).await;
     let deleted = queue.deleted.lock().unwrap();
     assert!(deleted.len() == 1 && deleted[0].contains("logs/a"), "{deleted:?}");
@@ -229,4 +231,23 @@ fn a_queue_that_cannot_be_is_an_error_at_start() {
     } else {
         assert!(refused("s3://acme", &settings(good)).contains("feature `aws`"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_does_not_wait_for_messages_is_asked_once_a_second() {
+    let (receivers, queue) = (Receivers::default(), Arc::<FakeQueue>::default());
+    queue.hasty.store(true, Ordering::Relaxed);
+    let mut pipeline = Pipeline::listen(&receivers, &queue, "logs");
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let receives = queue.receives.swap(0, Ordering::Relaxed);
+    assert!((500..=600).contains(&receives), "{receives} requests in ten minutes");
+    // What comes in numbers is not slowed down.
+    for number in 0..1000 {
+        queue.put_object("acme", &format!("logs/{number}"));
+    }
+    let began = Instant::now();
+    for _ in 0..1000 {
+        pipeline.next().await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }

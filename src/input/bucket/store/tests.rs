@@ -159,12 +159,6 @@ async fn a_refusal_of_s3_is_told_as_what_it_is_also_of_a_listing() {
     for (status, code, message, remedy) in [
         (
             403,
-            "InvalidObjectState",
-            "The operation is not valid for the object's storage class",
-            "restore it",
-        ),
-        (
-            403,
             "RequestTimeTooSkewed",
             "The difference between the request time and the current time is too large.",
             "clock",
@@ -193,6 +187,27 @@ async fn a_refusal_of_s3_is_told_as_what_it_is_also_of_a_listing() {
             assert!(error.needs_a_human() && text.contains(remedy) && text.contains(message), "{text}");
             assert!(remedy == "check the credentials" || !text.contains("check the credentials"), "{text}");
         }
+    }
+}
+
+#[tokio::test]
+async fn an_archived_object_is_told_as_such_and_is_nothing_to_hold_for() {
+    let archived =
+        [(403, "InvalidObjectState", "s3", "s3://acme"), (409, "BlobArchived", "azure", "az://acme")];
+    for (status, code, table, url) in archived {
+        let body = format!("<Error><Code>{code}</Code><Message>It is archived.</Message></Error>");
+        let answer = (axum::http::StatusCode::from_u16(status).unwrap(), body);
+        let router = axum::Router::new().fallback(move || std::future::ready(answer.clone()));
+        let (endpoint, _server) = served(router).await;
+        let s3 = json!({ "region": "eu-central-1", "access_key_id": "id", "secret_access_key": "s", "endpoint": endpoint, "allow_http": true });
+        let azure =
+            json!({ "account": "acme", "access_key": "c2VjcmV0", "endpoint": endpoint, "allow_http": true });
+        let table = json!({ table: if table == "s3" { s3 } else { azure } });
+        let store = open(url, &settings(table), None, FilePath::new("/")).unwrap().store;
+        let error = store.get(&Path::from("a.json")).await.unwrap_err();
+        assert!(crate::input::bucket::refusal::is_archived(&error), "{error}");
+        let error = crate::input::bucket::refusal("cannot read".to_owned(), &error);
+        assert!(!error.needs_a_human() && error.to_string().contains("restore it"), "{error}");
     }
 }
 

@@ -58,7 +58,9 @@ impl ObjectStore for Forbidding {
             self.refusals.acquire().await.unwrap().forget();
             if !self.allowed.load(Ordering::SeqCst) {
                 let path = location.to_string();
-                return Err(object_store::Error::PermissionDenied { path, source: "no".into() });
+                let archived = path.contains("archived");
+                let why = if archived { "<Code>InvalidObjectState</Code>" } else { "no" };
+                return Err(object_store::Error::PermissionDenied { path, source: why.into() });
             }
         }
         self.inner.get_opts(location, options).await
@@ -144,6 +146,35 @@ async fn a_pass_is_not_complete_while_an_object_that_failed_is_tried_again() {
     store.allow();
     assert_eq!(commit_next(&bench, &bucket).await, KEY);
     assert_eq!(commit_next(&bench, &bucket).await, mark::PARTITION);
+}
+
+#[tokio::test]
+async fn an_archived_object_is_left_alone_until_it_is_overwritten() {
+    let archived = "logs/workspaceId=7/date=2026-01-05/archived.json";
+    let bench = Bench::new();
+    bench.put(archived, lines(0, 1)).await;
+    let mut bench = bench;
+    bench.settings["poll_interval"] = serde_json::json!("1h");
+    let store = Forbidding::new(&bench, |key| key.as_ref().contains("archived"), 1 << 20);
+    bench.wrapped = Some(Arc::clone(&store) as _);
+    let bucket = service(&bench);
+    let Read::Trouble { error, .. } = next(&bucket).await else { panic!("a chunk") };
+    assert!(!error.needs_a_human() && error.to_string().contains("restore it"), "{error}");
+    let look = |key: &str| bucket.running.get().unwrap().hints.look(Path::from(key));
+    for round in 0..3 {
+        // Looked at again and again, it is not asked for, and others are.
+        let other = format!("logs/workspaceId=7/date=2026-01-05/auditlogs_{round}.json");
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        bench.put(&other, lines(0, 1)).await;
+        look(archived);
+        look(&other);
+        let Read::Chunk(chunk) = next(&bucket).await else { panic!("it was asked for again") };
+        assert_eq!(chunk.partition.as_str(), other);
+    }
+    store.allow();
+    bench.put(archived, lines(1, 2)).await;
+    look(archived);
+    assert_eq!(commit_next(&bench, &bucket).await, archived);
 }
 
 #[tokio::test]
