@@ -156,6 +156,10 @@ impl Place {
     /// The state directory.
     pub(crate) fn state_dir(&self) -> Result<PathBuf, CommandError> {
         match &self.state_dir {
+            // Whoever mistypes it must not be told that all is well.
+            Some(directory) if !directory.is_dir() => {
+                Err(format!("--state-dir: there is no directory {}", directory.display()).into())
+            }
             Some(directory) => Ok(directory.clone()),
             None => Ok(self.files.load()?.state_dir),
         }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -32,8 +33,8 @@ pub enum SecretError {
     },
     /// The file cannot be read.
     #[error(
-        "cannot read the secret file {path}: {source}; create it, or make it readable for this user{}",
-        credential_of(path, *managed)
+        "cannot read the secret file {path}: {source}; {}",
+        remedy(path, *managed, source.kind())
     )]
     File {
         /// Its path.
@@ -107,15 +108,21 @@ fn is_managed() -> bool {
     ["INVOCATION_ID", "NOTIFY_SOCKET"].iter().any(|name| std::env::var_os(name).is_some())
 }
 
-fn credential_of(path: &Path, managed: bool) -> String {
-    let name = path.file_name().unwrap_or_default().display();
-    match managed {
-        true => format!(
-            "; or hand it over with LoadCredential={name}:{} and write {{ credential = \"{name}\" }}",
-            path.display()
-        ),
-        false => String::new(),
+fn remedy(path: &Path, managed: bool, kind: ErrorKind) -> String {
+    match kind {
+        ErrorKind::InvalidData => return "it must hold a text in UTF-8".to_owned(),
+        ErrorKind::IsADirectory => return "name the file in it".to_owned(),
+        _ => {}
     }
+    let mut remedy = "create it, or make it readable for this user".to_owned();
+    if managed {
+        let name = path.file_name().unwrap_or_default().display();
+        let path = path.display();
+        remedy += &format!(
+            "; or hand it over with LoadCredential={name}:{path} and write {{ credential = \"{name}\" }}"
+        );
+    }
+    remedy
 }
 
 fn read_file(path: &Path, managed: bool) -> Result<String, SecretError> {
@@ -261,6 +268,17 @@ impl<'de> Deserialize<'de> for Secret {
                 "a secret is { file = \"/path\" }, { env = \"NAME\" }, { credential = \"name\" } or a text",
             )
         })?;
+        let meant = match &spelled {
+            Spelled::Plain(text) => text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')),
+            Spelled::Reference(Reference::Env(name)) => {
+                name.strip_prefix('$').map(|rest| rest.trim_start_matches('{').trim_end_matches('}'))
+            }
+            Spelled::Reference(_) => None,
+        };
+        if let Some(name) = meant {
+            let message = format!("nothing is expanded here as in a shell; write {{ env = \"{name}\" }}");
+            return Err(D::Error::custom(message));
+        }
         Ok(Self(Arc::new(match spelled {
             Spelled::Plain(text) => Source::Plain(text),
             Spelled::Reference(Reference::Env(name)) => Source::Env(name),
@@ -404,6 +422,21 @@ mod tests {
         let plain: Secret = serde_json::from_str("\" \"").unwrap();
         let error = plain.reveal().unwrap_err().to_string();
         assert!(error.contains("is empty") && error.contains("configuration"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_file_that_cannot_be_read_is_told_with_what_helps() {
+        let directory = tempfile::tempdir().unwrap();
+        let binary = directory.path().join("binary");
+        std::fs::write(&binary, b"\xff\xfe").unwrap();
+        for (path, remedy) in [
+            (binary.as_path(), "it must hold a text in UTF-8"),
+            (directory.path(), "name the file in it"),
+            (Path::new("/none"), "create it, or make it readable for this user"),
+        ] {
+            let error = read_file(path, false).unwrap_err().to_string();
+            assert!(error.ends_with(remedy), "{error}");
+        }
     }
 
     #[test]

@@ -276,7 +276,11 @@ fn a_variable_that_misses_its_mark_is_told() {
         ("AUDITFERRY_SERVICE_PORT_HTTP", "9598"),
     ];
     assert_eq!(load(&silent).unwrap().warnings, [""; 0]);
-    for (variable, meant) in [("STATE_DIR", "_STATE_DIR"), ("PORT_FILE", "_PORT_FILE")] {
+    for (variable, meant) in [
+        ("STATE_DIR", "_STATE_DIR"),
+        ("PORT_FILE", "_PORT_FILE"),
+        ("OUTPUTS_SPLUNK_URL", "_OUTPUTS__SPLUNK__URL"),
+    ] {
         let told = format!(
             "environment: AUDITFERRY_{variable} does nothing; a key of the configuration has two underscores before each of \
              its parts, as AUDITFERRY_{meant}"

@@ -33,13 +33,14 @@ impl NoAnswer {
 impl From<reqwest::Error> for NoAnswer {
     fn from(error: reqwest::Error) -> Self {
         let place = place(&error);
+        let in_the_clear = error.url().is_some_and(|url| url.scheme() == "http");
         let connecting = error.is_connect() || error.is_builder();
         let place = if no_way_to_proxy(&error) { format!("the proxy on the way to {place}") } else { place };
         let cause = innermost(&error.without_url());
         // In TLS 1.3 a server looks at our certificate after we think that all is well; it has read nothing until then.
         let ambiguous = !connecting && !cause.contains("received fatal alert");
         let reached = if ambiguous { "" } else { "cannot reach " };
-        let remedy = remedy(&cause, ambiguous);
+        let remedy = if in_the_clear && hung_up(&cause) { MAY_SPEAK_TLS } else { remedy(&cause, ambiguous) };
         Self { cause: format!("{reached}{place}: {cause}"), remedy, ambiguous, human: remedy == PROXY_LOGIN }
     }
 }
@@ -51,6 +52,13 @@ fn no_way_to_proxy(error: &reqwest::Error) -> bool {
         .any(|error| error.to_string() == "tunnel error: failed to create underlying connection")
 }
 
+/// As a port does that speaks TLS and is asked in the clear; a server that restarts does so, too.
+fn hung_up(cause: &str) -> bool {
+    ["onnection reset", "connection closed before message completed"].iter().any(|sign| cause.contains(sign))
+}
+
+const MAY_SPEAK_TLS: &str = "; if it always hangs up so, the port speaks TLS: write `url` with https://";
+
 /// As a port does that speaks something else than TLS.
 const HUNG_UP: &str = "; it hung up at once: check that the port speaks TLS, or write `url` with http://";
 
@@ -60,6 +68,11 @@ fn remedy(cause: &str, ambiguous: bool) -> &'static str {
         (
             "UnknownIssuer",
             "; its certificate is of an authority that is not trusted: name that in `tls.ca_file`",
+        ),
+        (
+            "CaUsedAsEndEntity",
+            "; its certificate is one of an authority (CA:TRUE), as self-signed ones are, which no server may show: have \
+             one signed for it and name the authority in `tls.ca_file`",
         ),
         ("certificate", "; check `url` and `tls.ca_file`"),
         ("InvalidContentType", "; the port does not speak TLS: check the port, or write `url` with http://"),
@@ -134,6 +147,7 @@ const PROXY_LOGIN: &str =
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::{Connections, HttpSettings};
 
     #[test]
     fn what_stands_before_the_collector_and_complains_is_not_taken_for_it() {
@@ -163,6 +177,7 @@ mod tests {
     fn what_to_do_follows_from_what_went_wrong() {
         for (cause, advice) in [
             ("invalid peer certificate: UnknownIssuer", "name that in `tls.ca_file`"),
+            ("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))", "have one signed for it"),
             ("invalid peer certificate: certificate not valid for name", "check `url` and `tls.ca_file`"),
             ("received corrupt message of type InvalidContentType", "http://"),
             ("Connection refused (os error 111)", "nothing listens"),
@@ -174,5 +189,18 @@ mod tests {
             assert!(remedy(cause, false).contains(advice), "{cause}");
             assert_eq!(remedy(cause, true), "", "something was sent");
         }
+    }
+
+    #[tokio::test]
+    async fn a_port_that_hangs_up_when_it_is_asked_in_the_clear_may_speak_tls() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let hang_up = async { drop(listener.accept().await) };
+        let settings = HttpSettings { proxy: Some("none".to_owned()), ..HttpSettings::default() };
+        let request = Connections::open(&settings).unwrap().client().post(url).body("{}").send();
+        let (answer, ()) = tokio::join!(request, hang_up);
+        let no_answer = NoAnswer::from(answer.unwrap_err());
+        assert!(no_answer.remedy.ends_with("write `url` with https://"), "{no_answer:?}");
+        assert!(no_answer.ambiguous, "it may be a collector that was restarted");
     }
 }

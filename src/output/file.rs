@@ -23,7 +23,7 @@ use crate::output::{HoldReason, Output, OutputContext, OutputDefaults, OutputKin
 /// A file or standard output.
 pub const KIND: OutputKind = OutputKind {
     name: "file",
-    about: "A file, a line per event, or standard output",
+    about: "A file or standard output (stdout), a line per event",
     defaults: OutputDefaults {
         format: FormatName::Canonical,
         compression: Encoding::None,
@@ -70,6 +70,10 @@ impl FileOutput {
     fn new(config: Config) -> Result<Self, BuildError> {
         if config.path.as_os_str().is_empty() {
             return Err(BuildError::new("path", "is empty; write a path, or \"-\" for standard output"));
+        }
+        if config.path.is_dir() {
+            let message = format!("{} is a directory; write the path of a file", config.path.display());
+            return Err(BuildError::new("path", message));
         }
         let target = match config.path.as_os_str() == "-" {
             true => Target::Stdout,
@@ -439,14 +443,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_path_that_cannot_be_opened_holds() {
-        let directory = tempfile::tempdir().unwrap();
-        let message = complaint(output(directory.path()).send(&request("{}\n")).await);
+        let message = complaint(output(Path::new("/dev/null/events.ndjson")).send(&request("{}\n")).await);
         assert!(message.contains("cannot append to"), "{message}");
     }
 
     #[tokio::test]
     async fn a_device_is_written_to_without_sync_and_repair() {
         assert_eq!(output(Path::new("/dev/null")).send(&request("{}\n")).await, ACCEPTED);
+    }
+
+    #[test]
+    fn a_directory_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let refused = FileOutput::new(Config { path: directory.path().to_owned() }).err().unwrap();
+        assert!(refused.message.ends_with("is a directory; write the path of a file"), "{refused}");
     }
 
     #[test]

@@ -169,6 +169,21 @@ fn every_registered_type_is_offered_where_a_type_is_wrong_or_missing() {
 }
 
 #[test]
+fn a_type_is_found_by_what_it_is_for() {
+    for (section, word, meant) in [
+        ("inputs", "s3", "bucket"),
+        ("outputs", "opensearch", "elastic"),
+        ("outputs", "stdout", "file"),
+        ("outputs", "OpenTelemetry", "otlp"),
+        ("outputs", "chronicle", "google_secops"),
+    ] {
+        let errors = load(&format!("[{section}.x]\ntype = \"{word}\"\n")).unwrap_err();
+        let told = format!("unknown type `{word}`; did you mean `{meant}`?");
+        assert!(errors.contains(&told), "{errors}");
+    }
+}
+
+#[test]
 fn no_component_has_a_key_of_its_own_with_the_name_of_a_common_one() {
     let common = [
         "format",

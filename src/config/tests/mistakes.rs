@@ -20,7 +20,24 @@ fn every_mistake_is_told_in_one_line_with_file_key_and_remedy() {
                 .to_owned(),
         ),
         ("ack = \"yes\"", "outputs.splunk.ack: must be true or false".to_owned()),
-        ("index = 5", "outputs.splunk.index: must be a text".to_owned()),
+        ("index = 5", "outputs.splunk.index: must be a text, in quotes".to_owned()),
+        ("ack = \"true\"", "outputs.splunk.ack: must be true or false, without quotes".to_owned()),
+        ("in_flight = \"8\"", "outputs.splunk.in_flight: must be a whole number, without quotes".to_owned()),
+        (
+            "state_dir = \"/var/lib/auditferry\"",
+            "outputs.splunk.state_dir: belongs to no section: write it at the top of the file, above the first [section]"
+                .to_owned(),
+        ),
+        ("[pipelines]\ninput = \"audit\"", "pipelines: must be a list; write [[pipelines]]".to_owned()),
+        ("[redaction]\nnames = \"pin\"", "redaction.names: must be a list, in [ and ]".to_owned()),
+        (
+            "headers.X-Key = \"${KEY}\"",
+            "outputs.splunk.headers.X-Key: nothing is expanded here as in a shell; write { env = \"KEY\" }".to_owned(),
+        ),
+        (
+            "headers.X-Key = { env = \"$KEY\" }",
+            "outputs.splunk.headers.X-Key: nothing is expanded here as in a shell; write { env = \"KEY\" }".to_owned(),
+        ),
         ("in_flight = 0", "outputs.splunk.in_flight: must be from 1 to 256, not 0".to_owned()),
         ("in_flight = 257", "outputs.splunk.in_flight: must be from 1 to 256, not 257".to_owned()),
         ("batch.max_events = 0", "outputs.splunk.batch.max_events: must be at least 1, not 0".to_owned()),

@@ -230,6 +230,16 @@ pub(super) fn parse(table: Value) -> Result<Checked, BuildError> {
     left_out("open_dates", config.open_dates.is_some() && azure.is_some())?;
     left_out("workspaces", !config.workspaces.is_empty() && azure.is_some())?;
     left_out("exclude_workspaces", !config.exclude_workspaces.is_empty() && azure.is_some())?;
+    for (key, ids) in [("workspaces", &config.workspaces), ("exclude_workspaces", &config.exclude_workspaces)]
+    {
+        if let Some(name) =
+            ids.iter().find(|id| id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_digit()))
+        {
+            let message =
+                format!("`{name}` is no workspace id; write the digits behind workspaceId= in the bucket");
+            return Err(BuildError::new(key, message));
+        }
+    }
     let layout = match (azure, config.layout) {
         (Some(layout), _) => {
             Layout::Azure { containers: Containers { layout, named: config.containers.clone() }, start_date }
@@ -268,4 +278,24 @@ pub(super) fn gaps(table: &Value) -> Gaps {
     // A table that does not parse was refused before anything is built from it.
     let Ok(Checked { config, .. }) = parse(table.clone()) else { return Gaps::default() };
     Gaps { workspace_ids: config.resources(), account_id: config.account_id }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_workspace_is_chosen_by_its_id_and_not_by_its_name() {
+        for key in ["workspaces", "exclude_workspaces"] {
+            for (id, fits) in [("3216387119832566", true), ("0", true), ("prod", false), ("", false)] {
+                let parsed = parse(json!({ "url": "s3://acme-audit/logs", key: [id] }));
+                let told = format!(
+                    "{key}: `{id}` is no workspace id; write the digits behind workspaceId= in the bucket"
+                );
+                assert_eq!(parsed.err().map(|error| error.to_string()), (!fits).then_some(told));
+            }
+        }
+    }
 }

@@ -452,3 +452,10 @@ proptest! {
         prop_assert_eq!(found, expected);
     }
 }
+
+#[test]
+fn a_disk_without_room_for_the_index_of_the_log_is_told_as_a_full_one() {
+    let error = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(SQLITE_IOERR_SHMSIZE), None);
+    let told = database_error("open", "state.db", error).to_string();
+    assert!(told.ends_with("free space on its disk"), "{told}");
+}
