@@ -202,7 +202,7 @@ fn later_files_win_drop_ins_come_after_their_file_in_order_of_their_names() {
         json!({ "ack": true, "index": "late", "url": "https://splunk", "token": { "file": "/x" } })
     );
     let error = config.error("outputs.splunk.index", "x").to_string();
-    assert!(error.contains("conf.d/20.toml: outputs.splunk.index: x"), "{error}");
+    assert!(error.contains("conf.d/20.toml:3: outputs.splunk.index: x"), "{error}");
 }
 
 #[test]
