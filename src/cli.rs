@@ -156,6 +156,10 @@ impl Place {
     /// The state directory.
     pub(crate) fn state_dir(&self) -> Result<PathBuf, CommandError> {
         match &self.state_dir {
+            // Whoever mistypes it must not be told that all is well.
+            Some(directory) if !directory.is_dir() => {
+                Err(format!("--state-dir: there is no directory {}", directory.display()).into())
+            }
             Some(directory) => Ok(directory.clone()),
             None => Ok(self.files.load()?.state_dir),
         }
@@ -270,18 +274,18 @@ fn catalog(out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "Inputs (type = …)")?;
     let mark = |kind| if registry::lacking(kind).is_some() { " (not in this build)" } else { "" };
     for kind in registry::INPUTS {
-        writeln!(out, "  {:<12} {}{}", kind.name, kind.about, mark(kind.name))?;
+        writeln!(out, "  {:<13} {}{}", kind.name, kind.about, mark(kind.name))?;
     }
     writeln!(out, "\nOutputs (type = …)")?;
     for kind in registry::OUTPUTS {
-        writeln!(out, "  {:<12} {}{}", kind.name, kind.about, mark(kind.name))?;
+        writeln!(out, "  {:<13} {}{}", kind.name, kind.about, mark(kind.name))?;
     }
     writeln!(out, "\nFormats (format = …)")?;
     for format in crate::format::FormatName::value_variants() {
         if let Some(value) = format.to_possible_value() {
             writeln!(
                 out,
-                "  {:<12} {}",
+                "  {:<13} {}",
                 value.get_name(),
                 value.get_help().map(ToString::to_string).unwrap_or_default()
             )?;

@@ -278,7 +278,10 @@ pub fn header(
     let name = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| BuildError::new(key, format!("`{name}` is not the name of a header")))?;
     let mut value = HeaderValue::from_str(value).map_err(|_| {
-        BuildError::new(key, format!("the value of {name} holds a line break or control character"))
+        BuildError::new(
+            key,
+            format!("the value of {name} holds a line break or control character; keep it on one line"),
+        )
     })?;
     value.set_sensitive(secret);
     Ok((name, value))
@@ -349,7 +352,7 @@ fn checked_url(key: &str, text: &str, secret: bool) -> Result<url::Url, BuildErr
     })?;
     if !matches!(url.scheme(), "http" | "https") {
         let found = if secret { String::new() } else { format!(" {}", url.scheme()) };
-        return Err(BuildError::new(key, format!("{shown} has the scheme{found}; http and https are known")));
+        return Err(BuildError::new(key, format!("{shown} has the scheme{found}; write https://host:port")));
     }
     if url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
         return Err(BuildError::new(key, format!("{shown} must be a plain address, without user and #")));

@@ -2,13 +2,18 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use thiserror::Error as ThisError;
+
+mod rotating;
+
+pub use rotating::{LastTaken, Rotating};
 
 /// A secret. `Debug` shows where it comes from and nothing of it; there is no `Display`.
 #[derive(Clone)]
@@ -32,8 +37,8 @@ pub enum SecretError {
     },
     /// The file cannot be read.
     #[error(
-        "cannot read the secret file {path}: {source}; create it, or make it readable for this user{}",
-        credential_of(path, *managed)
+        "cannot read the secret file {path}: {source}; {}",
+        remedy(path, *managed, source.kind())
     )]
     File {
         /// Its path.
@@ -107,15 +112,21 @@ fn is_managed() -> bool {
     ["INVOCATION_ID", "NOTIFY_SOCKET"].iter().any(|name| std::env::var_os(name).is_some())
 }
 
-fn credential_of(path: &Path, managed: bool) -> String {
-    let name = path.file_name().unwrap_or_default().display();
-    match managed {
-        true => format!(
-            "; or hand it over with LoadCredential={name}:{} and write {{ credential = \"{name}\" }}",
-            path.display()
-        ),
-        false => String::new(),
+fn remedy(path: &Path, managed: bool, kind: ErrorKind) -> String {
+    match kind {
+        ErrorKind::InvalidData => return "it must hold a text in UTF-8".to_owned(),
+        ErrorKind::IsADirectory => return "name the file in it".to_owned(),
+        _ => {}
     }
+    let mut remedy = "create it, or make it readable for this user".to_owned();
+    if managed {
+        let name = path.file_name().unwrap_or_default().display();
+        let path = path.display();
+        remedy += &format!(
+            "; or hand it over with LoadCredential={name}:{path} and write {{ credential = \"{name}\" }}"
+        );
+    }
+    remedy
 }
 
 fn read_file(path: &Path, managed: bool) -> Result<String, SecretError> {
@@ -127,104 +138,6 @@ fn read_file(path: &Path, managed: bool) -> Result<String, SecretError> {
         return Err(SecretError::Empty { place: path.display().to_string() });
     }
     Ok(text)
-}
-
-/// A secret in the middle of its rotation: where the collector does not know the new one yet, the one before it is used
-/// until that is refused in turn.
-///
-/// | the collector refuses | and took before | next is used |
-/// |---|---|---|
-/// | the new one | another | that one |
-/// | the one before | | the new one |
-/// | the new one | none, or this same one | the new one: a human has to act |
-pub struct Rotating {
-    secret: Secret,
-    texts: Mutex<Texts>,
-}
-
-#[derive(Default)]
-struct Texts {
-    accepted: Option<String>,
-    refused: Option<String>,
-}
-
-impl Rotating {
-    /// Of this secret.
-    pub fn new(secret: Secret) -> Self {
-        Self { secret, texts: Mutex::default() }
-    }
-
-    fn texts(&self) -> MutexGuard<'_, Texts> {
-        self.texts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The text to use now.
-    ///
-    /// # Errors
-    /// [`SecretError`] if it is not where the configuration says.
-    pub fn reveal(&self) -> Result<String, SecretError> {
-        let now = self.secret.reveal()?;
-        let texts = self.texts();
-        match &texts.accepted {
-            Some(before) if texts.refused.as_ref() == Some(&now) => Ok(before.clone()),
-            _ => Ok(now),
-        }
-    }
-
-    /// The collector took this text.
-    pub fn accepted(&self, text: &str) {
-        let mut texts = self.texts();
-        if texts.accepted.as_deref() != Some(text) {
-            texts.accepted = Some(text.to_owned());
-        }
-        texts.refused.take_if(|refused| refused == text);
-    }
-
-    /// The collector refused this text. True if there is another one to try.
-    pub fn refused(&self, text: &str) -> bool {
-        let Ok(now) = self.secret.reveal() else { return false };
-        let mut texts = self.texts();
-        if text != now {
-            texts.accepted.take_if(|accepted| accepted == text);
-            return true;
-        }
-        let another = texts.accepted.as_ref().is_some_and(|before| *before != now);
-        texts.refused = Some(now);
-        another
-    }
-}
-
-/// The access token that a collector took last. Where it refuses the same one later, that ended early or was revoked: a new
-/// one may do, and no human is needed yet.
-#[derive(Default)]
-pub struct LastTaken(Mutex<Option<String>>);
-
-impl LastTaken {
-    /// The collector took this token.
-    pub fn accepted(&self, token: &str) {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.as_deref() != Some(token) {
-            *taken = Some(token.to_owned());
-        }
-    }
-
-    /// The collector refused this token. True, once, for the one that it took last.
-    pub fn refused(&self, token: &str) -> bool {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.take_if(|taken| taken == token).is_some()
-    }
-}
-
-impl fmt::Debug for LastTaken {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("LastTaken")
-    }
-}
-
-impl fmt::Debug for Rotating {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.secret.fmt(out)
-    }
 }
 
 impl fmt::Debug for Secret {
@@ -261,6 +174,17 @@ impl<'de> Deserialize<'de> for Secret {
                 "a secret is { file = \"/path\" }, { env = \"NAME\" }, { credential = \"name\" } or a text",
             )
         })?;
+        let meant = match &spelled {
+            Spelled::Plain(text) => text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')),
+            Spelled::Reference(Reference::Env(name)) => {
+                name.strip_prefix('$').map(|rest| rest.trim_start_matches('{').trim_end_matches('}'))
+            }
+            Spelled::Reference(_) => None,
+        };
+        if let Some(name) = meant {
+            let message = format!("nothing is expanded here as in a shell; write {{ env = \"{name}\" }}");
+            return Err(D::Error::custom(message));
+        }
         Ok(Self(Arc::new(match spelled {
             Spelled::Plain(text) => Source::Plain(text),
             Spelled::Reference(Reference::Env(name)) => Source::Env(name),
@@ -377,33 +301,25 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_is_not_known_yet_gives_way_to_the_one_before_it_until_that_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("token");
-        std::fs::write(&path, "old").unwrap();
-        let secret = Rotating::new(Secret::file(&path));
-        secret.accepted("old");
-        std::fs::write(&path, "new").unwrap();
-        assert_eq!(secret.reveal().unwrap(), "new");
-        assert!(secret.refused("new"));
-        assert_eq!(secret.reveal().unwrap(), "old");
-        secret.accepted("old");
-        assert_eq!(secret.reveal().unwrap(), "old");
-        assert!(secret.refused("old"), "the new one may be known by now");
-        assert_eq!(secret.reveal().unwrap(), "new");
-        assert!(!secret.refused("new"), "neither is taken");
-        secret.accepted("new");
-        assert!(!secret.refused("new"), "it was revoked");
-        std::fs::write(&path, "newer").unwrap();
-        assert_eq!(secret.reveal().unwrap(), "newer");
-        assert_eq!(format!("{secret:?}"), format!("Secret(file {})", path.display()));
-    }
-
-    #[test]
     fn an_empty_secret_is_none_wherever_it_stands() {
         let plain: Secret = serde_json::from_str("\" \"").unwrap();
         let error = plain.reveal().unwrap_err().to_string();
         assert!(error.contains("is empty") && error.contains("configuration"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_file_that_cannot_be_read_is_told_with_what_helps() {
+        let directory = tempfile::tempdir().unwrap();
+        let binary = directory.path().join("binary");
+        std::fs::write(&binary, b"\xff\xfe").unwrap();
+        for (path, remedy) in [
+            (binary.as_path(), "it must hold a text in UTF-8"),
+            (directory.path(), "name the file in it"),
+            (Path::new("/none"), "create it, or make it readable for this user"),
+        ] {
+            let error = read_file(path, false).unwrap_err().to_string();
+            assert!(error.ends_with(remedy), "{error}");
+        }
     }
 
     #[test]

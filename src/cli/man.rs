@@ -61,6 +61,7 @@ pub(super) fn page(command: Command) -> io::Result<String> {
 
 /// A page for each command, `auditferry-dead-letters-list.1` and so on, into a directory.
 pub(super) fn write_all(command: Command, directory: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(directory)?;
     std::fs::write(directory.join("auditferry.1"), page(command.clone())?)?;
     let mut command = command.disable_help_subcommand(true);
     command.build();

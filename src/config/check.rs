@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::error::{Report, below};
 use super::layers::ENVIRONMENT;
-use super::schema::{alternatives, free, is_choice_of_tables, properties};
+use super::schema::{self, alternatives, free, is_choice_of_tables, properties};
 
 /// Checks a value; returns false if it does not fit and has to be taken out.
 pub(super) fn check(value: &mut Value, schema: &Value, path: &str, report: &mut Report) -> bool {
@@ -16,7 +16,8 @@ pub(super) fn check(value: &mut Value, schema: &Value, path: &str, report: &mut 
     }
     let kinds = kinds(schema);
     if !kinds.is_empty() && !kinds.contains(&kind_of(value)) {
-        report.error(path, format!("must be {}", wanted(schema, &kinds)));
+        let wanted = wanted(schema, &kinds);
+        report.error(path, format!("must be {wanted}{}", spelling(value, schema, &kinds, path)));
         return false;
     }
     match value {
@@ -42,7 +43,7 @@ fn check_table(table: &mut Map<String, Value>, schema: &Value, path: &str, repor
         match known.get(key).or(free) {
             Some(schema) => check(item, schema, &at, report),
             None if closed => {
-                report.error(&at, unknown_key(key, &known));
+                report.error(&at, unknown_key(key, &known, path.is_empty()));
                 false
             }
             None => true,
@@ -187,6 +188,30 @@ fn wanted(schema: &Value, kinds: &[&str]) -> String {
     words.join(" or ")
 }
 
+/// How the same would be written so that it fits.
+fn spelling(value: &Value, schema: &Value, kinds: &[&str], path: &str) -> String {
+    let items = || alternatives(schema).into_iter().find_map(|one| one.get("items"));
+    let example = schema.get("examples");
+    match value {
+        Value::Number(_) if kinds == ["string"] && choices(schema).is_empty() && example.is_none() => {
+            ", in quotes".to_owned()
+        }
+        Value::String(text) if kinds == ["boolean"] && matches!(text.as_str(), "true" | "false") => {
+            ", without quotes".to_owned()
+        }
+        Value::String(text) if kinds == ["integer"] && text.parse::<i64>().is_ok() => {
+            ", without quotes".to_owned()
+        }
+        Value::String(_) if kinds == ["array"] => ", in [ and ]".to_owned(),
+        Value::Object(_) if items().is_some_and(is_table) => format!("; write [[{path}]]"),
+        _ => String::new(),
+    }
+}
+
+fn is_table(schema: &Value) -> bool {
+    alternatives(schema).iter().any(|one| one.get("type").and_then(Value::as_str) == Some("object"))
+}
+
 /// A text from the environment as the type its key has.
 fn typed(text: &str, schema: &Value) -> Value {
     let kinds = kinds(schema);
@@ -203,7 +228,12 @@ fn typed(text: &str, schema: &Value) -> Value {
     parsed.unwrap_or_else(|| text.into())
 }
 
-fn unknown_key(key: &str, known: &Map<String, Value>) -> String {
+fn unknown_key(key: &str, known: &Map<String, Value>, at_the_top: bool) -> String {
+    // As whoever appends a line to a file: it then belongs to the last section.
+    if !at_the_top && properties(&schema::top()).contains_key(key) {
+        return "belongs to no section: write it at the top of the file, above the first [section]"
+            .to_owned();
+    }
     let nested = known
         .iter()
         .find_map(|(name, schema)| properties(schema).contains_key(key).then(|| format!("{name}.{key}")));
@@ -216,8 +246,17 @@ fn unknown_key(key: &str, known: &Map<String, Value>) -> String {
 
 /// `; did you mean …? (allowed: …)`
 pub(super) fn hint<'a>(word: &str, allowed: impl Iterator<Item = &'a str> + Clone) -> String {
+    hint_by(word, allowed, || None)
+}
+
+/// The same, where another word may be meant if none is near.
+pub(super) fn hint_by<'a>(
+    word: &str,
+    allowed: impl Iterator<Item = &'a str> + Clone,
+    otherwise: impl FnOnce() -> Option<&'a str>,
+) -> String {
     let list = quoted(allowed.clone());
-    match nearest(word, allowed) {
+    match nearest(word, allowed).or_else(otherwise) {
         Some(near) => format!("; did you mean `{near}`? (allowed: {list})"),
         None => format!(" (allowed: {list})"),
     }

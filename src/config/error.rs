@@ -12,6 +12,8 @@ use crate::component::BuildError;
 pub struct ConfigError {
     /// The file, or `environment`.
     pub origin: String,
+    /// Line of the file, where that is known; for a missing key that of its section.
+    pub line: Option<usize>,
     /// Path of the key; empty for the file itself.
     pub key: String,
     /// What is wrong and what is allowed.
@@ -20,8 +22,9 @@ pub struct ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = self.line.map_or(String::new(), |line| format!(":{line}"));
         let key = if self.key.is_empty() { String::new() } else { format!("{}: ", self.key) };
-        for character in format!("{}: {key}{}", self.origin, self.message).chars() {
+        for character in format!("{}{line}: {key}{}", self.origin, self.message).chars() {
             match character.is_control() {
                 true => write!(out, "{}", character.escape_default())?,
                 false => write!(out, "{character}")?,
@@ -57,16 +60,23 @@ impl From<ConfigError> for ConfigErrors {
     }
 }
 
-/// Which file, or the environment, each key came from.
+/// Which file, or the environment, each key came from, and the lines of the files.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Origins {
     layers: Vec<String>,
     keys: BTreeMap<String, usize>,
+    /// By layer and key.
+    lines: BTreeMap<(usize, String), usize>,
 }
 
 impl Origins {
     pub(super) fn new(layers: Vec<String>) -> Self {
-        Self { layers, keys: BTreeMap::new() }
+        Self { layers, ..Self::default() }
+    }
+
+    /// Notes the lines on which the keys of a layer stand.
+    pub(super) fn insert_lines(&mut self, layer: usize, lines: BTreeMap<String, usize>) {
+        self.lines.extend(lines.into_iter().map(|(key, line)| ((layer, key), line)));
     }
 
     pub(super) fn insert(&mut self, key: &str, origin: &str) {
@@ -82,17 +92,17 @@ impl Origins {
 
     /// Where a key stands; for one that is missing, where its neighbours stand.
     pub(super) fn find(&self, key: &str) -> &str {
-        let mut key = key;
-        let rank = loop {
-            if let Some(rank) = self.found(key) {
-                break rank;
-            }
-            match key.rfind(['.', '[']) {
-                Some(end) => key = key.get(..end).unwrap_or_default(),
-                None => break 0,
-            }
-        };
-        self.layers.get(rank).map_or("configuration", String::as_str)
+        self.layers.get(self.nearest(key)).map_or("configuration", String::as_str)
+    }
+
+    /// The line a key stands on; for one that is missing, that of its section.
+    pub(super) fn line(&self, key: &str) -> Option<usize> {
+        let layer = self.nearest(key);
+        upwards(key).find_map(|key| self.lines.get(&(layer, key.to_owned())).copied())
+    }
+
+    fn nearest(&self, key: &str) -> usize {
+        upwards(key).find_map(|key| self.found(key)).unwrap_or(0)
     }
 
     /// Whether this layer alone says anything of a table.
@@ -112,6 +122,11 @@ impl Origins {
         };
         self.keys.get(key).or_else(|| self.keys.get(&format!("{key}.type"))).copied().or_else(below)
     }
+}
+
+/// A key, and those that it stands below.
+fn upwards(key: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(key), |key| key.get(..key.rfind(['.', '['])?))
 }
 
 /// Gathers what is wrong, with the place it stands in.
@@ -171,7 +186,12 @@ impl Report {
 /// The error of a key, with where it stands, on one line.
 pub(super) fn located(origins: &Origins, key: &str, message: impl fmt::Display) -> ConfigError {
     let message = message.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-    ConfigError { origin: origins.find(key).to_owned(), key: key.to_owned(), message }
+    ConfigError {
+        origin: origins.find(key).to_owned(),
+        line: origins.line(key),
+        key: key.to_owned(),
+        message,
+    }
 }
 
 /// Takes a key out of a table, together with the list it is in; false if it is not there.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ::config::{Environment, FileFormat, Format, Map, Source, Value, ValueKind};
 use serde_json::Value as Json;
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, ConfigErrors, Origins, below};
 
@@ -25,12 +25,14 @@ pub(super) fn read(
 ) -> Result<(Json, Origins), ConfigErrors> {
     let mut sources: Vec<Box<dyn Source + Send + Sync>> = Vec::new();
     let mut layers = Vec::new();
+    let mut lines = Vec::new();
     let mut errors = Vec::new();
     for path in with_drop_ins(files, &mut errors) {
         match TomlFile::read(&path) {
             Ok(file) => {
                 layers.push(file.origin.clone());
-                sources.push(Box::new(file));
+                lines.push(file.lines);
+                sources.push(Box::new(file.source));
             }
             Err(error) => errors.push(error),
         }
@@ -42,12 +44,15 @@ pub(super) fn read(
     sources.push(Box::new(variables(environment)));
     let merged = sources.collect().map_err(|error| failure(ENVIRONMENT, error.to_string()))?;
     let mut origins = Origins::new(layers);
+    for (layer, lines) in lines.into_iter().enumerate() {
+        origins.insert_lines(layer, lines);
+    }
     let tree = into_json(Value::new(None, ValueKind::Table(merged)), "", &mut origins);
     Ok((tree, origins))
 }
 
 fn failure(origin: &str, message: String) -> ConfigError {
-    ConfigError { origin: origin.to_owned(), key: String::new(), message }
+    ConfigError { origin: origin.to_owned(), line: None, key: String::new(), message }
 }
 
 /// The files in reading order; a `conf.d` that two files share is read once.
@@ -98,9 +103,15 @@ fn variables(environment: &BTreeMap<String, String>) -> Environment {
 
 /// A file as it was read. `config::File` is not used: it reports the path relative to the working directory, tries
 /// other extensions for a missing file, and quotes the offending line, which may hold a secret.
-#[derive(Clone, Debug)]
 struct TomlFile {
     origin: String,
+    source: TomlSource,
+    /// The line of each key.
+    lines: BTreeMap<String, usize>,
+}
+
+#[derive(Clone, Debug)]
+struct TomlSource {
     values: Map<String, Value>,
 }
 
@@ -116,20 +127,59 @@ impl TomlFile {
             failure(&origin, format!("cannot read the file: {error}; {remedy}"))
         })?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-        if let Err(error) = DeTable::parse(text) {
-            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-            let line = before.matches('\n').count() + 1;
+        let starts = LineStarts::of(text);
+        let table = DeTable::parse(text).map_err(|error| {
             let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
-            return Err(failure(&origin, format!("line {line}: {message}")));
-        }
+            let line = starts.line(error.span().map_or(0, |span| span.start));
+            ConfigError { line: Some(line), ..failure(&origin, message) }
+        })?;
+        let mut lines = BTreeMap::new();
+        starts.of_table(table.get_ref(), "", &mut lines);
         let values = FileFormat::Toml
             .parse(Some(&origin), text)
             .map_err(|_| failure(&origin, "holds a number of more than 64 bits; quote it".to_owned()))?;
-        Ok(Self { origin, values })
+        let source = TomlSource { values };
+        Ok(Self { origin, source, lines })
     }
 }
 
-impl Source for TomlFile {
+/// Where each line of a text starts.
+struct LineStarts(Vec<usize>);
+
+impl LineStarts {
+    fn of(text: &str) -> Self {
+        Self(text.match_indices('\n').map(|(at, _)| at + 1).collect())
+    }
+
+    fn line(&self, at: usize) -> usize {
+        self.0.partition_point(|start| *start <= at) + 1
+    }
+
+    /// The lines of a table's keys, by their paths.
+    fn of_table(&self, table: &DeTable<'_>, path: &str, lines: &mut BTreeMap<String, usize>) {
+        for (key, value) in table {
+            let path = below(path, key.get_ref());
+            lines.insert(path.clone(), self.line(key.span().start));
+            self.of_value(value.get_ref(), &path, lines);
+        }
+    }
+
+    fn of_value(&self, value: &DeValue<'_>, path: &str, lines: &mut BTreeMap<String, usize>) {
+        match value {
+            DeValue::Table(table) => self.of_table(table, path, lines),
+            DeValue::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    let path = format!("{path}[{index}]");
+                    lines.insert(path.clone(), self.line(item.span().start));
+                    self.of_value(item.get_ref(), &path, lines);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Source for TomlSource {
     fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
         Box::new(self.clone())
     }

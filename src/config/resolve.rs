@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use super::check::{check, hint};
+use super::check::{check, hint, hint_by};
 use super::error::{ConfigErrors, Report, below};
 use super::layers::ENVIRONMENT;
 use super::{
@@ -150,8 +150,8 @@ fn inputs(
     let mut named = Named::new();
     for (name, table) in tables {
         let path = below("inputs", &name);
-        let kind =
-            kind_of(&name, &table, "inputs", &in_files, report, kinds.inputs, |kind: &InputKind| kind.name);
+        let words = |kind: &InputKind| (kind.name, kind.about);
+        let kind = kind_of(&name, &table, "inputs", &in_files, report, kinds.inputs, words);
         let before = report.errors.len();
         let settings =
             kind.map(|kind| InputSettings { kind, table: own(table, &schema::input(kind), &path, report) });
@@ -174,10 +174,8 @@ fn outputs(
     let mut named = Named::new();
     for (name, table) in tables {
         let path = below("outputs", &name);
-        let kind =
-            kind_of(&name, &table, "outputs", &in_files, report, kinds.outputs, |kind: &OutputKind| {
-                kind.name
-            });
+        let words = |kind: &OutputKind| (kind.name, kind.about);
+        let kind = kind_of(&name, &table, "outputs", &in_files, report, kinds.outputs, words);
         let before = report.errors.len();
         let settings = kind.and_then(|kind| {
             let mut table = own(table, &schema::output(kind), &path, report);
@@ -223,7 +221,7 @@ fn kind_of<K>(
     in_files: &[String],
     report: &mut Report,
     kinds: &'static [K],
-    name_of: fn(&K) -> &'static str,
+    words: fn(&K) -> (&'static str, &'static str),
 ) -> Option<&'static K> {
     let path = &below(section, name);
     // The name becomes part of the state's keys, `<input>/<output>`, and of metric labels.
@@ -231,7 +229,7 @@ fn kind_of<K>(
         report.error(path, "a name is made of letters, digits, `_` and `-`");
         return None;
     }
-    let types = kinds.iter().map(name_of);
+    let types = kinds.iter().map(|kind| words(kind).0);
     let at = below(path, "type");
     match table.get("type") {
         None if !in_files.is_empty() && report.origins.stands_only_in(ENVIRONMENT, path) => {
@@ -240,15 +238,25 @@ fn kind_of<K>(
         }
         None => report.error(&at, format!("is missing (allowed: {})", list(types))),
         Some(Value::String(text)) => {
-            let found = kinds.iter().find(|kind| name_of(kind) == text);
+            let found = kinds.iter().find(|kind| words(kind).0 == text);
             if found.is_none() {
-                report.error(&at, format!("unknown type `{text}`{}", hint(text, types)));
+                let meant = hint_by(text, types, || about(text, kinds.iter().map(words)));
+                report.error(&at, format!("unknown type `{text}`{meant}"));
             }
             return found;
         }
         Some(_) => report.error(&at, format!("must be one of {}", list(types))),
     }
     None
+}
+
+/// The only kind that is told of in this word: `s3` is a `bucket`, `opensearch` is `elastic`.
+fn about<'a>(word: &str, kinds: impl Iterator<Item = (&'a str, &'a str)>) -> Option<&'a str> {
+    let tells = |about: &str| {
+        about.split(|c: char| !c.is_alphanumeric()).any(|other| other.eq_ignore_ascii_case(word))
+    };
+    let mut told = kinds.filter(|(_, about)| tells(about)).map(|(name, _)| name);
+    told.next().filter(|_| told.next().is_none())
 }
 
 /// The pipelines as configured, else every input to every output.

@@ -202,7 +202,7 @@ fn later_files_win_drop_ins_come_after_their_file_in_order_of_their_names() {
         json!({ "ack": true, "index": "late", "url": "https://splunk", "token": { "file": "/x" } })
     );
     let error = config.error("outputs.splunk.index", "x").to_string();
-    assert!(error.contains("conf.d/20.toml: outputs.splunk.index: x"), "{error}");
+    assert!(error.contains("conf.d/20.toml:3: outputs.splunk.index: x"), "{error}");
 }
 
 #[test]
@@ -276,7 +276,11 @@ fn a_variable_that_misses_its_mark_is_told() {
         ("AUDITFERRY_SERVICE_PORT_HTTP", "9598"),
     ];
     assert_eq!(load(&silent).unwrap().warnings, [""; 0]);
-    for (variable, meant) in [("STATE_DIR", "_STATE_DIR"), ("PORT_FILE", "_PORT_FILE")] {
+    for (variable, meant) in [
+        ("STATE_DIR", "_STATE_DIR"),
+        ("PORT_FILE", "_PORT_FILE"),
+        ("OUTPUTS_SPLUNK_URL", "_OUTPUTS__SPLUNK__URL"),
+    ] {
         let told = format!(
             "environment: AUDITFERRY_{variable} does nothing; a key of the configuration has two underscores before each of \
              its parts, as AUDITFERRY_{meant}"

@@ -68,10 +68,10 @@ pub(super) fn warnings(config: &Config, environment: &BTreeMap<String, String>) 
     for name in environment.keys().filter(|name| !is_key(name) && !is_of_kubernetes(name)) {
         // A secret may be taken from a variable of any name. The failpoints' is a debug build's.
         if name != "AUDITFERRY_ABORT_AT" && !names_variable(&config.written.0, name) {
-            let (prefix, rest) = name.split_at("AUDITFERRY".len());
+            let meant = of_two_underscores(name, config);
             warnings.push(format!(
                 "{ENVIRONMENT}: {name} does nothing; a key of the configuration has two underscores before each of its parts, \
-                 as {prefix}_{rest}"
+                 as {meant}"
             ));
         }
     }
@@ -87,6 +87,22 @@ fn is_of_kubernetes(name: &str) -> bool {
         || name.contains("_SERVICE_PORT")
         || name.ends_with("_PORT")
         || name.find("_PORT_").is_some_and(of_port)
+}
+
+/// A variable of the same words with two underscores where, by what the configuration holds, a part ends.
+fn of_two_underscores(name: &str, config: &Config) -> String {
+    let mut rest = name.trim_start_matches("AUDITFERRY_");
+    let mut meant = "AUDITFERRY__".to_owned();
+    let sections = ["INPUTS_", "OUTPUTS_", "SERVER_", "LOG_", "REDACTION_"];
+    let components = config.inputs.keys().chain(config.outputs.keys()).map(|name| name.to_uppercase() + "_");
+    let components: Vec<_> = components.collect();
+    for part in sections.into_iter().chain(components.iter().map(String::as_str)) {
+        if let Some(behind) = rest.strip_prefix(part) {
+            meant += &format!("{part}_");
+            rest = behind;
+        }
+    }
+    meant + rest
 }
 
 /// Whether a secret is `{ env = "NAME" }` of this name.

@@ -33,13 +33,15 @@ impl NoAnswer {
 impl From<reqwest::Error> for NoAnswer {
     fn from(error: reqwest::Error) -> Self {
         let place = place(&error);
+        let plain = error.url().is_some_and(|url| url.scheme() == "http");
         let connecting = error.is_connect() || error.is_builder();
         let place = if no_way_to_proxy(&error) { format!("the proxy on the way to {place}") } else { place };
         let cause = innermost(&error.without_url());
         // In TLS 1.3 a server looks at our certificate after we think that all is well; it has read nothing until then.
         let ambiguous = !connecting && !cause.contains("received fatal alert");
         let reached = if ambiguous { "" } else { "cannot reach " };
-        let remedy = remedy(&cause, ambiguous);
+        let other = if plain { in_the_clear(&cause) } else { None };
+        let remedy = other.unwrap_or_else(|| remedy(&cause, ambiguous));
         Self { cause: format!("{reached}{place}: {cause}"), remedy, ambiguous, human: remedy == PROXY_LOGIN }
     }
 }
@@ -51,6 +53,22 @@ fn no_way_to_proxy(error: &reqwest::Error) -> bool {
         .any(|error| error.to_string() == "tunnel error: failed to create underlying connection")
 }
 
+/// What a port may speak that was asked in the clear and did not answer in HTTP; one that restarts hangs up, too.
+fn in_the_clear(cause: &str) -> Option<&'static str> {
+    const SIGNS: [(&str, &str); 3] = [
+        ("onnection reset", MAY_SPEAK_TLS),
+        ("connection closed before message completed", MAY_SPEAK_TLS),
+        (
+            "invalid HTTP version parsed",
+            "; the port does not speak HTTP/1.1: if it speaks TLS, write `url` with https://; OTLP is gRPC on 4317, and HTTP \
+             on 4318",
+        ),
+    ];
+    SIGNS.iter().find(|(sign, _)| cause.contains(sign)).map(|(_, remedy)| *remedy)
+}
+
+const MAY_SPEAK_TLS: &str = "; if it always hangs up so, the port speaks TLS: write `url` with https://";
+
 /// As a port does that speaks something else than TLS.
 const HUNG_UP: &str = "; it hung up at once: check that the port speaks TLS, or write `url` with http://";
 
@@ -60,6 +78,11 @@ fn remedy(cause: &str, ambiguous: bool) -> &'static str {
         (
             "UnknownIssuer",
             "; its certificate is of an authority that is not trusted: name that in `tls.ca_file`",
+        ),
+        (
+            "CaUsedAsEndEntity",
+            "; its certificate is one of an authority (CA:TRUE), as self-signed ones are, which no server may show: have \
+             one signed for it and name the authority in `tls.ca_file`",
         ),
         ("certificate", "; check `url` and `tls.ca_file`"),
         ("InvalidContentType", "; the port does not speak TLS: check the port, or write `url` with http://"),
@@ -133,7 +156,10 @@ const PROXY_LOGIN: &str =
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
+    use crate::connection::{Connections, HttpSettings};
 
     #[test]
     fn what_stands_before_the_collector_and_complains_is_not_taken_for_it() {
@@ -163,6 +189,7 @@ mod tests {
     fn what_to_do_follows_from_what_went_wrong() {
         for (cause, advice) in [
             ("invalid peer certificate: UnknownIssuer", "name that in `tls.ca_file`"),
+            ("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))", "have one signed for it"),
             ("invalid peer certificate: certificate not valid for name", "check `url` and `tls.ca_file`"),
             ("received corrupt message of type InvalidContentType", "http://"),
             ("Connection refused (os error 111)", "nothing listens"),
@@ -173,6 +200,31 @@ mod tests {
         ] {
             assert!(remedy(cause, false).contains(advice), "{cause}");
             assert_eq!(remedy(cause, true), "", "something was sent");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_answer_in_http_is_told_with_what_it_may_speak() {
+        let settings = HttpSettings { proxy: Some("none".to_owned()), ..HttpSettings::default() };
+        let client = Connections::open(&settings).unwrap().client();
+        // A port of TLS hangs up, or answers with an alert; one of gRPC with the settings of HTTP/2.
+        for (answer, advice) in [
+            (&b""[..], "write `url` with https://"),
+            (b"\x15\x03\x01\x00\x02\x02\x46", "if it speaks TLS"),
+            (b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x05\x00\x00\x40\x00", "on 4318"),
+        ] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/", listener.local_addr().unwrap());
+            let answering = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut asked = [0; 1024];
+                assert!(stream.read(&mut asked).await.unwrap() > 0);
+                stream.write_all(answer).await.unwrap();
+            };
+            let (answered, ()) = tokio::join!(client.post(url).body("{}").send(), answering);
+            let no_answer = NoAnswer::from(answered.unwrap_err());
+            assert!(no_answer.remedy.contains(advice), "{no_answer:?}");
+            assert!(no_answer.ambiguous, "it may be a collector that was restarted");
         }
     }
 }

@@ -142,7 +142,8 @@ fn check(table: Value) -> Result<String, BuildError> {
     let layout = layout.as_str().unwrap_or_default();
     let notified = if queue.is_some() { ", notified through SQS" } else { "" };
     let poll_interval = humantime::format_duration(poll_interval.0);
-    Ok(format!("{url}, layout {layout}, polled every {poll_interval}{notified}"))
+    let chosen = checked.config.chosen();
+    Ok(format!("{url}, layout {layout}{chosen}, polled every {poll_interval}{notified}"))
 }
 
 fn build(table: Value, context: InputContext) -> Result<Box<dyn Input>, BuildError> {

@@ -15,7 +15,7 @@ use std::ops::Range;
 use memchr::{memchr, memchr_iter, memmem};
 use serde::de::IgnoredAny;
 
-use super::{string_end, value_end};
+use super::walk::{string_end, value_end};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Broken elements that are followed to the end of the message.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
 use crate::chunk::{Note, Partition, Position};
@@ -148,7 +149,11 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 
 fn database_error(action: &'static str, path: &str, error: rusqlite::Error) -> StateError {
     let path = path.to_owned();
+    // The index of the write-ahead log could not be made: SQLite calls that a fault of the disk.
+    let no_room_for_index =
+        error.sqlite_error().map(|error| error.extended_code) == Some(SQLITE_IOERR_SHMSIZE);
     let remedy = match error.sqlite_error_code() {
+        _ if no_room_for_index => "free space on its disk",
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             return StateError::Damaged { path, source: error.into() };
         }

@@ -293,3 +293,21 @@ pub(crate) fn put_text(bucket: &Path, object: &str, text: &str) {
 pub(crate) fn content(numbers: &[usize]) -> String {
     numbers.iter().map(|number| record(*number) + "\n").collect()
 }
+
+/// What a round does to an object of these records: adds ten at the end, in the middle or in reverse at the front, or only
+/// touches it.
+pub(crate) fn change(lines: &mut Vec<usize>, round: usize) {
+    let new = round * 10..round * 10 + 10;
+    match round % 4 {
+        0 => lines.extend(new),
+        1 => {
+            let middle = lines.len() / 2;
+            lines.splice(middle..middle, new);
+        }
+        2 => {
+            lines.splice(0..0, new);
+            lines.reverse();
+        }
+        _ => {}
+    }
+}

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use crate::fake_gcs::FakeGcs;
-use crate::ferry::{Ferry, content, key, succeeded};
+use crate::ferry::{Ferry, change, content, key, succeeded};
 use crate::metadata::Metadata;
 use crate::moto::BUCKET;
 use crate::recorder::Recorder;
@@ -27,20 +27,7 @@ fn an_object_that_is_overwritten_again_and_again_is_delivered_once() {
     let key = key(2_748_391_056_473_829, "high-volume");
     let mut lines: Vec<usize> = Vec::new();
     for round in 0..8 {
-        let new = round * 10..round * 10 + 10;
-        match round % 4 {
-            // Added at the end, in the middle, in reverse at the front; or touched only.
-            0 => lines.extend(new),
-            1 => {
-                let middle = lines.len() / 2;
-                lines.splice(middle..middle, new);
-            }
-            2 => {
-                lines.splice(0..0, new);
-                lines.reverse();
-            }
-            _ => {}
-        }
+        change(&mut lines, round);
         gcs.put(&key, &content(&lines));
         ferry.run();
         ferry.assert_delivered_once(lines.iter().copied());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, ObjectStoreExt, PutPayload};
 
-use crate::ferry::{Ferry, KEYS, content, key};
+use crate::ferry::{Ferry, KEYS, change, content, key};
 use crate::moto::Moto;
 use crate::recorder::Recorder;
 
@@ -29,20 +29,7 @@ fn an_object_that_is_overwritten_again_and_again_is_delivered_once() {
     let key = key(2_748_391_056_473_829, "high-volume");
     let mut lines: Vec<usize> = Vec::new();
     for round in 0..8 {
-        let new = round * 10..round * 10 + 10;
-        match round % 4 {
-            // Added at the end, in the middle, in reverse at the front; or touched only.
-            0 => lines.extend(new),
-            1 => {
-                let middle = lines.len() / 2;
-                lines.splice(middle..middle, new);
-            }
-            2 => {
-                lines.splice(0..0, new);
-                lines.reverse();
-            }
-            _ => {}
-        }
+        change(&mut lines, round);
         moto.put(&key, &content(&lines));
         ferry.run();
         ferry.assert_delivered_once(lines.iter().copied());

@@ -83,13 +83,13 @@ fn each_mistake_is_one_line_with_file_key_and_remedy() {
     for (text, expected) in [
         (
             format!("{input}{splunk}{token}indx = \"a\"\n"),
-            "a.toml: outputs.o.indx: unknown key; did you mean `index`?",
+            "a.toml:8: outputs.o.indx: unknown key; did you mean `index`?",
         ),
-        (format!("{input}{splunk}{token}ack = \"yes\"\n"), "a.toml: outputs.o.ack: must be true or false"),
-        (format!("{input}{splunk}"), "a.toml: outputs.o.token: is missing"),
+        (format!("{input}{splunk}{token}ack = \"yes\"\n"), "a.toml:8: outputs.o.ack: must be true or false"),
+        (format!("{input}{splunk}"), "a.toml:4: outputs.o.token: is missing"),
         (format!("{input}{splunk}token = {{ env = \"NO_SUCH\" }}\n"), "outputs.o.token"),
         (format!("{input}{splunk}token = {{ file = \"no/such\" }}\n"), "outputs.o.token"),
-        (format!("{input}{splunk}{token}poll = \n"), "a.toml: line 8"),
+        (format!("{input}{splunk}{token}poll = \n"), "a.toml:8: "),
         (splunk.to_owned() + token, "a.toml: inputs: "),
     ] {
         let directory = configured(&text);
@@ -268,29 +268,28 @@ fn what_is_made_for_other_programs_is_what_they_expect() {
         page.starts_with(".ie") && page.contains("\n.SH FILES\n") && page.contains("\n.SH SIGNALS\n"),
         "{page}"
     );
-    printed(&["man", "--all", "."]);
-    let written = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
+    printed(&["man", "--all", "new/man1"]);
+    let written = |name: &str| std::fs::read_to_string(directory.path().join("new/man1").join(name)).unwrap();
     assert_eq!(written("auditferry.1"), page);
     assert!(written("auditferry-dead-letters-replay.1").contains(r#""auditferry 0."#));
     let run = written("auditferry-run.1");
     assert!(run.contains("\n.SH NOTES\nExit codes: 0 done"), "{run}");
     let mark = |line: &str| line.ends_with("(not in this build)");
-    let marked: Vec<_> = catalog.lines().filter(|line| mark(line)).map(|line| &line[2..14]).collect();
+    let marked: Vec<_> = catalog.lines().filter(|line| mark(line)).map(|line| &line[2..15]).collect();
     let version = printed(&["--version"]);
     assert!(version.starts_with("auditferry 0."), "{version}");
     if cfg!(feature = "kafka") {
         assert!(marked.is_empty() && version.contains("kafka)"), "{marked:?}, {version}");
     } else {
-        assert_eq!(marked, ["event_hubs  ", "kafka       ", "kafka       "]);
+        assert_eq!(marked, ["event_hubs   ", "kafka        ", "kafka        "]);
         assert!(!version.contains("kafka") && version.contains(" (features: "), "{version}");
     }
 }
 
 #[test]
 fn a_type_that_this_build_lacks_is_told_instead_of_its_missing_keys_and_secrets() {
-    let lacks = |path: &str| {
-        format!("a.toml: {path}.type: this build has no Kafka client: build with --features kafka")
-    };
+    let lacks =
+        |path: &str| format!(": {path}.type: this build has no Kafka client: build with --features kafka");
     for keys in ["", "topics = [\"t\"]\nconnection_string = { file = \"none\" }", "indx = 1"] {
         let directory = configured(&format!(
             "[inputs.hub]\ntype = \"event_hubs\"\n{keys}\n[outputs.out]\ntype = \"file\"\npath = \"-\"\n"
@@ -298,14 +297,14 @@ fn a_type_that_this_build_lacks_is_told_instead_of_its_missing_keys_and_secrets(
         let refused = run(&["check", "--config", "a.toml"], directory.path()).with(2).stderr;
         match cfg!(feature = "kafka") {
             true => assert!(!refused.contains("no Kafka client"), "{refused}"),
-            false => assert!(only_complaint(&refused).starts_with(&lacks("inputs.hub")), "{refused}"),
+            false => assert!(only_complaint(&refused).contains(&lacks("inputs.hub")), "{refused}"),
         }
     }
     let bucket = "[inputs.in]\ntype = \"bucket\"\nurl = \"{samples}\"\n";
     let directory = configured(&format!("{bucket}[outputs.out]\ntype = \"kafka\"\nsasl = 7\n"));
     let refused = run(&["check", "--config", "a.toml"], directory.path()).with(2).stderr;
     if cfg!(not(feature = "kafka")) {
-        assert!(only_complaint(&refused).starts_with(&lacks("outputs.out")), "{refused}");
+        assert!(only_complaint(&refused).contains(&lacks("outputs.out")), "{refused}");
     }
 }
 

@@ -73,6 +73,40 @@ fn every_configuration_in_the_repository_loads_and_is_warned_of_nothing() {
 }
 
 #[test]
+fn the_configurations_for_kubernetes_load() {
+    let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
+    let read = |path: &str| std::fs::read_to_string(packaging.join(path)).unwrap();
+    // A block of YAML, by its indentation. Where a key follows the #, it is an example.
+    let uncommented = |line: &str| match line.trim_start().strip_prefix('#') {
+        Some(rest) if rest.starts_with(' ') => String::new(),
+        Some(rest) => rest.to_owned() + "\n",
+        None => line.to_owned() + "\n",
+    };
+    let block = |text: &str, key: &str| {
+        let (_, rest) = text.split_once(key).unwrap();
+        let lines = rest.lines().skip(1).take_while(|line| line.is_empty() || line.starts_with("  "));
+        lines.map(uncommented).collect::<String>()
+    };
+    let manifest = block(&read("kubernetes/configmap.yaml"), "auditferry.toml: |");
+    let chart = block(&read("helm/auditferry/values.yaml"), "config: |");
+    for text in [manifest, chart] {
+        let config = load(&text).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+        assert_eq!(config.pipelines.len(), 1, "{text}");
+    }
+    let sidecar = read("kubernetes/sidecar.yaml");
+    let variables: BTreeMap<String, String> = sidecar
+        .split("- name: AUDITFERRY")
+        .skip(1)
+        .map(|rest| {
+            let (name, rest) = rest.split_once('\n').unwrap();
+            let value = rest.lines().next().unwrap().trim().strip_prefix("value: ").unwrap();
+            (format!("AUDITFERRY{name}"), value.to_owned())
+        })
+        .collect();
+    assert_eq!(Config::load(&[], &variables).unwrap().pipelines.len(), 1, "{variables:?}");
+}
+
+#[test]
 fn the_configuration_of_the_packages_ships_nothing_and_any_two_of_its_examples_are_a_pipeline() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/auditferry.toml");
     let text = std::fs::read_to_string(path).unwrap();
@@ -166,6 +200,21 @@ fn every_registered_type_is_offered_where_a_type_is_wrong_or_missing() {
         assert!(errors.contains(name), "{name} is not in {errors}");
     }
     assert!(errors.contains("did you mean `splunk_hec`?"), "{errors}");
+}
+
+#[test]
+fn a_type_is_found_by_what_it_is_for() {
+    for (section, word, meant) in [
+        ("inputs", "s3", "bucket"),
+        ("outputs", "opensearch", "elastic"),
+        ("outputs", "stdout", "file"),
+        ("outputs", "OpenTelemetry", "otlp"),
+        ("outputs", "chronicle", "google_secops"),
+    ] {
+        let errors = load(&format!("[{section}.x]\ntype = \"{word}\"\n")).unwrap_err();
+        let told = format!("unknown type `{word}`; did you mean `{meant}`?");
+        assert!(errors.contains(&told), "{errors}");
+    }
 }
 
 #[test]

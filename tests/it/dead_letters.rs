@@ -155,6 +155,10 @@ fn only_the_dead_letters_that_fit_are_dropped() {
 #[test]
 fn a_reader_of_dead_letters_needs_no_configuration() {
     let directory = tempfile::tempdir().unwrap();
-    let listed = run(&["dead-letters", "list", "--state-dir", "state"], directory.path()).with(0);
+    let listed = run(&["dead-letters", "list", "--state-dir", "."], directory.path()).with(0);
     assert_eq!(listed.stdout, "no dead letters\n");
+    for command in [["dead-letters", "list"], ["state", "verify"]] {
+        let refused = run(&[&command[..], &["--state-dir", "stat"]].concat(), directory.path()).with(2);
+        assert_eq!(refused.stderr, "auditferry: --state-dir: there is no directory stat\n");
+    }
 }

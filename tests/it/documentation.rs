@@ -69,6 +69,33 @@ fn the_documentation_names_every_metric_there_is() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
+#[test]
+fn the_documentation_the_alerts_and_the_dashboard_name_no_metric_that_there_is_not() {
+    let golden = std::fs::read_to_string(repository("tests/golden/metrics.txt")).unwrap();
+    let names: BTreeSet<_> =
+        golden.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let of_histogram = |name: &str| {
+        ["_bucket", "_sum", "_count"]
+            .iter()
+            .any(|end| name.strip_suffix(end).is_some_and(|name| names.contains(name)))
+    };
+    let packaged = ["packaging/prometheus/alerts.yaml", "packaging/grafana/dashboard.json"].map(repository);
+    let packaged = packaged.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap()));
+    let mut found = 0;
+    for (path, text) in pages().into_iter().chain(packaged) {
+        let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        for name in text.split(|c| !part(c)).filter(|word| word.starts_with("auditferry_")) {
+            assert!(
+                names.contains(name) || of_histogram(name) || name == "auditferry_",
+                "{}: {name}",
+                path.display()
+            );
+            found += 1;
+        }
+    }
+    assert!(found > 50, "{found}");
+}
+
 /// What a heading is called in a link.
 fn anchor(heading: &str) -> String {
     let letters = heading.trim().to_lowercase();

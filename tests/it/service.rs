@@ -112,11 +112,11 @@ fn the_journal_gets_the_priority_and_no_time_and_a_mistake_is_an_error_there() {
     process.end().with(0);
     write_config(directory.path(), "memory = 0");
     let ended = start(&RUN, directory.path(), &journal).end().with(2);
-    assert!(ended.stderr.starts_with("<3>auditferry: a.toml: memory: must be "), "{}", ended.stderr);
+    assert!(ended.stderr.starts_with("<3>auditferry: a.toml:1: memory: must be "), "{}", ended.stderr);
     // The variable is inherited by what a service starts, whose stderr may be a file.
     let elsewhere = [("JOURNAL_STREAM", "1:1")];
     let ended = start(&RUN, directory.path(), &elsewhere).end().with(2);
-    assert!(ended.stderr.starts_with("auditferry: a.toml: "), "{}", ended.stderr);
+    assert!(ended.stderr.starts_with("auditferry: a.toml:1: "), "{}", ended.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

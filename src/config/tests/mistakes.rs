@@ -20,7 +20,24 @@ fn every_mistake_is_told_in_one_line_with_file_key_and_remedy() {
                 .to_owned(),
         ),
         ("ack = \"yes\"", "outputs.splunk.ack: must be true or false".to_owned()),
-        ("index = 5", "outputs.splunk.index: must be a text".to_owned()),
+        ("index = 5", "outputs.splunk.index: must be a text, in quotes".to_owned()),
+        ("ack = \"true\"", "outputs.splunk.ack: must be true or false, without quotes".to_owned()),
+        ("in_flight = \"8\"", "outputs.splunk.in_flight: must be a whole number, without quotes".to_owned()),
+        (
+            "state_dir = \"/var/lib/auditferry\"",
+            "outputs.splunk.state_dir: belongs to no section: write it at the top of the file, above the first [section]"
+                .to_owned(),
+        ),
+        ("[pipelines]\ninput = \"audit\"", "pipelines: must be a list; write [[pipelines]]".to_owned()),
+        ("[redaction]\nnames = \"pin\"", "redaction.names: must be a list, in [ and ]".to_owned()),
+        (
+            "headers.X-Key = \"${KEY}\"",
+            "outputs.splunk.headers.X-Key: nothing is expanded here as in a shell; write { env = \"KEY\" }".to_owned(),
+        ),
+        (
+            "headers.X-Key = { env = \"$KEY\" }",
+            "outputs.splunk.headers.X-Key: nothing is expanded here as in a shell; write { env = \"KEY\" }".to_owned(),
+        ),
         ("in_flight = 0", "outputs.splunk.in_flight: must be from 1 to 256, not 0".to_owned()),
         ("in_flight = 257", "outputs.splunk.in_flight: must be from 1 to 256, not 257".to_owned()),
         ("batch.max_events = 0", "outputs.splunk.batch.max_events: must be at least 1, not 0".to_owned()),
@@ -118,7 +135,8 @@ fn every_mistake_is_told_in_one_line_with_file_key_and_remedy() {
             Ok(config) => config.verify().expect_err(line).to_string(),
             Err(error) => error,
         };
-        let error = error.split_once("a.toml: ").map_or(error.as_str(), |(_, rest)| rest).to_owned();
+        // Behind the file and the line.
+        let error = error.split_once(": ").map_or(error.as_str(), |(_, rest)| rest).to_owned();
         assert_eq!(error, expected, "for {line}");
     }
 }
@@ -130,7 +148,7 @@ fn a_configuration_without_input_or_output_is_told_what_to_add() {
     assert_eq!(
         error,
         "a.toml: outputs: no output is configured; add [outputs.NAME] with a type (hec)\n\
-         a.toml: memory: must be more than 0 and at most 4GiB, such as \"32MiB\""
+         a.toml:1: memory: must be more than 0 and at most 4GiB, such as \"32MiB\""
     );
     let error = load("[[pipelines]]\ninput = \"audit\"\noutput = \"splunk\"").unwrap_err();
     assert!(
@@ -194,7 +212,7 @@ fn a_file_that_cannot_be_read_or_parsed_is_told_with_its_line_and_without_its_te
     let files = Files::new(&[("a.toml", "[outputs.splunk]\ntoken = \"hunter2\" hunter3\n")]);
     let error = files.load(&["a.toml", "none.toml"], &[]).unwrap_err();
     let lines: Vec<_> = error.lines().collect();
-    assert!(lines[0].starts_with("a.toml: line 2: "), "{error}");
+    assert!(lines[0].starts_with("a.toml:2: "), "{error}");
     assert!(!error.contains("hunter"), "{error}");
     assert!(lines[1].starts_with("none.toml: cannot read the file: "), "{error}");
     assert!(lines[1].ends_with("create it, or name another with --config"), "{error}");
@@ -208,9 +226,51 @@ fn a_section_that_is_no_table_is_told_once_and_a_number_that_is_too_long_without
         ("b.toml", "token = 99999999999999999999"),
     ]);
     let error = files.load(&["a.toml"], &[]).unwrap_err();
-    assert_eq!(error, "a.toml: inputs: must be a table\na.toml: outputs.splunk: must be a table");
+    assert_eq!(error, "a.toml:1: inputs: must be a table\na.toml:3: outputs.splunk: must be a table");
     let error = files.load(&["b.toml"], &[]).unwrap_err();
     assert_eq!(error, "b.toml: holds a number of more than 64 bits; quote it");
+}
+
+#[test]
+fn a_mistake_is_told_with_its_line_and_a_missing_key_with_that_of_its_section() {
+    let text = "
+[inputs.audit]
+type = \"lake\"
+url = \"lake:\"
+days = -1
+
+[outputs.splunk]
+type = \"hec\"
+token = \"hunter2\"
+batch = {
+    max_events = 0 }
+headers = { a = \"b\", b = 5 }
+
+[[pipelines]]
+input = \"audit\"
+output = \"splunk\"
+[[pipelines]]
+input = \"adit\"
+output = \"splunk\"
+";
+    let files = Files::new(&[("a.toml", text), ("b.toml", "outputs.splunk.index = 5\nmemory = true")]);
+    let error = files.load(&["a.toml", "b.toml"], &[("AUDITFERRY__SHUTDOWN_GRACE", "soon")]).unwrap_err();
+    let places: Vec<_> =
+        error.lines().map(|line| line.splitn(3, ": ").take(2).collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(
+        places,
+        [
+            "b.toml:2 memory",
+            "a.toml:5 inputs.audit.days",
+            "a.toml:7 outputs.splunk.url",
+            "a.toml:11 outputs.splunk.batch.max_events",
+            "a.toml:12 outputs.splunk.headers.b",
+            "b.toml:1 outputs.splunk.index",
+            "environment shutdown_grace",
+            "a.toml:18 pipelines[1].input",
+        ],
+        "{error}"
+    );
 }
 
 #[test]
@@ -228,7 +288,7 @@ fn memory_is_bounded_by_what_the_budget_can_count() {
     for memory in ["0", "\"5GiB\""] {
         let files = Files::new(&[("a.toml", &format!("memory = {memory}\n{MINIMAL}"))]);
         let error = files.load(&["a.toml"], &[]).unwrap_err();
-        assert_eq!(error, "a.toml: memory: must be more than 0 and at most 4GiB, such as \"32MiB\"");
+        assert_eq!(error, "a.toml:1: memory: must be more than 0 and at most 4GiB, such as \"32MiB\"");
     }
 }
 
@@ -241,8 +301,8 @@ fn a_batch_that_the_collector_would_never_take_is_refused_at_the_start() {
     let error = batch("batch = { max_bytes = \"2GiB\", max_events = 2001 }").unwrap_err();
     assert_eq!(
         error,
-        "a.toml: outputs.splunk.batch.max_bytes: must be at most \"1GiB\": it takes no more\n\
-         a.toml: outputs.splunk.batch.max_events: must be at most 2000: it takes no more"
+        "a.toml:10: outputs.splunk.batch.max_bytes: must be at most \"1GiB\": it takes no more\n\
+         a.toml:10: outputs.splunk.batch.max_events: must be at most 2000: it takes no more"
     );
     assert!(batch("batch = { max_bytes = \"1GiB\", max_events = 2000 }").is_ok());
 }

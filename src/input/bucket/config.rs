@@ -202,6 +202,22 @@ impl Defaults {
     }
 }
 
+impl Config {
+    /// What of the bucket is read, where that is not all of it: what is left out by mistake is missed by nobody else.
+    pub(super) fn chosen(&self) -> String {
+        let list = |what: &str, names: &[String]| match names {
+            [] => String::new(),
+            names => format!(", {what} {}", names.join(" ")),
+        };
+        let of = |what: &str, value: &Option<String>| list(what, value.as_slice());
+        list("only workspaces", &self.workspaces)
+            + &list("not workspaces", &self.exclude_workspaces)
+            + &list("containers", &self.containers)
+            + &of("objects", &self.glob)
+            + &of("from", &self.start_date)
+    }
+}
+
 pub(super) fn parse(table: Value) -> Result<Checked, BuildError> {
     let config: Config = component::parse(table)?;
     let positive = |key: &str, holds: bool, allowed: &str| {
@@ -230,6 +246,16 @@ pub(super) fn parse(table: Value) -> Result<Checked, BuildError> {
     left_out("open_dates", config.open_dates.is_some() && azure.is_some())?;
     left_out("workspaces", !config.workspaces.is_empty() && azure.is_some())?;
     left_out("exclude_workspaces", !config.exclude_workspaces.is_empty() && azure.is_some())?;
+    for (key, ids) in [("workspaces", &config.workspaces), ("exclude_workspaces", &config.exclude_workspaces)]
+    {
+        if let Some(name) =
+            ids.iter().find(|id| id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_digit()))
+        {
+            let message =
+                format!("`{name}` is no workspace id; write the digits behind workspaceId= in the bucket");
+            return Err(BuildError::new(key, message));
+        }
+    }
     let layout = match (azure, config.layout) {
         (Some(layout), _) => {
             Layout::Azure { containers: Containers { layout, named: config.containers.clone() }, start_date }
@@ -268,4 +294,42 @@ pub(super) fn gaps(table: &Value) -> Gaps {
     // A table that does not parse was refused before anything is built from it.
     let Ok(Checked { config, .. }) = parse(table.clone()) else { return Gaps::default() };
     Gaps { workspace_ids: config.resources(), account_id: config.account_id }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_is_told() {
+        let told = |keys: Value| {
+            let mut table = json!({ "url": "." });
+            table.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+            let told = (crate::input::bucket::KIND.check)(table).unwrap();
+            told.strip_prefix("., layout ").unwrap().strip_suffix(", polled every 1m").unwrap().to_owned()
+        };
+        assert_eq!(told(json!({})), "databricks_delivery");
+        assert_eq!(
+            told(
+                json!({ "workspaces": ["1", "2"], "exclude_workspaces": ["2"], "start_date": "2026-01-01" })
+            ),
+            "databricks_delivery, only workspaces 1 2, not workspaces 2, from 2026-01-01"
+        );
+        assert_eq!(told(json!({ "layout": "any", "glob": "**/*.json" })), "any, objects **/*.json");
+    }
+
+    #[test]
+    fn a_workspace_is_chosen_by_its_id_and_not_by_its_name() {
+        for key in ["workspaces", "exclude_workspaces"] {
+            for (id, fits) in [("3216387119832566", true), ("0", true), ("prod", false), ("", false)] {
+                let parsed = parse(json!({ "url": "s3://acme-audit/logs", key: [id] }));
+                let told = format!(
+                    "{key}: `{id}` is no workspace id; write the digits behind workspaceId= in the bucket"
+                );
+                assert_eq!(parsed.err().map(|error| error.to_string()), (!fits).then_some(told));
+            }
+        }
+    }
 }

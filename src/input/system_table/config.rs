@@ -231,6 +231,11 @@ fn endpoint(
     if !url.starts_with("https://") && !loopback {
         return Err(BuildError::new(&url_key, format!("{url} must begin with https://")));
     }
+    // As the address bar shows it.
+    if let Some(shown) = url::Url::parse(&url).ok().filter(|shown| shown.path() != "/") {
+        let origin = shown.origin().ascii_serialization();
+        return Err(BuildError::new(&url_key, format!("the path is added here: write {origin}")));
+    }
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if warehouse_id.is_empty() || !warehouse_id.chars().all(plain) {
         let found = format!("`{warehouse_id}` is no warehouse id; it is the last part of the HTTP path");
@@ -282,6 +287,11 @@ mod tests {
                 "url",
                 json!("http://dbc-1.cloud.databricks.com"),
                 "url: http://dbc-1.cloud.databricks.com must begin with https://",
+            ),
+            (
+                "url",
+                json!("https://dbc-1.cloud.databricks.com/sql/warehouses"),
+                "url: the path is added here: write https://dbc-1.cloud.databricks.com",
             ),
             (
                 "warehouse_id",

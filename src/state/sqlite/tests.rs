@@ -284,3 +284,10 @@ async fn an_object_whose_date_is_closed_takes_less_than_180_bytes() {
     let bytes = std::fs::metadata(directory.path().join("state.db")).unwrap().len() / u64::from(OBJECTS);
     assert!(bytes < 180, "{bytes} bytes an object");
 }
+
+#[test]
+fn a_disk_without_room_for_the_index_of_the_log_is_told_as_a_full_one() {
+    let error = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(SQLITE_IOERR_SHMSIZE), None);
+    let told = database_error("open", "state.db", error).to_string();
+    assert!(told.ends_with("free space on its disk"), "{told}");
+}
