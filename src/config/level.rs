@@ -9,6 +9,10 @@ use tracing_subscriber::EnvFilter;
 /// module would hear of no hold any more.
 const OF_OTHERS: &str = "info";
 
+/// The client of the stores tells of each attempt at `info`, several a second while a store is away. The input tells of what
+/// none of them brought.
+const ATTEMPTS: &str = "object_store=warn";
+
 /// Reads a level, or a list of them by module. A filter alone would take any word for the name of a module, and log nothing.
 ///
 /// # Errors
@@ -19,8 +23,12 @@ pub fn log_filter(level: &str) -> Result<EnvFilter, String> {
     if let Some(word) = words.iter().find(|word| word.parse::<LevelFilter>().is_err()) {
         return Err(wrong(word));
     }
-    let others = if words.is_empty() { format!("{OF_OTHERS},{level}") } else { level.to_owned() };
-    EnvFilter::try_new(others).map_err(|_| wrong(level))
+    let mut all = if words.is_empty() { format!("{OF_OTHERS},{level}") } else { level.to_owned() };
+    if words.last().is_none_or(|word| word.parse() == Ok(LevelFilter::INFO)) {
+        // Before what is configured, which replaces it.
+        all = format!("{ATTEMPTS},{all}");
+    }
+    EnvFilter::try_new(all).map_err(|_| wrong(level))
 }
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
@@ -46,5 +54,24 @@ mod tests {
         }
         let named = log_filter("auditferry::input=debug").unwrap().to_string();
         assert!(named.split(',').any(|part| part == "info"), "{named}");
+    }
+
+    #[test]
+    fn each_attempt_of_a_store_s_client_is_heard_of_only_where_somebody_wants_to() {
+        for (level, heard) in [
+            ("info", "object_store=warn"),
+            ("INFO", "object_store=warn"),
+            ("auditferry::input=debug", "object_store=warn"),
+            ("info,object_store=info", "object_store=info"),
+            ("debug", "debug"),
+            ("error", "error"),
+        ] {
+            let filter = log_filter(level).unwrap().to_string();
+            let parts: Vec<_> = filter.split(',').filter(|part| part.starts_with("object_store")).collect();
+            match heard.starts_with("object_store") {
+                true => assert_eq!(parts, [heard], "{level}"),
+                false => assert_eq!((filter.as_str(), parts.len()), (heard, 0)),
+            }
+        }
     }
 }
