@@ -24,7 +24,8 @@ pub fn log_filter(level: &str) -> Result<EnvFilter, String> {
         return Err(wrong(word));
     }
     let mut all = if words.is_empty() { format!("{OF_OTHERS},{level}") } else { level.to_owned() };
-    if words.last().is_none_or(|word| word.parse() == Ok(LevelFilter::INFO)) {
+    if words.last().is_none_or(|word| word.parse().is_ok_and(|level: LevelFilter| level == LevelFilter::INFO))
+    {
         // Before what is configured, which replaces it.
         all = format!("{ATTEMPTS},{all}");
     }
