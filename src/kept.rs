@@ -7,7 +7,6 @@
 //! always, a tenth of all CPU time.
 
 use std::io;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -87,18 +86,15 @@ impl KeptRecords {
         Ok(())
     }
 
-    /// Some of their bytes.
+    /// They as they were read.
     ///
     /// # Errors
-    /// There are none there.
-    pub fn slice(&self, range: Range<usize>) -> io::Result<Bytes> {
-        let plain = match &*self.payload() {
-            Payload::Plain(plain) => plain.clone(),
-            Payload::Compressed { bytes, length } => Encoding::Zstd.decompress(bytes, *length)?.into(),
-        };
-        // A copy of the few bytes that are wanted does not hold the others.
-        let slice = plain.get(range).map(Bytes::copy_from_slice);
-        slice.ok_or_else(|| io::Error::other("a record lies outside of its chunk"))
+    /// They cannot be decompressed.
+    pub fn plain(&self) -> io::Result<Bytes> {
+        match &*self.payload() {
+            Payload::Plain(plain) => Ok(plain.clone()),
+            Payload::Compressed { bytes, length } => Ok(Encoding::Zstd.decompress(bytes, *length)?.into()),
+        }
     }
 
     fn payload(&self) -> MutexGuard<'_, Payload> {
@@ -139,8 +135,7 @@ mod tests {
         first.make_room().unwrap();
         assert_eq!(budget.plain(), 0, "where it has begun, more is compressed");
         for kept in [&first, &second] {
-            assert_eq!(kept.slice(3..12).unwrap(), "345678901");
-            assert!(kept.slice(5_999..6_001).is_err());
+            assert_eq!(kept.plain().unwrap(), text);
         }
         drop((first, second));
         assert_eq!((budget.used(), budget.plain()), (0, 0));

@@ -16,7 +16,7 @@ pub struct Seen {
     pub spaces: bool,
     /// Something within it that is neither string nor null.
     pub others: bool,
-    /// In the object that it is, perhaps two keys that are the same, or [`WATCHED`].
+    /// In the object that it is, perhaps two keys that are the same, or `TRUNCATED`.
     pub doubtful_keys: bool,
 }
 

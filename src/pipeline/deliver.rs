@@ -311,7 +311,7 @@ impl Deliverer {
         piece: &Piece,
         duplicate: &[usize],
         retry: &[usize],
-        rejected: Vec<(usize, Rejection)>,
+        mut rejected: Vec<(usize, Rejection)>,
     ) -> Result<(), PipelineError> {
         let duplicate: HashSet<usize> = duplicate.iter().copied().collect();
         let retry: HashSet<usize> = retry.iter().copied().collect();
@@ -327,11 +327,10 @@ impl Deliverer {
         self.settle(&events.select(|index| duplicate.contains(&index)), Fate::Duplicate).await;
         self.settle(&events.select(|index| !gone(index)), Fate::Delivered).await;
         // Last: a disk that refuses dead letters must not keep what was delivered from being committed.
-        for (index, rejection) in rejected {
-            let one = events.select(|at| at == index);
-            self.dead_letter(&one, "rejected", &rejection).await?;
-        }
-        Ok(())
+        rejected.sort_by_key(|(index, _)| *index);
+        rejected.dedup_by_key(|(index, _)| *index);
+        let rejections = rejected.iter().map(|(_, rejection)| rejection);
+        self.dead_letter(&events.select(|index| refused.contains(&index)), "rejected", rejections).await
     }
 }
 

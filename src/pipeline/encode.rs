@@ -122,10 +122,11 @@ impl Codec {
     }
 }
 
-/// The dead letter of a frame that a collector refused.
+/// The dead letter of a frame that a collector refused; `records` are those of its chunk.
 pub(crate) fn refused_letter(
     frames: &Frames,
     index: usize,
+    records: &Bytes,
     reason: &str,
     detail: &str,
 ) -> io::Result<DeadLetter> {
@@ -137,7 +138,9 @@ pub(crate) fn refused_letter(
         line: frame.line,
         occurrence: frame.occurrence,
     };
-    let bytes = kept.slice(record.start as usize..record.end as usize)?;
+    // A copy of the few bytes that are wanted does not hold the others.
+    let bytes = records.get(record.start as usize..record.end as usize).map(Bytes::copy_from_slice);
+    let bytes = bytes.ok_or_else(|| io::Error::other("a record lies outside of its chunk"))?;
     let from = record_origin(&kept.origin, (kept.offset, kept.line), &record);
     Ok(record_letter(from, bytes, reason, detail.to_owned()))
 }

@@ -82,22 +82,44 @@ impl Deliverer {
             return self.hold(self.suspicion(1, rejection), piece, pieces);
         }
         self.works();
-        self.dead_letter(&piece.events, reason, rejection).await
+        self.dead_letter(&piece.events, reason, [rejection]).await
     }
 
-    pub(super) async fn dead_letter(
+    /// Keeps events, each with what was said of it: together, since each keeping waits for the disk.
+    pub(super) async fn dead_letter<'r>(
         &self,
         events: &Manifest,
         reason: &str,
-        rejection: &Rejection,
+        rejections: impl IntoIterator<Item = &'r Rejection>,
     ) -> Result<(), PipelineError> {
-        let letters = events
-            .each()
-            .map(|(frames, index)| refused_letter(frames, index, reason, &rejection.reason))
-            .collect::<io::Result<Vec<DeadLetter>>>()
-            .map_err(PipelineError::Compress)?;
+        if events.is_empty() {
+            return Ok(());
+        }
+        let letters = letters(events, reason, rejections).map_err(PipelineError::Compress)?;
         self.disk.keep(&*self.dead_letters, letters).await?;
         self.settle(events, Fate::Dead).await;
         Ok(())
+    }
+}
+
+fn letters<'r>(
+    events: &Manifest,
+    reason: &str,
+    rejections: impl IntoIterator<Item = &'r Rejection>,
+) -> io::Result<Vec<DeadLetter>> {
+    let mut letters = Vec::with_capacity(events.events());
+    let mut rejections = rejections.into_iter();
+    for part in events.parts() {
+        // Once for all of a chunk: they may lie compressed.
+        let records = part.frames.records.plain()?;
+        for (index, rejection) in part.range.clone().zip(&mut rejections) {
+            letters.push(refused_letter(&part.frames, index, &records, reason, &rejection.reason)?);
+        }
+    }
+    // Without a letter nothing may count as settled.
+    if letters.len() < events.events() {
+        Err(io::Error::other("a refused event has no reason"))
+    } else {
+        Ok(letters)
     }
 }

@@ -308,3 +308,59 @@ async fn what_came_before_a_refused_event_and_is_not_safe_is_sent_once_more_and_
     assert_eq!(began.elapsed(), Duration::ZERO, "a collector that looked at a request is not busy");
     assert!(told.recv().await.is_some());
 }
+
+/// Refuses the first, the third and the last of four events, and tells of the last one first.
+struct Backwards;
+
+#[async_trait]
+impl Output for Backwards {
+    fn framing(&self) -> Framing {
+        Framing::LINES
+    }
+
+    async fn send(&self, _request: &Request) -> Verdict {
+        let rejection = |index: usize| (index, Rejection { reason: format!("no. {index}") });
+        let (duplicate, retry) = (Vec::new(), Vec::new());
+        let rejected = [3, 0, 2].map(rejection).into();
+        Verdict::Partial { duplicate, retry, rejected, after: None, ambiguous: false }
+    }
+}
+
+/// What was kept, each time.
+#[derive(Default)]
+struct Letters(Mutex<Vec<Vec<(String, String)>>>);
+
+#[async_trait]
+impl DeadLetters for Letters {
+    async fn keep(&self, letters: Vec<DeadLetter>) -> Result<(), DeadLetterError> {
+        let text = |letter: DeadLetter| (String::from_utf8(letter.record.to_vec()).unwrap(), letter.detail);
+        self.0.lock().unwrap().push(letters.into_iter().map(text).collect());
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_answer_refuses_is_kept_at_once_each_event_with_its_reason() {
+    let (news, mut told) = mpsc::channel(16);
+    let letters = Arc::<Letters>::default();
+    let deliverer =
+        Deliverer { dead_letters: Arc::clone(&letters) as _, ..deliverer(Arc::new(Backwards), true, news) };
+    let mut batch = Batch::default();
+    for payload in ["ab", "cd"] {
+        let frame = |at| Frame { end: 2 * at, record_start: at - 1, record_end: at, ..Frame::default() };
+        let chunk = Chunk { payload: payload.into(), ..Chunk::default() };
+        let records = KeptRecords::of(chunk, &Budget::new(1000));
+        let frames = Frames { sequence: Sequence(1), records, frames: [1, 2].map(frame).into() };
+        batch.push(&Arc::new(frames), &"x\nx\n".into(), 0..2);
+    }
+    let slot = Arc::clone(&deliverer.slots).acquire_owned().await.unwrap();
+    let [piece] = <[Piece; 1]>::try_from(deliverer.packer.pack(batch).await.unwrap()).unwrap();
+    let settled = async { while told.recv().await.is_some() {} };
+    tokio::select! {
+        delivered = deliverer.deliver(piece, slot) => delivered.unwrap(),
+        () = settled => {}
+    }
+    let expected = [("a", "no. 0"), ("c", "no. 2"), ("d", "no. 3")];
+    let expected = expected.map(|(record, reason)| (record.to_owned(), reason.to_owned()));
+    assert_eq!(*letters.0.lock().unwrap(), [expected.to_vec()]);
+}
