@@ -151,13 +151,15 @@ impl Redactor {
     /// The text with marks in place of these parts.
     fn without(&self, text: &[u8], mut secrets: Vec<Range<usize>>) -> Option<Redacted> {
         secrets.sort_by_key(|secret| secret.start);
+        // Found twice, as a token and as the value of a name; or a part by itself, and with what is before or behind it.
+        secrets.dedup_by(|next, secret| {
+            let overlap = next.start < secret.end;
+            secret.end = if overlap { secret.end.max(next.end) } else { secret.end };
+            overlap
+        });
         let mut redacted = Redacted { text: Vec::with_capacity(text.len() + 32), count: 0 };
         let mut copied = 0;
         for secret in secrets {
-            if secret.start < copied {
-                // Found twice, as a token and as the value of a name.
-                continue;
-            }
             redacted.text.extend_from_slice(text.get(copied..secret.start)?);
             self.write_mark(text.get(secret.clone())?, &mut redacted.text);
             redacted.count += 1;
@@ -199,10 +201,13 @@ impl Redactor {
                 Needle::Configured => self.value(text, after, hit, &mut runs),
             };
             let Some(secret) = secret else { continue };
-            if secret.end > last.end {
-                last = secret.clone();
-            } else if secret.end <= last.start {
+            if secret.end <= last.start {
                 after = secret.end;
+            } else if secret.end > last.end {
+                last = secret.clone();
+            } else if secret.start < last.start {
+                // What is one secret by itself is the end of another one.
+                last.start = secret.start;
             } else {
                 // The same value by another part of its name.
                 continue;

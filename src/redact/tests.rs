@@ -57,6 +57,8 @@ fn the_key_of_a_storage_account_is_taken_whatever_code_stands_between_its_name_a
     let two = format!(r#"{{"q":"fs.azure.account.key.{{x}} {key} {key}"}}"#);
     let once = redactor().redact(two.as_bytes()).unwrap();
     assert_eq!((once.count, redactor().redact(&once.text)), (1, None), "what was found is found no more");
+    let within = format!(r#"{{"q":"fs.azure.account.key.{{x}}","client_secret":"hunter2%{key}"}}"#);
+    assert_eq!(redacted(&within), r#"{"q":"fs.azure.account.key.{x}","client_secret":"***"}"#);
     for harmless in [
         format!(r#"{{"q":"fs.azure.account.key.{{x}} {}"}}"#, "a".repeat(172 + 1 + 86)),
         format!(r#"{{"q":"fs.azure.account.key.{{x}} [redacted:0123456789ab] {key}"}}"#),
