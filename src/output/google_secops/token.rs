@@ -12,6 +12,7 @@ use object_store::gcp::{GcpCredentialProvider, GoogleCloudStorageBuilder};
 use object_store::{ClientOptions, RetryConfig};
 
 use crate::component::BuildError;
+use crate::http::innermost;
 use crate::output::{HoldReason, Verdict};
 use crate::secret::Secret;
 
@@ -102,11 +103,7 @@ const ANSWERED: &str = "Server returned non-2xx status code: ";
 /// What Google refuses stays refused until a human acts: revoked application default credentials, a machine or pod without
 /// a service account. No answer, or a fault of its own, passes.
 fn no_token(error: &(dyn Error + 'static)) -> Verdict {
-    let mut innermost = error;
-    while let Some(cause) = innermost.source() {
-        innermost = cause;
-    }
-    let said: String = innermost.to_string().chars().take(MOST_SAID).collect();
+    let said: String = innermost(error).chars().take(MOST_SAID).collect();
     let status = said.strip_prefix(ANSWERED).and_then(|rest| rest.get(..3)?.parse().ok()).unwrap_or(0);
     match status {
         400..500 if ![408, 429].contains(&status) => Verdict::hold(
