@@ -24,7 +24,6 @@ use crate::component::BuildError;
 use crate::compress::Encoding;
 use crate::http::{Answer, Client, HttpSettings};
 use crate::secret::{blot_out, excerpt};
-use crate::units::Period;
 
 /// Longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -120,17 +119,12 @@ impl AzureToken {
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, BuildError> {
         let identity = Identity::choose(settings, environment)?;
-        let mut own = HttpSettings { timeout: Period(TIMEOUT), ..HttpSettings::default() };
-        match identity {
+        let direct = HttpSettings { proxy: Some("none".to_owned()), ..HttpSettings::default() };
+        let own = match identity {
             // The metadata service is on the machine itself: no proxy knows it.
-            Identity::Managed { .. } => own.proxy = Some("none".to_owned()),
-            // The rest of the settings is about another server.
-            Identity::Application { .. } => {
-                own.proxy.clone_from(&http.proxy);
-                own.no_proxy.clone_from(&http.no_proxy);
-                own.proxy_ca_file.clone_from(&http.proxy_ca_file);
-            }
-        }
+            Identity::Managed { .. } => direct.elsewhere(TIMEOUT),
+            Identity::Application { .. } => http.elsewhere(TIMEOUT),
+        };
         Ok(Self {
             identity,
             table: settings.table,

@@ -19,7 +19,6 @@ use crate::azure_token::{AzureToken, IdentitySettings, TokenError};
 use crate::chunk::Origin;
 use crate::component::BuildError;
 use crate::http::{Answer, Client, HttpSettings, base_url};
-use crate::units::Period;
 
 /// The Resource Manager of the public cloud.
 pub const RESOURCE_MANAGER: &str = "https://management.azure.com";
@@ -81,15 +80,8 @@ impl Workspaces {
     ) -> Result<Self, BuildError> {
         let endpoint = base_url(endpoint_key, endpoint.unwrap_or(RESOURCE_MANAGER), false)?;
         let token = AzureToken::through(identity, &format!("{endpoint}/.default"), http)?;
-        // What `tls` says is about another server.
-        let http = HttpSettings {
-            timeout: Period(TIMEOUT),
-            proxy: http.proxy.clone(),
-            proxy_ca_file: http.proxy_ca_file.clone(),
-            no_proxy: http.no_proxy.clone(),
-            ..HttpSettings::default()
-        };
-        self.manager = Some(ResourceManager { endpoint, token, client: Client::new(&http)? });
+        let client = Client::new(&http.elsewhere(TIMEOUT))?;
+        self.manager = Some(ResourceManager { endpoint, token, client });
         Ok(self)
     }
 

@@ -168,6 +168,17 @@ impl Connections {
 }
 
 impl HttpSettings {
+    /// The same way to another server: through the proxy, and nothing of what is said about this one.
+    pub fn elsewhere(&self, timeout: Duration) -> Self {
+        Self {
+            timeout: Period(timeout),
+            proxy: self.proxy.clone(),
+            proxy_ca_file: self.proxy_ca_file.clone(),
+            no_proxy: self.no_proxy.clone(),
+            ..Self::default()
+        }
+    }
+
     /// The end of connections made now. Not all at once: a fleet that was started together would reconnect together.
     fn until(&self) -> Instant {
         Instant::now() + self.connection_age.0.mul_f64(1.0 - fastrand::f64() / 5.0)

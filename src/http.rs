@@ -17,7 +17,7 @@ use crate::time::Millis;
 
 mod no_answer;
 
-pub use no_answer::{NoAnswer, innermost};
+pub use no_answer::{NoAnswer, innermost, remedy};
 
 /// Most bytes of an answer that are read.
 pub const MAX_ANSWER_BYTES: usize = 4 << 20;

@@ -52,7 +52,7 @@
 //!    what is left, but for a quarter at least ([`kept`]). Readers wait for room; frames and bodies only count, so that
 //!    they go beyond it by what is encoded and compressed at the moment, a chunk and a batch for each core. Beyond it go as well one line
 //!    longer than a chunk at a time, what the Kafka client fetches ahead (1 MiB a partition) and copies into its queue
-//!    (at most 64 MiB), at most 32 MiB of buffers that lie ready to be used again: what was in use before, and the
+//!    (at most 64 MiB), at most 40 MiB of buffers that lie ready to be used again: what was in use before, and the
 //!    fingerprints that a bucket's readers tell new lines by: about 4 MB a reader, those of large objects 34 MB at a time, and
 //!    the names of objects that cannot be read.
 //! 7. Decoding and encoding are pure: no I/O, no clock.

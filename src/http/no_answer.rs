@@ -72,8 +72,9 @@ const MAY_SPEAK_TLS: &str = "; if it always hangs up so, the port speaks TLS: wr
 /// As a port does that speaks something else than TLS.
 const HUNG_UP: &str = "; it hung up at once: check that the port speaks TLS, or write `url` with http://";
 
-/// What to do about it: which part of a TLS handshake was wrong, only the innermost message tells.
-fn remedy(cause: &str, ambiguous: bool) -> &'static str {
+/// What to do about it: which part of a TLS handshake was wrong, only the innermost message tells. Where the address is not
+/// configured as `url`, say so in its place.
+pub fn remedy(cause: &str, ambiguous: bool) -> &'static str {
     let known = [
         (
             "UnknownIssuer",

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 
 use super::PipelineError;
 use super::deliver::{Deliverer, first};
@@ -109,11 +110,13 @@ fn letters<'r>(
 ) -> io::Result<Vec<DeadLetter>> {
     let mut letters = Vec::with_capacity(events.events());
     let mut rejections = rejections.into_iter();
-    for part in events.parts() {
-        // Once for all of a chunk: they may lie compressed.
-        let records = part.frames.records.plain()?;
-        for (index, rejection) in part.range.clone().zip(&mut rejections) {
-            letters.push(refused_letter(&part.frames, index, &records, reason, &rejection.reason)?);
+    // Once for all of a chunk, in how many runs they are: its records may lie compressed.
+    for of_chunk in events.parts().chunk_by(|one, next| Arc::ptr_eq(&one.frames, &next.frames)) {
+        let Some(first) = of_chunk.first() else { continue };
+        let (frames, records) = (&first.frames, first.frames.records.plain()?);
+        let indices = of_chunk.iter().flat_map(|part| part.range.clone());
+        for (index, rejection) in indices.zip(&mut rejections) {
+            letters.push(refused_letter(frames, index, &records, reason, &rejection.reason)?);
         }
     }
     // Without a letter nothing may count as settled.

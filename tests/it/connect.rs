@@ -257,8 +257,8 @@ async fn why_a_store_does_not_answer_is_told() {
     for (endpoint, keys, reason) in [
         (closed_port(), direct.to_owned(), "nothing listens there"),
         (store.url().to_owned(), direct.to_owned(), "name that in `tls.ca_file`"),
-        (plain.url().replace("http:", "https:"), direct.to_owned(), "does not speak TLS"),
-        ("https://nowhere.invalid".to_owned(), direct.to_owned(), "check the endpoint's name"),
+        (plain.url().replace("http:", "https:"), direct.to_owned(), "check that the port speaks TLS"),
+        ("https://nowhere.invalid".to_owned(), direct.to_owned(), "check the name in the endpoint"),
         (
             closed_port(),
             format!("proxy = \"{}\"\nno_proxy = \"\"", closed_port()),

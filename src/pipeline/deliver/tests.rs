@@ -346,12 +346,13 @@ async fn what_an_answer_refuses_is_kept_at_once_each_event_with_its_reason() {
     let deliverer =
         Deliverer { dead_letters: Arc::clone(&letters) as _, ..deliverer(Arc::new(Backwards), true, news) };
     let mut batch = Batch::default();
-    for payload in ["ab", "cd"] {
+    // Of the first chunk, two runs are refused.
+    for (payload, count) in [("abc", 3), ("d", 1)] {
         let frame = |at| Frame { end: 2 * at, record_start: at - 1, record_end: at, ..Frame::default() };
         let chunk = Chunk { payload: payload.into(), ..Chunk::default() };
         let records = KeptRecords::of(chunk, &Budget::new(1000));
-        let frames = Frames { sequence: Sequence(1), records, frames: [1, 2].map(frame).into() };
-        batch.push(&Arc::new(frames), &"x\nx\n".into(), 0..2);
+        let frames = Frames { sequence: Sequence(1), records, frames: (1..=count).map(frame).collect() };
+        batch.push(&Arc::new(frames), &"x\n".repeat(payload.len()).into_bytes().into(), 0..payload.len());
     }
     let slot = Arc::clone(&deliverer.slots).acquire_owned().await.unwrap();
     let [piece] = <[Piece; 1]>::try_from(deliverer.packer.pack(batch).await.unwrap()).unwrap();

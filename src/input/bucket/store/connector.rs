@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use object_store::client::{
-    ClientConfigKey, HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService,
+    ClientConfigKey, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
+    HttpService,
 };
 use object_store::{ClientOptions, Error, Result};
 use thiserror::Error;
 
 use crate::connection::{Connections, ObjectTraffic};
-use crate::http::{HttpSettings, innermost};
+use crate::http::{HttpSettings, innermost, remedy};
 
 /// Time for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,35 +55,16 @@ impl HttpService for Asking {
     }
 }
 
-/// Why a store did not answer. The library only tells that a request failed.
+/// Why a store did not answer, and what to do. The library only tells that a request failed.
 #[derive(Debug, Error)]
-#[error("{cause}{remedy}")]
-struct NoAnswer {
-    cause: String,
-    remedy: &'static str,
-}
-
-const NO_TLS: &str = "; the port does not speak TLS: check the endpoint";
+#[error("{0}")]
+struct NoAnswer(String);
 
 impl NoAnswer {
     fn of(error: &HttpError) -> Self {
         let cause = innermost(error);
-        let known = [
-            (
-                "UnknownIssuer",
-                "; its certificate is of an authority that is not trusted: name that in `tls.ca_file`",
-            ),
-            (
-                "CertificateRequired",
-                "; it wants a certificate of ours: set `tls.cert_file` and `tls.key_file`",
-            ),
-            ("certificate", "; check the endpoint and `tls.ca_file`"),
-            ("InvalidContentType", NO_TLS),
-            ("handshake eof", NO_TLS),
-            ("onnection refused", "; nothing listens there: check the endpoint and `proxy`"),
-            ("lookup", "; check the endpoint's name"),
-        ];
-        let remedy = known.iter().find(|(sign, _)| cause.contains(sign)).map_or("", |(_, remedy)| *remedy);
-        Self { cause, remedy }
+        let reached = error.kind() != HttpErrorKind::Connect && !cause.contains("received fatal alert");
+        let remedy = remedy(&cause, reached).replace("`url`", "the endpoint");
+        Self(cause + &remedy)
     }
 }
